@@ -1,0 +1,127 @@
+"""The experiment as typed settings: the schema of ``conf/`` and the input of everything below it.
+
+Plain dataclasses, so that nothing below the Hydra application needs Hydra. Value checks live in
+:mod:`rescaler.experiment`; types and unknown keys are refused by OmegaConf, which reads these classes as its schema.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class ShrinkSettings:
+    """How the pre-train network follows from the target network."""
+
+    table: dict[int, int] = field(default_factory=dict)
+    """Kernel table: target kernel side -> pre-train kernel side, in pixels (the paper's Table 1)."""
+    image_px: int | None = None
+    """Side of the pre-train images; ``null``: the data's ``image_px`` divided by the first shrunk kernel's scale."""
+    padding: dict[str, int] = field(default_factory=dict)
+    """Padding of single layers of the pre-train network by module name, where the safe rule is not wanted."""
+
+
+@dataclass
+class RescaleSettings:
+    """How weights go from the pre-train network to the target network."""
+
+    interpolation: str = "bilinear"
+    momentum: str = "rescale"
+
+
+@dataclass
+class DataSettings:
+    """A data set and how its images are fed."""
+
+    name: str = "fashion_mnist"
+    folder: str | None = None
+    """Where the images are, or where to put them; ``null``: ``data/`` below the working directory."""
+    image_px: int = 28
+    """Side of the target network's images."""
+    classes: int = 10
+    channels: int = 1
+    mean: list[float] = field(default_factory=list)
+    std: list[float] = field(default_factory=list)
+    """Per channel, of pixel values in [0, 1]."""
+    pad_px: int = 0
+    """Random shift in training, at most so many pixels of the target's image (small sets; zero padding)."""
+    flip: bool = True
+    """Random horizontal flip in training."""
+    workers: int = 2
+    """Processes that decode image files (ImageNet); changes no number."""
+    train_images: int = 0
+    test_images: int = 0
+    """Sizes of the synthetic set; the real sets have their own."""
+
+
+@dataclass
+class ScheduleSettings:
+    """Learning rules by epoch. An epoch is ``batches_per_epoch`` mini-batches."""
+
+    epochs: int = 55
+    batches_per_epoch: int | None = None
+    """``null``: one pass over the training set."""
+    learning_rates: list[float] = field(default_factory=list)
+    milestones: list[int] = field(default_factory=list)
+    """The next learning rate is taken at the end of these epochs."""
+    weight_decay: float = 1e-4
+    weight_decay_until: int | None = None
+    """Last epoch with weight decay; ``null``: all epochs have it."""
+    auto_resize_before: int = 1
+    """``resize_epoch=auto`` resizes so many epochs before the first milestone."""
+    hold_after_resize: bool = False
+    """Section 5.2: hold the learning rule from the resize until test accuracy drops; lengthens the run."""
+    hold_limit: int = 20
+    """At most so many held epochs."""
+
+
+@dataclass
+class OptimSettings:
+    """Stochastic gradient descent with momentum."""
+
+    batch_size: int = 128
+    momentum: float = 0.9
+    nesterov: bool = False
+
+
+@dataclass
+class LoggerSettings:
+    """Weights & Biases: a mirror of the run's own files."""
+
+    mode: str = "auto"
+    """``auto``: WANDB_MODE if set, else online when logged in, else offline. Or online, offline, disabled."""
+    project: str = "rescaler"
+    entity: str | None = None
+    group: str | None = None
+    """``null``: the sweep's folder name."""
+    tags: list[str] = field(default_factory=list)
+
+
+@dataclass
+class LedgerSettings:
+    """Where states and records of epochs are kept, and which states stay."""
+
+    folder: str = "ledger"
+    keep: str = "forks"
+    """States kept once later epochs exist: ``last`` of a run, ``forks`` (last and before each rescale) or ``all``."""
+
+
+@dataclass
+class Experiment:
+    """Everything that one run needs."""
+
+    name: str = "run"
+    model: dict[str, Any] = field(default_factory=dict)
+    """``_target_``: import path of a function or class that makes the network; other keys are its arguments."""
+    shrink: ShrinkSettings = field(default_factory=ShrinkSettings)
+    rescale: RescaleSettings = field(default_factory=RescaleSettings)
+    data: DataSettings = field(default_factory=DataSettings)
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    optim: OptimSettings = field(default_factory=OptimSettings)
+    logger: LoggerSettings = field(default_factory=LoggerSettings)
+    ledger: LedgerSettings = field(default_factory=LedgerSettings)
+    resize_epoch: Any = "auto"
+    """Completed pre-train epochs before the rescale: 0 .. epochs, ``never`` or ``auto``."""
+    seed: int = 0
+    device: str = "auto"
+    memory_format: str = "channels_last"
+    progress: bool = True
