@@ -1,0 +1,96 @@
+"""Data sets: where they come from, and how their images reach the network.
+
+Small sets live on the device (:mod:`rescaler.data.resident`); ImageNet streams from a folder of image files
+(:mod:`rescaler.data.folder`). Torch is imported when a set is loaded, so that names can be checked without it.
+"""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from rescaler.errors import InputError
+from rescaler.settings import DataSettings
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+Batch: TypeAlias = "tuple[Tensor, Tensor]"
+"""Images, normalised, float32 ``(n, channels, px, px)``, and labels, int64 ``(n,)``; both on the device."""
+
+DATA_SETS = ("fashion_mnist", "cifar10", "cifar100", "imagenet", "synthetic")
+
+
+class ImageData(Protocol):
+    """A training set and a test set, fed at any image size.
+
+    What an iterator yields follows from its arguments alone, whatever the device or the number of workers. One iterator
+    of an object is in use at a time.
+    """
+
+    @property
+    def train_count(self) -> int:
+        """Images in the training set."""
+
+    @property
+    def test_count(self) -> int:
+        """Images in the test set."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex digest of what the set holds; the settings that say how it is fed are not in it."""
+
+    def train_batches(
+        self, *, image_px: int, seed: int, epoch: int, batches: int, batch_size: int, start: int = 0
+    ) -> Iterator[Batch]:
+        """Batches ``start .. batches - 1`` of an epoch: shuffled without replacement across epochs, augmented.
+
+        Args:
+            image_px: side of the images.
+            seed: the run's seed.
+            epoch: number of the epoch, from 1.
+            batches: mini-batches in every epoch.
+            batch_size: images in every mini-batch.
+            start: first batch to yield: the same as in the whole epoch, without replaying those before it.
+        """
+
+    def test_batches(self, *, image_px: int, batch_size: int) -> Iterator[Batch]:
+        """The test set in order; the last batch may be short."""
+
+
+def load_data(settings: DataSettings, device: "torch.device") -> ImageData:
+    """Load a data set; once per process for the same settings and device.
+
+    Raises:
+        InputError: the name is unknown, the files are missing or damaged, or they contradict the settings.
+    """
+    if settings.name not in DATA_SETS:
+        raise InputError(f"data.name must be one of {', '.join(DATA_SETS)}; got {settings.name!r}")
+    folder = Path(settings.folder or "data").expanduser().absolute()
+    resolved = dataclasses.replace(settings, folder=str(folder))
+    return _load(json.dumps(dataclasses.asdict(resolved)), str(device))
+
+
+@functools.lru_cache(maxsize=1)  # the runs of a sweep share one set; more would only fill the memory
+def _load(settings_json: str, device_name: str) -> ImageData:
+    import torch
+
+    settings, device = DataSettings(**json.loads(settings_json)), torch.device(device_name)
+    folder = Path(settings.folder or "")
+    if settings.name == "imagenet":
+        from rescaler.data.folder import FolderImages
+
+        return FolderImages(folder, settings, device)
+    from rescaler.data import cifar, fashion_mnist, synthetic
+    from rescaler.data.resident import ResidentImages
+
+    if settings.name == "fashion_mnist":
+        images = fashion_mnist.load(folder)
+    elif settings.name == "synthetic":
+        images = synthetic.make(settings)
+    else:
+        images = cifar.load(folder, settings.name)
+    return ResidentImages(images, settings, device)

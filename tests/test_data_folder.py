@@ -1,0 +1,180 @@
+import multiprocessing
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from rescaler.data import Batch
+from rescaler.data.folder import FolderImages
+from rescaler.errors import InputError
+from rescaler.settings import DataSettings
+
+CPU = torch.device("cpu")
+SETTINGS = DataSettings(name="imagenet", image_px=32, classes=2, channels=3, mean=[0.0] * 3, std=[1.0] * 3, workers=0)
+
+
+def save(path: Path, seed: int) -> None:
+    """A real JPEG file: smooth random colours, wider than high."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = torch.randint(0, 256, (4, 5, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+    Image.fromarray(pixels.numpy()).resize((60, 48), Image.Resampling.BICUBIC).save(path)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Five training images and two test images in each of two classes."""
+    for number, name in enumerate(("n01440764", "n01443537")):
+        for split, count in (("train", 5), ("val", 2)):
+            for image in range(count):
+                save(tmp_path / split / name / f"{name}_{image}.JPEG", seed=100 * number + 10 * count + image)
+    return tmp_path
+
+
+def made(tree: Path, workers: int = 0, *, flip: bool = True) -> FolderImages:
+    return FolderImages(tree, replace(SETTINGS, workers=workers, flip=flip), CPU)
+
+
+def train(data: FolderImages, image_px: int, epoch: int, start: int = 0) -> Iterator[Batch]:
+    return data.train_batches(image_px=image_px, seed=0, epoch=epoch, batches=4, batch_size=3, start=start)
+
+
+def assert_equal(left: list[Batch], right: list[Batch]) -> None:
+    assert len(left) == len(right)
+    for (pixels, labels), (other_pixels, other_labels) in zip(left, right, strict=True):
+        assert torch.equal(pixels, other_pixels)
+        assert torch.equal(labels, other_labels)
+
+
+@pytest.fixture
+def reference(tree: Path) -> list[list[Batch]]:
+    data = made(tree)
+    return [list(train(data, 24, 1)), list(train(data, 32, 2)), list(data.test_batches(image_px=32, batch_size=3))]
+
+
+def test_batches(reference: list[list[Batch]]) -> None:
+    small, large, test = reference
+    assert [tuple(pixels.shape) for pixels, _ in small] == [(3, 3, 24, 24)] * 4
+    assert [tuple(pixels.shape) for pixels, _ in large] == [(3, 3, 32, 32)] * 4
+    assert [tuple(pixels.shape) for pixels, _ in test] == [(3, 3, 32, 32), (1, 3, 32, 32)]
+    assert torch.cat([labels for _, labels in test]).tolist() == [0, 0, 1, 1]
+    first_pass = torch.cat([labels for _, labels in small])[:10]
+    assert sorted(first_pass.tolist()) == [0] * 5 + [1] * 5
+    assert all(pixels.dtype == torch.float32 and pixels.min() >= 0 and pixels.max() <= 1 for pixels, _ in small)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_workers_change_no_number_and_leave_the_generator_alone(
+    tree: Path, reference: list[list[Batch]], workers: int
+) -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    data = made(tree, workers)
+    small = list(train(data, 24, 1))
+    processes = {process.pid for process in multiprocessing.active_children()}
+    next(train(data, 24, 1))  # left behind in the middle
+    test, large = list(data.test_batches(image_px=32, batch_size=3)), list(train(data, 32, 2))
+    assert_equal(small, reference[0])
+    assert_equal(large, reference[1])
+    assert_equal(test, reference[2])
+    assert_equal(list(train(data, 32, 2, start=3)), reference[1][3:])
+    assert list(train(data, 32, 2, start=4)) == []
+    assert {process.pid for process in multiprocessing.active_children()} == processes
+    assert len(processes) == workers
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_every_sample_is_augmented_differently(tree: Path) -> None:
+    for path in (tree / "train").rglob("*.JPEG"):
+        save(path, seed=0)
+    crops = torch.cat([pixels for epoch in (1, 2) for pixels, _ in train(made(tree), 24, epoch)])
+    assert len({tuple(crop.flatten().tolist()) for crop in crops}) == 24
+
+
+def test_flip(tree: Path) -> None:
+    for path in (tree / "train").rglob("*.JPEG"):
+        gradient = torch.arange(0, 240, 4, dtype=torch.uint8).expand(3, 48, 60).permute(1, 2, 0)
+        Image.fromarray(gradient.numpy()).save(path)
+
+    def mirrored(*, flip: bool) -> list[bool]:
+        data = made(tree, flip=flip)
+        return [bool(image[0, 0, 0] > image[0, 0, -1]) for pixels, _ in train(data, 24, 1) for image in pixels]
+
+    assert set(mirrored(flip=True)) == {True, False}
+    assert set(mirrored(flip=False)) == {False}
+
+
+def test_test_images_are_resized_by_8_7ths_and_cropped_at_the_centre(tree: Path) -> None:
+    framed = Image.new("RGB", (128, 64), "white")
+    framed.paste("black", (36, 4, 92, 60))  # 64 -> 32 -> the 28 in the middle: pixels 36 to 92 and 4 to 60 of the file
+    for path in (tree / "val").rglob("*.JPEG"):
+        framed.save(path, quality=100, subsampling=0)
+    [(pixels, _)] = made(tree).test_batches(image_px=28, batch_size=4)
+    assert pixels[:, :, 1:-1, 1:-1].max() < 0.05
+    [(larger, _)] = made(tree).test_batches(image_px=30, batch_size=4)  # 64 -> 34 -> 30 shows the frame
+    assert larger[:, :, 0].min() > 0.05
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_damaged_image_is_named_in_one_line(tree: Path, workers: int) -> None:
+    path = tree / "train" / "n01443537" / "n01443537_3.JPEG"
+    path.write_bytes(path.read_bytes()[:-200])
+    data = made(tree, workers)
+    # No "as raised": it would keep the workers until the garbage is collected, which has to wait for them.
+    with pytest.raises(InputError, match=rf"\Acannot read the image {path}: image file is truncated[^\n]*\Z"):
+        list(train(data, 24, 1))
+    assert len(list(data.test_batches(image_px=24, batch_size=4))) == 1
+
+
+def test_an_older_iterator_is_not_continued(tree: Path) -> None:
+    data = made(tree)
+    older, newer = train(data, 24, 1), train(data, 24, 2)
+    next(older)
+    next(newer)
+    with pytest.raises(RuntimeError, match="continued after a newer one was started"):
+        next(older)
+
+
+def test_fingerprint_names_classes_and_files(tree: Path) -> None:
+    first = made(tree).fingerprint
+    assert made(tree).fingerprint == first
+    path = tree / "train" / "n01443537" / "n01443537_3.JPEG"
+    path.rename(path.with_name("other.JPEG"))
+    assert made(tree).fingerprint != first
+
+
+def test_missing_tree(tmp_path: Path) -> None:
+    message = r"data\.folder=.* must hold train/<class>/\*\.JPEG and val/<class>/\*\.JPEG; .*/train: .*No such file"
+    with pytest.raises(InputError, match=message):
+        made(tmp_path)
+
+
+def test_missing_val(tree: Path) -> None:
+    (tree / "val").rename(tree / "validation")
+    with pytest.raises(InputError, match=r"data\.folder=.*/val: .*No such file"):
+        made(tree)
+
+
+def test_class_without_images(tree: Path) -> None:
+    (tree / "train" / "n09999999").mkdir()
+    with pytest.raises(InputError, match=r"/train: Found no valid file for the classes n09999999") as raised:
+        made(tree)
+    assert "\n" not in str(raised.value)
+
+
+def test_wrong_number_of_classes(tree: Path) -> None:
+    with pytest.raises(InputError, match=r"/train has 2 classes; data\.classes is 1000"):
+        FolderImages(tree, replace(SETTINGS, classes=1000), CPU)
+
+
+def test_other_classes_in_val(tree: Path) -> None:
+    (tree / "val" / "n01443537").rename(tree / "val" / "n01484850")
+    with pytest.raises(InputError, match="must have the same classes; only one has n01443537, n01484850"):
+        made(tree)
+
+
+def test_wrong_number_of_channels(tree: Path) -> None:
+    with pytest.raises(InputError, match=r"data\.channels must be 3 for a folder of images; got 1"):
+        FolderImages(tree, replace(SETTINGS, channels=1), CPU)

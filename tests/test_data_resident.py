@@ -1,0 +1,191 @@
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rescaler.data import Batch, resident
+from rescaler.data.pixels import Normalise, resize
+from rescaler.data.resident import ImageSet, ResidentImages, Split
+from rescaler.errors import InputError
+from rescaler.settings import DataSettings
+
+CPU = torch.device("cpu")
+SETTINGS = DataSettings(image_px=3, classes=4, channels=1, mean=[0.0], std=[1.0], pad_px=0, flip=False)
+
+
+def images(count: int, px: int = 3, channels: int = 1) -> Split:
+    """Random images that know their label: it is their first pixel."""
+    pixels = torch.randint(10, 256, (count, channels, px, px), dtype=torch.uint8, generator=torch.Generator())
+    labels = torch.arange(count) % 4
+    pixels[:, 0, 0, 0] = labels.to(torch.uint8)
+    return Split(pixels, labels)
+
+
+def made(settings: DataSettings = SETTINGS, train: int = 8, test: int = 5) -> ResidentImages:
+    px, channels = settings.image_px, settings.channels
+    return ResidentImages(ImageSet(images(train, px, channels), images(test, px, channels), 4), settings, CPU)
+
+
+def epoch(data: ResidentImages, image_px: int, *, batches: int, batch_size: int, start: int = 0) -> list[Batch]:
+    kwargs = {"seed": 0, "epoch": 1, "batches": batches, "batch_size": batch_size, "start": start}
+    return list(data.train_batches(image_px=image_px, **kwargs))
+
+
+def shifted(image: Tensor, down: int, right: int) -> Tensor:
+    """Move an image over a black ground, pixel by pixel."""
+    result, side = torch.zeros_like(image), image.shape[-1]
+    for row in range(side):
+        for column in range(side):
+            if 0 <= row - down < side and 0 <= column - right < side:
+                result[..., row, column] = image[..., row - down, column - right]
+    return result
+
+
+def test_without_augmentation_an_epoch_is_the_images() -> None:
+    data = made()
+    [(pixels, labels)] = epoch(data, 3, batches=1, batch_size=8)
+    assert pixels.dtype == torch.float32
+    assert labels.dtype == torch.int64
+    assert sorted(labels.tolist()) == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert torch.equal((pixels[:, 0, 0, 0] * 255).round().long(), labels)
+    wanted = {tuple(image) for image in images(8).images.flatten(1).tolist()}
+    assert {tuple(image) for image in (pixels * 255).round().long().flatten(1).tolist()} == wanted
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_shifts_reach_every_offset_over_black(channels: int) -> None:
+    settings = replace(SETTINGS, channels=channels, mean=[0.0] * channels, std=[1.0] * channels, pad_px=1)
+    [original] = images(1, channels=channels).images
+    options = {(down, right): shifted(original, down, right).tolist() for down in (-1, 0, 1) for right in (-1, 0, 1)}
+    [(pixels, _)] = epoch(made(settings, train=1), 3, batches=1, batch_size=200)
+    seen = {
+        next(offset for offset, option in options.items() if option == crop)
+        for crop in (pixels * 255).round().long().tolist()
+    }
+    assert seen == options.keys()
+
+
+def test_flip_mirrors_half_of_the_images() -> None:
+    [original] = images(1).images.tolist()
+    mirrored = [[row[::-1] for row in channel] for channel in original]
+    [(pixels, _)] = epoch(made(replace(SETTINGS, flip=True), train=1), 3, batches=1, batch_size=200)
+    crops = (pixels * 255).round().long().tolist()
+    assert 70 < crops.count(mirrored) < 130
+    assert crops.count(mirrored) + crops.count(original) == 200
+
+
+def test_start_goes_on_in_the_middle_of_an_epoch() -> None:
+    data = made(replace(SETTINGS, pad_px=1, flip=True))
+    whole = epoch(data, 3, batches=5, batch_size=3)
+    rest = epoch(data, 3, batches=5, batch_size=3, start=3)
+    assert len(whole) == 5
+    assert len(rest) == 2
+    for (pixels, labels), (rest_pixels, rest_labels) in zip(whole[3:], rest, strict=True):
+        assert torch.equal(pixels, rest_pixels)
+        assert torch.equal(labels, rest_labels)
+    assert epoch(data, 3, batches=5, batch_size=3, start=5) == []
+
+
+def test_an_epoch_flips_the_same_images_at_every_size() -> None:
+    bright_left = torch.zeros(1, 1, 8, 8, dtype=torch.uint8)
+    bright_left[..., :4] = 255
+    split = Split(bright_left, torch.tensor([3]))
+    data = ResidentImages(ImageSet(split, split, 4), replace(SETTINGS, image_px=8, flip=True), CPU)
+    flips = [
+        (pixels[:, 0, 0, 0] < pixels[:, 0, 0, -1]).tolist()
+        for px in (8, 4)
+        for pixels, _ in epoch(data, px, batches=1, batch_size=50)
+    ]
+    assert flips[0] == flips[1]
+    assert len(set(flips[0])) == 2
+
+
+def test_shift_scales_with_the_image() -> None:
+    white = Split(torch.full((1, 1, 8, 8), 255, dtype=torch.uint8), torch.tensor([3]))
+    data = ResidentImages(ImageSet(white, white, 4), replace(SETTINGS, image_px=8, pad_px=2), CPU)
+    for px, most in ((8, 2), (4, 1), (16, 4)):
+        [(pixels, _)] = epoch(data, px, batches=1, batch_size=200)
+        black_rows = (pixels[:, 0].amax(dim=2) == 0).sum(dim=1)
+        assert black_rows.max() == most
+
+
+def test_test_images_come_in_order_and_whole() -> None:
+    batches = list(made().test_batches(image_px=3, batch_size=2))
+    assert [len(labels) for _, labels in batches] == [2, 2, 1]
+    assert torch.cat([labels for _, labels in batches]).tolist() == [0, 1, 2, 3, 0]
+    assert torch.allclose(torch.cat([pixels for pixels, _ in batches]) * 255, images(5).images.float(), atol=1e-4)
+    assert made().test_count == 5
+
+
+def test_normalise_by_hand() -> None:
+    settings = replace(SETTINGS, channels=2, mean=[0.5, 0.2], std=[0.25, 0.1])
+    pixels = torch.tensor([[[[0, 255]], [[51, 102]]]], dtype=torch.uint8)
+    assert torch.allclose(Normalise(settings, CPU)(pixels), torch.tensor([[[[-2.0, 2.0]], [[0.0, 2.0]]]]), atol=1e-6)
+
+
+def test_resize_keeps_a_constant_and_averages_what_it_cannot_show() -> None:
+    assert set(resize(torch.full((3, 2, 28, 28), 77, dtype=torch.uint8), 17).flatten().tolist()) == {77}
+    stripes = torch.zeros(1, 1, 32, 32, dtype=torch.uint8)
+    stripes[..., ::4] = 200  # without antialiasing, sampling between columns 1 and 2 of each four would miss them
+    small = resize(stripes, 8)
+    assert small.shape == (1, 1, 8, 8)
+    assert 40 < small[..., 1:-1].float().mean() < 60
+
+
+def test_resize_is_interpolation_at_pixel_centres() -> None:
+    ramp = torch.arange(0, 160, 10, dtype=torch.uint8).expand(1, 1, 16, 16)
+    small = resize(ramp, 8)[0, 0, 0]
+    assert small[1:-1].tolist() == [25, 45, 65, 85, 105, 125]  # a linear ramp stays one: midway between two columns
+
+
+def test_stage_size_copies_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+
+    def counted(images: Tensor, image_px: int) -> Tensor:
+        sizes.append(image_px)
+        return F.interpolate(images.float(), size=image_px).to(torch.uint8)
+
+    monkeypatch.setattr(resident, "resize", counted)
+    data = made()
+    for _ in range(2):
+        epoch(data, 2, batches=1, batch_size=2)
+        list(data.test_batches(image_px=2, batch_size=2))
+    assert sizes == [2, 2]
+
+
+def test_same_size_is_not_resized() -> None:
+    pixels = images(2).images
+    assert resize(pixels, 3) is pixels
+
+
+def test_fingerprint_sees_every_pixel_and_label() -> None:
+    def fingerprint(train: Split) -> str:
+        return ResidentImages(ImageSet(train, images(5), 4), SETTINGS, CPU).fingerprint
+
+    pixel, label = images(8), images(8)
+    pixel.images[7, 0, 2, 2] ^= 1
+    label.labels[7] = 0
+    assert fingerprint(images(8)) == fingerprint(images(8))
+    assert len({fingerprint(images(8)), fingerprint(pixel), fingerprint(label)}) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mean": [0.5, 0.5]}, r"data\.mean must have one value per channel \(data\.channels=1\); got \[0\.5, 0\.5\]"),
+        ({"std": []}, r"data\.std must have one value per channel"),
+        ({"std": [0.0]}, r"data\.std must be positive; got \[0\.0\]"),
+        ({"classes": 7}, r"data\.classes must be 4, as in fashion_mnist; got 7"),
+    ],
+)
+def test_settings_that_contradict_the_images(change: dict[str, list[float]], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        made(replace(SETTINGS, **change))  # type: ignore[arg-type]
+
+
+def test_wrong_number_of_channels() -> None:
+    data = ImageSet(images(4), images(4), 4)
+    with pytest.raises(InputError, match=r"data\.channels must be 1, as in fashion_mnist; got 3"):
+        ResidentImages(data, replace(SETTINGS, channels=3), CPU)
