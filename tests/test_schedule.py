@@ -1,0 +1,72 @@
+from collections.abc import Sequence
+
+from rescaler.schedule import Rule, next_rule
+from rescaler.settings import ScheduleSettings
+
+OVERFEAT = ScheduleSettings(
+    epochs=55,
+    learning_rates=[1e-2, 5e-3, 1e-3, 5e-4, 1e-4],
+    milestones=[18, 29, 43, 52],
+    weight_decay=1e-4,
+    weight_decay_until=29,
+)
+RESNET = ScheduleSettings(epochs=90, learning_rates=[1e-1, 1e-2, 1e-3], milestones=[30, 60], weight_decay=1e-4)
+
+
+def rules(schedule: ScheduleSettings, resize_epoch: int = 0, top1: Sequence[float] = ()) -> list[Rule]:
+    """All rules of a run whose test accuracy rises for ever, but for the accuracies given."""
+    accuracies: list[float] = []
+    found: list[Rule] = []
+    while (rule := next_rule(schedule, resize_epoch, accuracies)) is not None:
+        found.append(rule)
+        done = len(accuracies)
+        accuracies.append(top1[done] if done < len(top1) else 0.5 + done / 1000)
+    return found
+
+
+def test_overfeat_schedule_is_the_papers() -> None:
+    # Section 4: lowered at the end of epochs 18, 29, 43, 52; weight decay until the end of epoch 29.
+    found = rules(OVERFEAT)
+    assert len(found) == 55
+    by_rate = {rate: [e for e, rule in enumerate(found, 1) if rule.learning_rate == rate] for rate in (1e-2, 5e-3, 1e-3, 5e-4, 1e-4)}
+    assert [(epochs[0], epochs[-1]) for epochs in by_rate.values()] == [(1, 18), (19, 29), (30, 43), (44, 52), (53, 55)]
+    assert [e for e, rule in enumerate(found, 1) if rule.weight_decay == 1e-4] == list(range(1, 30))
+    assert {rule.weight_decay for rule in found[29:]} == {0.0}
+
+
+def test_resnet_schedule_is_the_papers() -> None:
+    # Section 5.3: lowered before epochs 31 and 61, weight decay throughout.
+    found = rules(RESNET)
+    assert [found[e - 1].learning_rate for e in (1, 30, 31, 60, 61, 90)] == [1e-1, 1e-1, 1e-2, 1e-2, 1e-3, 1e-3]
+    assert {rule.weight_decay for rule in found} == {1e-4}
+    assert len(found) == 90
+
+
+def held(schedule: ScheduleSettings) -> ScheduleSettings:
+    return ScheduleSettings(**{**vars(schedule), "hold_after_resize": True})
+
+
+def test_held_rule_lasts_until_accuracy_drops_and_lengthens_the_run() -> None:
+    # Table 3, first row: resized after 18 epochs, accuracy drops in the fifth epoch after: 5 extra epochs.
+    top1 = [0.5] * 18 + [0.40, 0.41, 0.42, 0.43, 0.42]
+    found = rules(held(OVERFEAT), 18, top1)
+    assert len(found) == 60
+    assert [e for e, rule in enumerate(found, 1) if rule.held] == [19, 20, 21, 22, 23]
+    assert {rule.learning_rate for rule in found[:23]} == {1e-2}
+    # ... and the schedule goes on from where it stood.
+    assert found[23:] == rules(OVERFEAT)[18:]
+
+
+def test_drop_at_the_resize_itself_does_not_end_the_hold() -> None:
+    top1 = [0.9] * 43 + [0.3, 0.5, 0.4]
+    assert [e for e, rule in enumerate(rules(held(OVERFEAT), 43, top1), 1) if rule.held] == [44, 45, 46]
+
+
+def test_hold_ends_at_its_limit() -> None:
+    schedule = held(OVERFEAT)
+    schedule.hold_limit = 7
+    assert len(rules(schedule, 18)) == 62
+
+
+def test_without_a_rescale_nothing_is_held() -> None:
+    assert rules(held(OVERFEAT), 0) == rules(OVERFEAT)
