@@ -1,0 +1,144 @@
+import dataclasses
+import logging
+import os
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from rescaler.errors import InputError
+from rescaler.ledger import Ledger, digest
+from rescaler.record import Record
+
+KEY, OTHER = "ab" + "0" * 30, "cd" + "0" * 30
+
+
+def tensors(value: float) -> dict[str, Tensor]:
+    return {"network.weight": torch.full((2, 3), float(value))}
+
+
+def record(key: str = KEY, value: float = 1.0, **changes: object) -> Record:
+    blank = {field.name: {int: 0, float: 0.0, bool: False, str: ""}[field.type] for field in dataclasses.fields(Record)}  # type: ignore[index]
+    return Record(**{**blank, "key": key, "digest": digest(tensors(value)), **changes})  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger(tmp_path / "ledger")
+
+
+def test_an_entry_is_read_back(ledger: Ledger) -> None:
+    published = ledger.publish(record(), tensors(1))
+    assert ledger.record(KEY) == published == record()
+    state = ledger.state(published)
+    assert state is not None
+    assert torch.equal(state["network.weight"], tensors(1)["network.weight"])
+    assert ledger.record(OTHER) is None
+
+
+def test_first_writer_wins(ledger: Ledger) -> None:
+    first = ledger.publish(record(train_s=1.0), tensors(1))
+    assert ledger.publish(record(value=2.0), tensors(2)) == first
+    state = ledger.state(first)
+    assert state is not None
+    assert digest(state) == first.digest
+
+
+def test_a_removed_state_is_restored_by_the_same_numbers_and_replaced_by_others(ledger: Ledger) -> None:
+    first = ledger.publish(record(), tensors(1))
+    ledger.state_path(KEY).unlink()
+    assert ledger.publish(record(train_s=9.0), tensors(1)) == first
+    assert ledger.state(first) is not None
+
+    ledger.state_path(KEY).unlink()
+    second = ledger.publish(record(value=2.0), tensors(2))
+    assert second.digest == digest(tensors(2))
+    assert ledger.record(KEY) == second
+
+
+@pytest.mark.parametrize("keep_bytes", [0, 100, 700])
+def test_a_truncated_state_is_named_and_not_trusted(
+    ledger: Ledger, keep_bytes: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    published = ledger.publish(record(), tensors(1))
+    path = ledger.state_path(KEY)
+    os.truncate(path, keep_bytes)
+    with caplog.at_level(logging.WARNING):
+        assert ledger.state(published) is None
+    assert f"damaged ledger entry {path}" in caplog.text
+    assert ledger.publish(record(), tensors(1)) == published
+    assert ledger.state(published) is not None
+
+
+def test_a_state_with_other_content_is_not_trusted(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
+    published = ledger.publish(record(), tensors(1))
+    torch.save(tensors(3), ledger.state_path(KEY))
+    assert ledger.state(published) is None
+    assert "damaged ledger entry" in caplog.text
+
+
+@pytest.mark.parametrize("text", ["", '{"key": ', "[]", '{"key": "x"}'])
+def test_a_damaged_record_is_named_and_replaced(ledger: Ledger, text: str, caplog: pytest.LogCaptureFixture) -> None:
+    published = ledger.publish(record(), tensors(1))
+    path = ledger.state_path(KEY).with_name("record.json")
+    path.write_text(text)
+    assert ledger.record(KEY) is None
+    assert f"damaged ledger entry {path}" in caplog.text
+    assert ledger.publish(record(), tensors(1)) == published
+    assert ledger.record(KEY) == published
+
+
+def test_a_state_stays_while_any_run_holds_it(ledger: Ledger, tmp_path: Path) -> None:
+    ledger.publish(record(), tensors(1))
+    ledger.hold(KEY, "one", tmp_path)
+    ledger.hold(KEY, "two", tmp_path)
+    ledger.release(KEY, "one")
+    assert ledger.state_path(KEY).exists()
+    ledger.release(KEY, "two")
+    assert not ledger.state_path(KEY).exists()
+    assert ledger.record(KEY) is not None
+
+
+def test_prune_removes_what_no_existing_run_holds(ledger: Ledger, tmp_path: Path) -> None:
+    alive, removed = tmp_path / "alive", tmp_path / "removed"
+    alive.mkdir()
+    for key, run, folder in ((KEY, "one", alive), (OTHER, "two", removed)):
+        ledger.publish(record(key), tensors(1))
+        ledger.hold(key, run, folder)
+    size = ledger.size_bytes()
+    foreseen = ledger.prune(dry_run=True)
+    assert ledger.size_bytes() == size
+    assert ledger.prune() == foreseen
+    assert foreseen.states == 1
+    assert foreseen.size_bytes == size - ledger.size_bytes()
+    assert ledger.state_path(KEY).exists()
+    assert not ledger.state_path(OTHER).exists()
+    assert {found.key for found in ledger.records()} == {KEY, OTHER}
+
+
+def test_prune_removes_old_remains_of_killed_writers_only(ledger: Ledger) -> None:
+    old, new = ledger.folder / "tmp/old/state.pt", ledger.folder / "tmp/new/state.pt"
+    for path in (old, new):
+        path.parent.mkdir()
+        path.write_bytes(b"x")
+    two_days_ago = time.time() - 2 * 24 * 3600
+    os.utime(old, (two_days_ago, two_days_ago))
+    ledger.prune()
+    assert not old.parent.exists()
+    assert new.exists()
+
+
+def test_digest_ignores_layout_and_sees_every_value() -> None:
+    weight = torch.arange(24.0).reshape(1, 2, 3, 4)
+    assert digest({"w": weight}) == digest({"w": weight.contiguous(memory_format=torch.channels_last)})
+    changed = weight.clone()
+    changed[0, 1, 2, 3] += 1e-5
+    assert len({digest({"w": weight}), digest({"w": changed}), digest({"v": weight}), digest({"w": weight.view(24)})}) == 4
+
+
+def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"cannot write .*file.*: Not a directory"):
+        Ledger(tmp_path / "file" / "ledger")
