@@ -1,0 +1,135 @@
+"""Training as a chain of epochs, each under a key that says all that made it.
+
+    key[0] = digest(network, initialisation, seed, data, numerics version)
+    key[e] = digest(key[e - 1], recipe[e])
+
+Two runs share an epoch exactly when they share its key, whatever sweep, machine or day they belong to.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rescaler.ledger import Ledger
+from rescaler.record import Record
+from rescaler.schedule import next_rule
+from rescaler.settings import ScheduleSettings
+
+NUMERICS = 1
+"""Raised whenever a change of code changes the numbers of training, so that older results are not taken for new ones."""
+
+
+def digest(value: Any) -> str:
+    """128 bits that stand for ``value``, which JSON can express; independent of the order of keys."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stretch of training with one network at one image size."""
+
+    name: str
+    image_px: int
+    last_epoch: int
+    """Scheduled number of its last epoch; the network is rescaled after it, unless it is the last stage."""
+    layers: tuple[dict[str, Any], ...] = ()
+    """How the network differs from the target network, layer by layer; empty for the target itself."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that can change the numbers of one epoch, given the state before it."""
+
+    image_px: int
+    layers: tuple[dict[str, Any], ...]
+    rescale: dict[str, str] | None
+    """How the state was rescaled before this epoch; None where it was not."""
+    learning_rate: float
+    weight_decay: float
+    momentum: float
+    nesterov: bool
+    batch_size: int
+    batches: int
+    memory_format: str
+    device_type: str
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One link of the chain, known before it is trained."""
+
+    number: int
+    """Counted from 1."""
+    key: str
+    parent: str
+    stage: Stage
+    held: bool
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The epochs of one run. Adaptive rules read earlier records, so the next epoch follows from those so far."""
+
+    origin: str
+    stages: tuple[Stage, ...]
+    schedule: ScheduleSettings
+    rescale: dict[str, str]
+    constants: dict[str, Any]
+    """Entries of the recipe that are the same in every epoch."""
+
+    @property
+    def forks(self) -> tuple[int, ...]:
+        """Epochs after which the network is rescaled: where runs of a sweep part from their trunk."""
+        return tuple(stage.last_epoch for stage in self.stages[:-1])
+
+    def next(self, records: Sequence[Record]) -> Epoch | None:
+        """The epoch after ``records``, all earlier ones in order; None when the run is complete."""
+        parent = records[-1].key if records else self.origin
+        return self._epoch(parent, [record.test_top1 for record in records])
+
+    def fork_keys(self) -> list[str]:
+        """Keys of the states that are rescaled."""
+        key, keys = self.origin, []
+        for done in range(self.forks[-1] if self.forks else 0):
+            # Nothing before the last rescale depends on accuracies, so any will do.
+            epoch = self._epoch(key, [0.0] * done)
+            assert epoch is not None
+            key = epoch.key
+            if epoch.number in self.forks:
+                keys.append(key)
+        return keys
+
+    def stage(self, number: int) -> Stage:
+        """The stage of an epoch; held epochs, beyond all scheduled ones, belong to the last."""
+        return next((stage for stage in self.stages if number <= stage.last_epoch), self.stages[-1])
+
+    def _epoch(self, parent: str, test_top1: Sequence[float]) -> Epoch | None:
+        rule = next_rule(self.schedule, self.forks[-1] if self.forks else 0, test_top1)
+        if rule is None:
+            return None
+        number = len(test_top1) + 1
+        stage = self.stage(number)
+        recipe = Recipe(
+            image_px=stage.image_px,
+            layers=stage.layers,
+            rescale=self.rescale if number - 1 in self.forks else None,
+            learning_rate=rule.learning_rate,
+            weight_decay=rule.weight_decay,
+            **self.constants,
+        )
+        return Epoch(number, digest([parent, dataclasses.asdict(recipe)]), parent, stage, rule.held, recipe)
+
+    def recorded(self, ledger: Ledger) -> list[Record]:
+        """The run's epochs that the ledger holds, from the first on without a gap."""
+        records: list[Record] = []
+        while (epoch := self.next(records)) is not None:
+            record = ledger.record(epoch.key)
+            if record is None or (records and record.parent_digest != records[-1].digest):
+                break
+            records.append(record)
+        return records

@@ -1,0 +1,136 @@
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rescaler.chain import Chain, Epoch, Stage, digest
+from rescaler.ledger import Ledger
+from rescaler.record import Record
+from rescaler.settings import ScheduleSettings
+
+CONSTANTS: dict[str, Any] = {
+    "momentum": 0.9,
+    "nesterov": False,
+    "batch_size": 128,
+    "batches": 50,
+    "memory_format": "channels_last",
+    "device_type": "cpu",
+}
+
+
+def chain(resize_epoch: int | None, *, epochs: int = 8, hold: bool = False, origin: str = "o", **constants: Any) -> Chain:
+    """A chain resized after ``resize_epoch``; None: never; 0: the target from the start."""
+    small = Stage("pretrain", 17, epochs if resize_epoch is None else resize_epoch, ({"name": "conv1"},))
+    full = Stage("target", 28, epochs)
+    stages = {None: (small,), 0: (full,)}.get(resize_epoch, (small, full))
+    schedule = ScheduleSettings(
+        epochs=epochs, learning_rates=[0.1, 0.01], milestones=[5], weight_decay=0.0, hold_after_resize=hold
+    )
+    return Chain(origin, stages, schedule, {"interpolation": "bilinear", "momentum": "reset"}, CONSTANTS | constants)
+
+
+def record(epoch: Epoch, parent: Record | None, top1: float = 0.5) -> Record:
+    types = {field.name: field.type for field in dataclasses.fields(Record)}
+    blank = {name: {int: 0, float: 0.0, bool: False, str: ""}[kind] for name, kind in types.items()}  # type: ignore[index]
+    named = {
+        "key": epoch.key,
+        "parent": epoch.parent,
+        "epoch": epoch.number,
+        "digest": f"state {epoch.key}",
+        "parent_digest": parent.digest if parent else "",
+        "test_top1": top1,
+    }
+    return Record(**{**blank, **named})  # type: ignore[arg-type]
+
+
+def walk(made: Chain) -> list[Epoch]:
+    epochs: list[Epoch] = []
+    records: list[Record] = []
+    while (epoch := made.next(records)) is not None:
+        epochs.append(epoch)
+        records.append(record(epoch, records[-1] if records else None))
+    return epochs
+
+
+def keys(made: Chain) -> list[str]:
+    return [epoch.key for epoch in walk(made)]
+
+
+def shared(one: Chain, two: Chain) -> int:
+    return sum(a == b for a, b in zip(keys(one), keys(two), strict=True))
+
+
+def test_runs_share_exactly_their_trunk() -> None:
+    assert shared(chain(3), chain(5)) == 3
+    assert shared(chain(5), chain(None)) == 5
+    assert shared(chain(5), chain(0)) == 0
+
+
+def test_what_can_change_a_number_changes_every_key_after_it() -> None:
+    for other in (chain(3, origin="p"), chain(3, batch_size=64), chain(3, device_type="cuda")):
+        assert shared(chain(3), other) == 0
+    reset, kept = chain(3), dataclasses.replace(chain(3), rescale={"interpolation": "bilinear", "momentum": "rescale"})
+    assert shared(reset, kept) == 3
+
+
+def test_a_longer_run_goes_on_from_a_shorter_one() -> None:
+    assert keys(chain(3, epochs=12))[:8] == keys(chain(3))
+
+
+def test_the_rescale_precedes_the_first_target_epoch() -> None:
+    epochs = walk(chain(3))
+    assert [epoch.stage.name for epoch in epochs] == ["pretrain"] * 3 + ["target"] * 5
+    assert [epoch.number for epoch in epochs if epoch.recipe.rescale is not None] == [4]
+    assert [epoch.recipe.image_px for epoch in epochs] == [17] * 3 + [28] * 5
+
+
+def test_fork_keys_are_known_before_anything_is_trained() -> None:
+    assert chain(3).fork_keys() == [keys(chain(3))[2]]
+    assert chain(0).fork_keys() == chain(None).fork_keys() == []
+
+
+def test_three_stages_fork_twice() -> None:
+    stages = (Stage("small", 14, 2, ({"name": "a"},)), Stage("middle", 20, 5, ({"name": "b"},)), Stage("target", 28, 8))
+    made = dataclasses.replace(chain(3), stages=stages)
+    assert [epoch.recipe.rescale is not None for epoch in walk(made)].count(True) == 2
+    assert made.fork_keys() == [keys(made)[1], keys(made)[4]]
+
+
+def test_held_epochs_belong_to_the_last_stage() -> None:
+    epochs = walk(chain(3, hold=True))  # accuracy never drops: held until the limit of 20
+    assert len(epochs) == 28
+    assert {epoch.stage.name for epoch in epochs[3:]} == {"target"}
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger(tmp_path)
+
+
+def publish(made: Chain, ledger: Ledger, count: int) -> list[Record]:
+    records: list[Record] = []
+    for epoch in walk(made)[:count]:
+        records.append(ledger.publish(record(epoch, records[-1] if records else None), {"w": torch.zeros(1)}))
+    return records
+
+
+def test_recorded_finds_the_epochs_in_order(ledger: Ledger) -> None:
+    records = publish(chain(3), ledger, 5)
+    assert chain(3).recorded(ledger) == records
+    assert chain(5).recorded(ledger) == records[:3]
+
+
+def test_recorded_stops_at_a_gap_and_at_another_states_child(ledger: Ledger) -> None:
+    records = publish(chain(3), ledger, 6)
+    ledger.state_path(records[3].key).unlink()
+    ledger.publish(dataclasses.replace(records[3], digest="another state"), {"w": torch.ones(1)})
+    assert len(chain(3).recorded(ledger)) == 4
+    (ledger.state_path(records[1].key).with_name("record.json")).unlink()
+    assert len(chain(3).recorded(ledger)) == 1
+
+
+def test_digest_is_independent_of_the_order_of_keys() -> None:
+    assert digest({"a": 1, "b": [1.5, None]}) == digest({"b": [1.5, None], "a": 1})
+    assert digest({"a": 1}) != digest({"a": 2})
