@@ -1,0 +1,1 @@
+"""Commands of ``python -m rescaler``: each module adds its parser and does its work."""

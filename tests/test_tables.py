@@ -1,0 +1,153 @@
+import argparse
+import io
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from fake_runs import FakeRun
+from rich.console import Console
+
+from rescaler.commands.tables import add_parser, show_results
+from rescaler.errors import InputError
+
+PRETRAIN = FakeRun("never", [0.5, 0.6, 0.7, 0.65])
+TARGET = FakeRun(0, [0.5, 0.7, 0.8, 0.9])
+RESIZED = FakeRun(2, [0.5, 0.6, 0.55, 0.8834])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for run in (PRETRAIN, TARGET, RESIZED):
+        run.write(tmp_path / "runs" / str(run.resize_epoch))
+    return tmp_path / "runs"
+
+
+def tables(*arguments: str | Path) -> None:
+    parser = argparse.ArgumentParser()
+    add_parser(parser.add_subparsers(required=True))
+    namespace = parser.parse_args(["tables", *map(str, arguments)])
+    namespace.run(namespace)
+
+
+def shown(*runs: FakeRun, folder: Path) -> str:
+    for index, run in enumerate(runs):
+        run.write(folder / str(index))
+    stream = io.StringIO()
+    show_results([folder], plot=None, console=Console(file=stream, width=160))
+    return stream.getvalue()
+
+
+def test_markdown_is_the_papers_table(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tables(folder, "--markdown", "-")
+    assert capsys.readouterr().out == (
+        "### table2: overfeat_small on fashion_mnist, 4 epochs, cpu A\n\n"
+        "| Network | Best accuracy (epoch) | Training time | Time saved |\n"
+        "| :--- | ---: | ---: | ---: |\n"
+        "| Pre-train (17×17) | 70.00 % (3) | 4.00 s | 12.00 s (75.0 %) |\n"
+        "| Target (28×28) | 90.00 % (4) | 16.00 s | – |\n"
+        "| Resized at epoch 2 | 88.34 % (4) | 10.50 s | 5.50 s (34.4 %) |\n\n"
+        "Training time if each run had run alone: 30.50 s; "
+        "computed once with the shared trunk: 28.50 s (6.6 % less)\n\n"
+        "Evaluation, not counted above: 10.00 s (26.0 % of all the time)\n"
+    )
+
+
+def test_terminal_shows_the_same(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tables(folder)
+    out = capsys.readouterr().out
+    for text in ("overfeat_small", "Resized at epoch 2", "88.34 % (4)", "5.50 s (34.4 %)", "28.50 s (6.6 % less)"):
+        assert text in out
+    assert "Status" not in out
+    assert "Seed" not in out
+    assert "~" not in out
+
+
+def test_piped_csv_is_clean(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tables(folder, "--csv", "-")
+    output = capsys.readouterr()
+    rows = pd.read_csv(io.StringIO(output.out)).set_index("resize_epoch")
+    assert rows["saved_s"].dropna().to_dict() == {"never": 12.0, "2": 5.5}
+    assert rows.loc["2", "best_top1"] == 0.8834
+    assert "Resized at epoch 2" in output.err, "the tables are still seen"
+
+
+def test_files_are_written(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    csv, markdown, plot = tmp_path / "new" / "t.csv", tmp_path / "t.md", tmp_path / "t.svg"
+    tables(folder, "--csv", csv, "--markdown", markdown, "--plot", plot)
+    assert len(pd.read_csv(csv)) == 3
+    assert markdown.read_text().startswith("### table2")
+    assert plot.is_file()
+    assert str(plot) in capsys.readouterr().out
+
+
+def test_epochs_reads_the_table_earlier(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tables(folder, "--epochs", "3", "--markdown", "-")
+    out = capsys.readouterr().out
+    assert ", 3 epochs, " in out
+    assert "| Resized at epoch 2 | 60.00 % (2) | 6.50 s | 5.50 s (45.8 %) |" in out
+
+
+def test_default_folder_is_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder.parent)
+    tables()
+    monkeypatch.chdir(folder / "0")
+    with pytest.raises(InputError, match="no runs in runs"):
+        tables()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["--epochs", "0"], "--epochs must be at least 1; got 0"), (["--plot", "p.gif"], r"--plot must end in \.png")],
+)
+def test_bad_options_are_named(folder: Path, arguments: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        tables(folder, *arguments)
+
+
+def test_estimates_are_marked_and_explained(tmp_path: Path) -> None:
+    out = shown(RESIZED, folder=tmp_path)
+    assert "~5.50 s (34.4 %)" in out
+    assert "~ estimated from the run's own target epochs; run resize_epoch=0 to measure" in out
+    assert "alone" not in out, "a single run shares nothing"
+
+
+def test_unfinished_runs_say_so(tmp_path: Path) -> None:
+    failed = FakeRun(2, [], status="failed", error="cannot write [/x]: No space left | on device")
+    running = FakeRun(3, [0.5] * 4, status="running", hold=True, held=1)
+    out = shown(TARGET, failed, running, folder=tmp_path)
+    assert "done (4/4 epochs)" in out
+    assert "failed (0/4 epochs): cannot write [/x]: No space left | on device" in out
+    assert "Resized at epoch 3 (held, +1 epoch) " in out
+    assert "running (4/5 epochs)" in out
+
+
+def test_runs_that_never_got_anywhere(tmp_path: Path) -> None:
+    failed = [FakeRun(k, [], status="failed", error=error) for k, error in ((0, None), (2, "no data"))]
+    lines = [line.split() for line in shown(*failed, folder=tmp_path).splitlines()]
+    assert ["Target", "–", "–", "–", "failed", "(0/4", "epochs)"] in lines
+    assert ["Resized", "at", "epoch", "2", "–", "–", "–", "failed", "(0/4", "epochs):", "no", "data"] in lines
+
+
+def test_seeds_are_rows(tmp_path: Path) -> None:
+    out = shown(*(FakeRun(0, [0.5] * 4, seed=seed) for seed in (7, 8)), folder=tmp_path)
+    assert "Seed" in out
+    assert [line.split()[2] for line in out.splitlines() if line.startswith("Target")] == ["7", "8"]
+
+
+def test_different_devices_are_told(tmp_path: Path) -> None:
+    out = shown(TARGET, FakeRun(2, [0.5] * 4, device="cpu B"), folder=tmp_path)
+    assert "times do not compare. cpu A: Target (28×28); cpu B: Resized at epoch 2" in out
+
+
+def test_comparisons_are_separate_tables(tmp_path: Path) -> None:
+    out = shown(TARGET, FakeRun(0, [0.5] * 4, comparison="deadbeef01"), folder=tmp_path)
+    assert out.count("Best accuracy (epoch)") == 2
+    assert "(comparison deadbeef)" in out
+
+
+@pytest.mark.parametrize(
+    ("target_s", "time"),
+    [(2.0, "8.00 s"), (149.9, "599.6 s"), (150.0, "10.00 min"), (17611.2, "19.57 h"), (1e5, "111.1 h")],
+)
+def test_times_have_one_readable_unit(tmp_path: Path, target_s: float, time: str) -> None:
+    assert f" {time} " in shown(FakeRun(0, [0.5] * 4, target_s=target_s), folder=tmp_path)
