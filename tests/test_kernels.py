@@ -1,0 +1,136 @@
+from typing import cast
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rescaler.errors import InputError
+from rescaler.kernels import INTERPOLATIONS, TABLE_1, Interpolation, rescale_kernel
+
+PAIRS = [(small, large) for large, small in TABLE_1.items()]
+every_mode = pytest.mark.parametrize("mode", INTERPOLATIONS)
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+def test_table_1_gives_the_papers_scale_factors() -> None:
+    scales = {large: round(large / small, 2) for large, small in TABLE_1.items()}
+    assert scales == {1: 1.0, 3: 1.5, 5: 1.67, 7: 1.4, 11: 1.57}
+
+
+def test_table_1_cannot_be_changed() -> None:
+    with pytest.raises(TypeError, match="does not support item assignment"):
+        cast(dict[int, int], TABLE_1)[3] = 1
+
+
+@pytest.mark.parametrize(
+    ("mode", "axis"),
+    [
+        ("bilinear", [1.0, 2.0, 3.0]),  # samples at -1/6 (clamped), 1/2 and 7/6 (clamped) of the taps 1 and 3
+        ("area", [1.0, 2.0, 3.0]),  # means of the taps {1}, {1, 3} and {3}
+        ("nearest", [1.0, 3.0, 3.0]),  # the middle lies on the border: the later tap
+    ],
+)
+def test_2x2_to_3x3_by_hand(mode: Interpolation, axis: list[float]) -> None:
+    small = torch.outer(torch.tensor([1.0, 3.0]), torch.tensor([1.0, 3.0]))[None, None]
+    expected = torch.outer(torch.tensor(axis), torch.tensor(axis)) * 4 / 9
+    torch.testing.assert_close(rescale_kernel(small, (3, 3), mode=mode)[0, 0], expected)
+
+
+@every_mode
+@pytest.mark.parametrize(("small", "large"), [*PAIRS, (4, 6), (2, 7)])
+def test_constant_kernel_keeps_its_total_weight(small: int, large: int, mode: Interpolation) -> None:
+    levels = torch.randn(4, 3, 1, 1, dtype=torch.float64)
+    rescaled = rescale_kernel(levels.expand(4, 3, small, small), (large, large), mode=mode)
+    torch.testing.assert_close(rescaled.sum((2, 3)), levels[..., 0, 0] * small**2)
+    torch.testing.assert_close(rescaled, rescaled[..., :1, :1].expand_as(rescaled))
+
+
+@pytest.mark.parametrize(("small", "large"), [(2, 3), (4, 6)])
+def test_bilinear_by_one_and_a_half_keeps_the_total_weight_of_any_kernel(small: int, large: int) -> None:
+    weight = torch.randn(8, 5, small, small, dtype=torch.float64)
+    torch.testing.assert_close(rescale_kernel(weight, (large, large)).sum((2, 3)), weight.sum((2, 3)))
+
+
+def _smooth_images(side: int) -> Tensor:
+    return F.interpolate(torch.randn(4, 3, 12, 12), (side, side), mode="bicubic", align_corners=False)
+
+
+@pytest.mark.parametrize(("small", "large"), [(2, 3), (3, 5), (5, 7), (7, 11)])
+def test_scaling_property_of_convolutions(small: int, large: int) -> None:
+    """Eq. 1 and 2: the large kernel sees on the large image what the small kernel sees on the small image."""
+    images = _smooth_images(24 * large)
+    small_images = F.interpolate(images, (24 * small, 24 * small), mode="bilinear", antialias=True)
+    kernel = torch.randn(16, 3, small, small)
+    response = F.conv2d(images, rescale_kernel(kernel, (large, large)))
+    expected = F.interpolate(F.conv2d(small_images, kernel), response.shape[-2:], mode="bilinear")
+    gain = ((response * expected).sum() / expected.square().sum()).item()
+    assert 0.95 < gain < 1.06  # 1.9 and more with the other readings of Eq. 5: no gain, or (large / small)²
+
+
+@every_mode
+def test_linear(mode: Interpolation) -> None:
+    a, b = torch.randn(2, 3, 4, 5, 5, dtype=torch.float64)
+    both = rescale_kernel(2 * a - 3 * b, (7, 7), mode=mode)
+    apart = 2 * rescale_kernel(a, (7, 7), mode=mode) - 3 * rescale_kernel(b, (7, 7), mode=mode)
+    torch.testing.assert_close(both, apart)
+
+
+@every_mode
+def test_axes_are_alike(mode: Interpolation) -> None:
+    weight = torch.randn(2, 3, 1, 5)
+    row = rescale_kernel(weight, (1, 7), mode=mode)
+    assert row.shape == (2, 3, 1, 7)
+    torch.testing.assert_close(rescale_kernel(weight.mT, (7, 1), mode=mode), row.mT)
+
+
+@every_mode
+def test_channels_are_apart(mode: Interpolation) -> None:
+    weight = torch.randn(4, 3, 3, 3)
+    together = rescale_kernel(weight, (5, 5), mode=mode)
+    torch.testing.assert_close(together[2:3, 1:2], rescale_kernel(weight[2:3, 1:2], (5, 5), mode=mode))
+
+
+def test_half_precision_is_rounded_once() -> None:
+    weight = torch.randn(4, 4, 2, 2).half()
+    rescaled = rescale_kernel(weight, (3, 3))
+    assert rescaled.dtype == torch.float16
+    assert torch.equal(rescaled, rescale_kernel(weight.double(), (3, 3)).half())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_keeps_the_dtype(dtype: torch.dtype) -> None:
+    assert rescale_kernel(torch.ones(1, 1, 3, 3, dtype=dtype), (5, 5)).dtype == dtype
+
+
+def test_unchanged_size_returns_the_weight_itself() -> None:
+    weight = torch.randn(2, 2, 3, 3)
+    assert rescale_kernel(weight, (3, 3)) is weight
+
+
+def test_gradients_flow_back() -> None:
+    weight = torch.randn(1, 1, 2, 2, requires_grad=True)
+    (gradient,) = torch.autograd.grad(rescale_kernel(weight, (3, 3)).sum(), weight)
+    torch.testing.assert_close(gradient, torch.ones(1, 1, 2, 2))
+
+
+def test_refuses_what_is_no_kernel() -> None:
+    with pytest.raises(InputError, match=r"must be 4-D \(c_out, c_in, h, w\); got shape \(3, 3\)"):
+        rescale_kernel(torch.ones(3, 3), (5, 5))
+    with pytest.raises(InputError, match=r"floating dtype; got torch\.int64"):
+        rescale_kernel(torch.ones(1, 1, 3, 3, dtype=torch.int64), (5, 5))
+
+
+@pytest.mark.parametrize("size", [(2, 5), (5, 2)])
+def test_refuses_to_make_a_kernel_smaller(size: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match=rf"kernel of 3x3 can only grow; got the target size {size[0]}x{size[1]}"):
+        rescale_kernel(torch.ones(1, 1, 3, 3), size)
+
+
+def test_unknown_interpolation_lists_the_known_ones() -> None:
+    with pytest.raises(InputError, match="one of bilinear, bicubic, nearest, area; got 'cubic'"):
+        rescale_kernel(torch.ones(1, 1, 3, 3), (5, 5), mode=cast(Interpolation, "cubic"))

@@ -1,0 +1,207 @@
+import copy
+from collections import OrderedDict
+from typing import cast
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rescaler.errors import InputError
+from rescaler.kernels import INTERPOLATIONS, Interpolation
+from rescaler.rescaling import rescale, rescale_tensors
+from rescaler.shrinking import shrink
+
+
+def _target() -> nn.Sequential:
+    """8 px: maps of 6x6, pre-train 5 px: maps of 4x4, as in OverFeat."""
+    return nn.Sequential(
+        OrderedDict(
+            conv1=nn.Conv2d(2, 4, 3),
+            bn=nn.BatchNorm2d(4),
+            relu=nn.ReLU(),
+            conv2=nn.Conv2d(4, 4, 1),
+            flatten=nn.Flatten(),
+            fc3=nn.Linear(4 * 6 * 6, 5),
+            fc4=nn.Linear(5, 3),
+        )
+    )
+
+
+def _pretrain() -> nn.Module:
+    """Its own weights: those of another target, and BatchNorm statistics that have seen images."""
+    torch.manual_seed(1)
+    network = shrink(_target(), 8, pretrain_px=5, padding={"conv1": 0}).network
+    network(torch.randn(16, 2, 5, 5))
+    return network.eval()
+
+
+def test_returns_the_target_as_the_users_own_network() -> None:
+    target = _target()
+    assert rescale(_pretrain(), target) is target
+    assert [type(module) for module in target] == [type(module) for module in _target()]
+    assert not any(module._forward_pre_hooks for module in target)
+    assert str(_target().load_state_dict(target.state_dict(), strict=True)) == "<All keys matched successfully>"
+
+
+def test_all_but_kernels_and_the_interface_is_copied_bit_for_bit() -> None:
+    pretrain = _pretrain()
+    state, rescaled = pretrain.state_dict(), rescale(pretrain, _target()).state_dict()
+    changed = {name for name in state if not torch.equal(rescaled[name], state[name])}
+    assert changed == {"conv1.weight", "fc3.weight"}
+    assert state["bn.num_batches_tracked"] == 1
+
+
+def test_networks_agree_on_images_of_one_colour() -> None:
+    """Kernels 2 -> 3 and the interface 4 -> 6 keep their total weight, and one colour has no other property."""
+    pretrain = _pretrain().double()
+    target = rescale(pretrain, _target().double().eval())
+    colours = torch.randn(7, 2, 1, 1, dtype=torch.float64)
+    torch.testing.assert_close(target(colours.expand(7, 2, 8, 8)), pretrain(colours.expand(7, 2, 5, 5)))
+
+
+@pytest.mark.parametrize("mode", INTERPOLATIONS)
+def test_interface_is_a_kernel_over_the_whole_map(mode: Interpolation) -> None:
+    """Section 3.3.2: weights of a 4x4 convolution and of a fully-connected layer end the same."""
+    convolution = nn.Sequential(OrderedDict(body=nn.Conv2d(1, 3, 3), fc=nn.Conv2d(3, 5, 6)))
+    linear = nn.Sequential(OrderedDict(body=nn.Conv2d(1, 3, 3), flatten=nn.Flatten(), fc=nn.Linear(3 * 36, 5)))
+    as_convolution = shrink(convolution, 8, pretrain_px=5, table={3: 2, 6: 4}, padding={"body": 0, "fc": 0}).network
+    as_linear = shrink(linear, 8, pretrain_px=5, padding={"body": 0}).network
+    weight = torch.randn(5, 3, 4, 4)
+    as_convolution.load_state_dict({"fc.weight": weight}, strict=False)
+    as_linear.load_state_dict({"fc.weight": weight.flatten(1)}, strict=False)
+    rescale(as_convolution, convolution, mode=mode)
+    rescale(as_linear, linear, mode=mode)
+    expected = convolution.get_parameter("fc.weight").flatten(1)
+    torch.testing.assert_close(linear.get_parameter("fc.weight"), expected)
+
+
+def test_identity_where_nothing_differs_in_shape() -> None:
+    first, second = _target(), _target()
+    rescale(first, second)
+    assert all(torch.equal(tensor, second.state_dict()[name]) for name, tensor in first.state_dict().items())
+
+
+def test_parameters_stay_the_same_objects() -> None:
+    target = _target()
+    parameters = list(target.parameters())
+    rescale(_pretrain(), target)
+    assert all(before is after for before, after in zip(parameters, target.parameters(), strict=True))
+
+
+def test_pretrain_network_is_left_alone() -> None:
+    pretrain = _pretrain()
+    before = copy.deepcopy(pretrain.state_dict())
+    rescale(pretrain, target := _target())
+    for parameter in target.parameters():
+        nn.init.zeros_(parameter)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in pretrain.state_dict().items())
+
+
+def test_tied_weights_stay_tied() -> None:
+    conv = nn.Conv2d(2, 2, 3, padding=1)
+    target = nn.Sequential(conv, nn.ReLU(), conv)
+    rescale(shrink(target, 12).network, target)
+    assert target[0].weight is target[2].weight
+    assert target[0].weight.shape == (2, 2, 3, 3)
+
+
+def test_momentum_is_rescaled_like_its_parameters() -> None:
+    """Rescaling is linear: the step taken before the rescale and the rescaled step end at the same weights."""
+    pretrain, step = _pretrain(), {}
+    for name, parameter in pretrain.named_parameters():
+        step[name] = torch.randn_like(parameter)
+    before = rescale(pretrain, _target()).state_dict()
+    rescaled_step = rescale_tensors(step, pretrain, _target())
+    assert list(rescaled_step) == list(step)
+    with torch.no_grad():
+        for name, parameter in pretrain.named_parameters():
+            parameter.add_(step[name])
+    after = rescale(pretrain, _target()).state_dict()
+    for name, change in rescaled_step.items():
+        torch.testing.assert_close(after[name], before[name] + change)
+
+
+def test_half_precision() -> None:
+    target = rescale(_pretrain().half(), _target().half())
+    assert {p.dtype for p in target.parameters()} == {torch.float16}
+
+
+def test_trained_pretrain_network_gives_a_target_that_trains() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Conv2d(1, 4, 3, padding=1)
+            self.b = nn.Conv2d(4, 4, (1, 7), padding=(0, 3), groups=4)
+            self.fc = nn.Linear(4 * 12 * 12, 3)
+
+        def forward(self, images: Tensor) -> Tensor:
+            maps = F.relu(self.a(images))
+            scores: Tensor = self.fc((maps + self.b(maps)).flatten(1))
+            return scores
+
+    target = Net()
+    shrunk = shrink(target, 12)
+    for network, side in ((shrunk.network, shrunk.image_px), (target, 12)):
+        if network is target:
+            rescale(shrunk.network, target)
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+        loss = F.cross_entropy(network(torch.randn(4, 1, side, side)), torch.tensor([0, 1, 2, 0]))
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        assert all(parameter.isfinite().all() for parameter in network.parameters())
+
+
+# Refused, and the target left as it was.
+
+
+def _refused(pretrain: nn.Module, target: nn.Module, message: str) -> None:
+    before = copy.deepcopy(target.state_dict())
+    with pytest.raises(InputError, match=message):
+        rescale(pretrain, target)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in target.state_dict().items())
+
+
+def test_refuses_networks_of_other_names() -> None:
+    other = nn.Sequential(*_target())
+    _refused(_pretrain(), other, r"the same parameters; not in both: 0\.bias, 0\.weight, 1\.bias, .* and \d+ more")
+
+
+def test_refuses_a_smaller_target() -> None:
+    target = _target()
+    target.conv1 = nn.Conv2d(2, 4, 1)
+    _refused(_pretrain(), target, "conv1.weight: a kernel of 2x2 can only grow; got the target size 1x1")
+
+
+def test_refuses_other_channels() -> None:
+    target = _target()
+    target.conv1 = nn.Conv2d(2, 6, 3)
+    message = r"conv1.weight: no rescaling leads from shape \(4, 2, 2, 2\) to the target's \(6, 2, 3, 3\)"
+    _refused(_pretrain(), target, message)
+
+
+def test_refuses_another_feature_map() -> None:
+    target = _target()
+    target.fc3 = nn.Linear(4 * 7 * 7, 5)
+    _refused(_pretrain(), target, r"fc3.weight: no rescaling leads from shape \(5, 64\) to the target's \(5, 196\)")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["fc4.bias", "conv1.weight", "bn.running_var"])
+def test_refuses_weights_that_are_not_finite(name: str, value: float) -> None:
+    pretrain = _pretrain()
+    pretrain.state_dict()[name].view(-1)[0] = value
+    _refused(pretrain, _target(), f"{name} has values that are not finite")
+
+
+def test_refuses_tensors_of_no_parameter_and_of_another_shape() -> None:
+    pretrain = _pretrain()
+    with pytest.raises(InputError, match="'conv9.weight' is no parameter of both"):
+        rescale_tensors({"conv9.weight": torch.ones(1)}, pretrain, _target())
+    with pytest.raises(InputError, match=r"fc4.bias must be \(3,\) as in the pre-train network; got \(4,\)"):
+        rescale_tensors({"fc4.bias": torch.ones(4)}, pretrain, _target())
+
+
+def test_refuses_an_unknown_interpolation() -> None:
+    with pytest.raises(InputError, match="one of bilinear, bicubic, nearest, area; got 'linear'"):
+        rescale(_pretrain(), _target(), mode=cast(Interpolation, "linear"))
