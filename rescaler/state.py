@@ -1,0 +1,77 @@
+"""What an epoch starts from and leaves behind: weights and momentum."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from rescaler.chain import Recipe
+from rescaler.kernels import Interpolation
+from rescaler.rescaling import rescale, rescale_tensors
+
+
+@dataclass
+class State:
+    """A network and the optimizer's momentum by parameter name (empty: none yet)."""
+
+    network: nn.Module
+    momentum: dict[str, Tensor] = field(default_factory=dict)
+    digest: str = ""
+    """Of the epoch that left this state; empty for initial weights."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All of it by name, on the CPU, as the ledger keeps it."""
+        named = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        named |= {f"momentum.{name}": tensor for name, tensor in self.momentum.items()}
+        return {name: tensor.detach().cpu().contiguous() for name, tensor in named.items()}
+
+    def load(self, tensors: Mapping[str, Tensor], digest: str) -> None:
+        """Take over what :meth:`tensors` gave, onto the network's device and memory format."""
+        parts: dict[str, dict[str, Tensor]] = {"network": {}, "momentum": {}}
+        for name, tensor in tensors.items():
+            part, _, key = name.partition(".")
+            parts[part][key] = tensor
+        self.network.load_state_dict(parts["network"])
+        parameters = dict(self.network.named_parameters())
+        self.momentum = {
+            name: torch.empty_like(parameters[name]).copy_(tensor) for name, tensor in parts["momentum"].items()
+        }
+        self.digest = digest
+
+    def optimizer(self, recipe: Recipe) -> torch.optim.SGD:
+        """SGD over the network, going on with this momentum."""
+        parameters = dict(self.network.named_parameters())
+        optimizer = torch.optim.SGD(
+            parameters.values(),
+            lr=recipe.learning_rate,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+            nesterov=recipe.nesterov,
+            fused=True,
+        )
+        for name, momentum in self.momentum.items():
+            optimizer.state[parameters[name]]["momentum_buffer"] = momentum
+        return optimizer
+
+    def keep_momentum(self, optimizer: torch.optim.SGD) -> None:
+        """Read the momentum back from :meth:`optimizer` after an epoch; SGD without momentum has none."""
+        named = [(name, optimizer.state[value]) for name, value in self.network.named_parameters()]
+        self.momentum = {
+            name: state["momentum_buffer"] for name, state in named if state.get("momentum_buffer") is not None
+        }
+
+
+def rescaled(state: State, target: nn.Module, settings: Mapping[str, str]) -> State:
+    """The state of ``target`` that follows from the pre-train network's (Eq. 5 and 6).
+
+    The momentum is a running mean of gradients by weight, so it is resized like the weights that it moves; ``reset``
+    starts it anew.
+    """
+    mode = cast(Interpolation, settings["interpolation"])
+    rescale(state.network, target, mode=mode)
+    momentum: dict[str, Tensor] = {}
+    if settings["momentum"] == "rescale":
+        momentum = rescale_tensors(state.momentum, state.network, target, mode=mode)
+    return State(target, momentum, state.digest)

@@ -1,0 +1,58 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from rescaler.settings import (
+    DataSettings,
+    Experiment,
+    LoggerSettings,
+    OptimSettings,
+    ScheduleSettings,
+    ShrinkSettings,
+)
+
+MakeExperiment = Callable[..., Experiment]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _threads() -> None:
+    torch.set_num_threads(2)
+
+
+@pytest.fixture
+def make_experiment() -> MakeExperiment:
+    """An experiment that trains an epoch in a few hundredths of a second; ``a__b=value`` changes ``a.b``."""
+
+    def make(**changes: Any) -> Experiment:
+        experiment = Experiment(
+            name="tiny",
+            model={"_target_": "rescaler.models.overfeat_small", "widths": [4, 8, 8], "hidden": 16},
+            shrink=ShrinkSettings(table={1: 1, 3: 2, 5: 3}),
+            data=DataSettings(
+                name="synthetic", image_px=28, classes=4, mean=[0.5], std=[0.25], train_images=200, test_images=100
+            ),
+            schedule=ScheduleSettings(
+                epochs=6,
+                batches_per_epoch=5,
+                learning_rates=[0.03, 0.01],
+                milestones=[4],
+                weight_decay=1e-4,
+                weight_decay_until=5,
+            ),
+            optim=OptimSettings(batch_size=16),
+            logger=LoggerSettings(mode="disabled"),
+            resize_epoch=3,
+            device="cpu",
+            progress=False,
+        )
+        for key, value in changes.items():
+            *path, last = key.split("__")
+            target: Any = experiment
+            for part in path:
+                target = getattr(target, part)
+            setattr(target, last, value)
+        return experiment
+
+    return make

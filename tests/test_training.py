@@ -1,0 +1,202 @@
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import MakeExperiment
+
+from rescaler.chain import Epoch
+from rescaler.kernels import rescale_kernel
+from rescaler.ledger import Ledger, digest
+from rescaler.plan import plan
+from rescaler.record import Record
+from rescaler.settings import Experiment
+from rescaler.state import State
+from rescaler.training import Diverged, _publish, hold_forks, train
+
+
+class Watcher:
+    """Remembers what it is told, and raises after ``stop_after`` epochs of training."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.reused: list[int] = []
+        self.computed: list[int] = []
+        self._stop_after = stop_after
+
+    def batch(self, epoch: Epoch, done: int) -> None:
+        pass
+
+    def epoch(self, record: Record, *, reused: bool) -> None:
+        (self.reused if reused else self.computed).append(record.epoch)
+        if len(self.computed) == self._stop_after:
+            raise KeyboardInterrupt
+
+
+class Bench:
+    """A ledger, and runs over it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.ledger = Ledger(folder / "ledger")
+        self.watcher = Watcher()
+
+    def train(self, experiment: Experiment, stop_after: int | None = None, name: str = "run") -> list[Record]:
+        folder = self.folder / name
+        folder.mkdir(exist_ok=True)
+        self.watcher = Watcher(stop_after)
+        return train(plan(experiment), self.ledger, folder, self.watcher)
+
+    def kept(self, records: list[Record]) -> list[int]:
+        return [record.epoch for record in records if self.ledger.state_path(record.key).exists()]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Bench:
+    (tmp_path / "other").mkdir()
+    return Bench(tmp_path / "other")
+
+
+def digests(records: list[Record]) -> list[str]:
+    return [record.digest for record in records]
+
+
+def test_a_run_learns_and_its_records_say_how(bench: Bench, make_experiment: MakeExperiment) -> None:
+    records = bench.train(make_experiment(schedule__batches_per_epoch=20))
+    assert [record.stage for record in records] == ["pretrain"] * 3 + ["target"] * 3
+    assert [record.image_px for record in records] == [17] * 3 + [28] * 3
+    assert [record.rescaled for record in records] == [False] * 3 + [True] + [False] * 2
+    assert [record.learning_rate for record in records] == [0.03] * 4 + [0.01] * 2
+    assert [record.weight_decay for record in records] == [1e-4] * 5 + [0.0]
+    assert records[-1].test_top1 > 0.9
+    assert records[-1].test_loss < records[0].test_loss
+    assert [record.parent_digest for record in records] == ["", *digests(records)[:-1]]
+    assert records[3].rescale_s > 0 == records[4].rescale_s
+    assert all(record.train_s > 0 and record.evaluation_s > 0 for record in records)
+
+
+@pytest.mark.parametrize("stop_after", [1, 3, 5])
+def test_a_stopped_run_goes_on_to_the_same_bits(
+    bench: Bench, other: Bench, make_experiment: MakeExperiment, stop_after: int
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        bench.train(make_experiment(), stop_after)
+    resumed = bench.train(make_experiment())
+    assert bench.watcher.reused == list(range(1, stop_after + 1))
+    assert digests(resumed) == digests(other.train(make_experiment()))
+
+
+def test_a_run_that_found_its_trunk_ends_as_one_that_trained_alone(
+    bench: Bench, other: Bench, make_experiment: MakeExperiment
+) -> None:
+    bench.train(make_experiment(resize_epoch=2), name="two")
+    shared = bench.train(make_experiment(resize_epoch=4), name="four")
+    assert bench.watcher.computed == [3, 4, 5, 6]
+    assert digests(shared) == digests(other.train(make_experiment(resize_epoch=4)))
+
+
+def test_forks_held_in_advance_share_the_trunk_in_any_order(bench: Bench, make_experiment: MakeExperiment) -> None:
+    early = make_experiment(resize_epoch=2)
+    (bench.folder / "early").mkdir()
+    hold_forks(plan(early), bench.ledger, bench.folder / "early")
+    bench.train(make_experiment(resize_epoch=4), name="late")
+    bench.train(early, name="early")
+    assert bench.watcher.computed == [3, 4, 5, 6]
+
+
+def test_a_finished_run_is_read_back(bench: Bench, make_experiment: MakeExperiment) -> None:
+    records = bench.train(make_experiment())
+    assert bench.train(make_experiment()) == records
+    assert bench.watcher.computed == []
+
+
+def test_a_run_is_extended(bench: Bench, other: Bench, make_experiment: MakeExperiment) -> None:
+    bench.train(make_experiment())
+    longer = bench.train(make_experiment(schedule__epochs=8), name="longer")
+    assert bench.watcher.computed == [7, 8]
+    assert digests(longer) == digests(other.train(make_experiment(schedule__epochs=8)))
+
+
+@pytest.mark.parametrize(("keep", "kept"), [("last", [6]), ("forks", [3, 6]), ("all", [1, 2, 3, 4, 5, 6])])
+def test_the_states_asked_for_are_kept(
+    bench: Bench, make_experiment: MakeExperiment, keep: str, kept: list[int]
+) -> None:
+    assert bench.kept(bench.train(make_experiment(ledger__keep=keep))) == kept
+    assert bench.ledger.prune().states == 0
+
+
+def test_a_lost_state_is_trained_again_to_the_same_bits(bench: Bench, make_experiment: MakeExperiment) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        bench.train(make_experiment(), 5)
+    fifth = plan(make_experiment()).chain.recorded(bench.ledger)[4]
+    bench.ledger.state_path(fifth.key).write_bytes(b"not a state")
+    records = bench.train(make_experiment())
+    assert bench.watcher.computed == [4, 5, 6]  # from the fork on
+    assert records[4].digest == fifth.digest
+
+
+def test_extended_section_5_2_holds_until_accuracy_drops(bench: Bench, make_experiment: MakeExperiment) -> None:
+    records = bench.train(make_experiment(schedule__hold_after_resize=True, schedule__hold_limit=4))
+    extra = [record.epoch for record in records if record.held]
+    assert extra[0] == 4
+    assert len(records) == 6 + len(extra)
+    top1 = [record.test_top1 for record in records]
+    drops = [epoch for epoch in range(5, len(records) + 1) if top1[epoch - 1] < top1[epoch - 2]]
+    assert extra[-1] == min([*drops, 7])
+
+
+@pytest.mark.parametrize("resize_epoch", [0, "never"])
+def test_baselines_have_one_stage(bench: Bench, make_experiment: MakeExperiment, resize_epoch: object) -> None:
+    records = bench.train(make_experiment(resize_epoch=resize_epoch))
+    assert {record.stage for record in records} == {"target" if resize_epoch == 0 else "pretrain"}
+    assert not any(record.rescaled for record in records)
+
+
+def test_momentum_is_rescaled_or_reset(bench: Bench, make_experiment: MakeExperiment) -> None:
+    # The first SGD step adds momentum times the buffer it finds: with one batch an epoch, that is all the difference.
+    small = {"schedule__batches_per_epoch": 1, "ledger__keep": "all"}
+    states = {}
+    for mode in ("rescale", "reset"):
+        records = bench.train(make_experiment(rescale__momentum=mode, **small), name=mode)
+        states[mode] = bench.ledger.state(records[3])
+        before = bench.ledger.state(records[2])
+    rescaled, reset = states["rescale"], states["reset"]
+    assert before is not None
+    assert rescaled is not None
+    assert reset is not None
+    carried = rescaled["momentum.conv1.weight"] - reset["momentum.conv1.weight"]
+    expected = 0.9 * rescale_kernel(before["momentum.conv1.weight"], (5, 5))
+    torch.testing.assert_close(carried, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_divergence_stops_the_run_with_epoch_and_learning_rate(bench: Bench, make_experiment: MakeExperiment) -> None:
+    with pytest.raises(Diverged, match=r"the loss became nan in epoch 1 at learning rate 1e\+09: training stopped"):
+        bench.train(make_experiment(schedule__learning_rates=[1e9, 1.0]))
+
+
+def test_who_loses_the_race_goes_on_from_the_published_state(bench: Bench, make_experiment: MakeExperiment) -> None:
+    first = bench.train(make_experiment(ledger__keep="all"))[0]
+    theirs = bench.ledger.state(first)
+    run = plan(make_experiment())
+    state = State(run.network(run.chain.stages[0]))  # other numbers under the same key, as a GPU may give
+    standing = _publish(dataclasses.replace(first, train_s=1.0), state, bench.ledger)
+    assert standing == first
+    assert theirs is not None
+    assert digest(state.tensors()) == first.digest == state.digest
+
+
+def test_weights_and_random_numbers_outside_a_run_do_not_matter(
+    bench: Bench, other: Bench, make_experiment: MakeExperiment
+) -> None:
+    torch.manual_seed(1)
+    one = bench.train(make_experiment())
+    torch.manual_seed(2)
+    assert digests(one) == digests(other.train(make_experiment()))
+
+
+def test_the_seed_matters(bench: Bench, make_experiment: MakeExperiment) -> None:
+    assert digests(bench.train(make_experiment())) != digests(bench.train(make_experiment(seed=1), name="seed1"))
