@@ -1,0 +1,65 @@
+"""``rescaler ledger``: what the ledger holds, how much disk it takes; remove what no run needs; verify."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from rescaler.errors import InputError
+
+if TYPE_CHECKING:
+    from rescaler.ledger import Ledger
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Register the command."""
+    parser = subparsers.add_parser(
+        "ledger",
+        help="show what the ledger holds and how much disk it takes; prune or verify it",
+        description="The ledger keeps a record of every trained epoch, and the states that runs go on from.",
+    )
+    parser.add_argument("action", nargs="?", choices=["show", "prune", "verify"], default="show")
+    parser.add_argument("--folder", type=Path, default=Path("ledger"), help="default: %(default)s")
+    parser.add_argument("--dry-run", action="store_true", help="prune: only say what would be removed")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Run the command.
+
+    Raises:
+        InputError: there is no ledger, it cannot be written, or (verify) entries are damaged.
+    """
+    from rescaler.ledger import Ledger
+
+    if not arguments.folder.is_dir():
+        raise InputError(f"--folder: no ledger at {arguments.folder}")
+    ledger, console = Ledger(arguments.folder), Console()
+    if arguments.action == "prune":
+        removal = ledger.prune(dry_run=arguments.dry_run)
+        verb = "would remove" if arguments.dry_run else "removed"
+        console.print(f"{verb} {removal.states} states that no run needs: {removal.size_bytes / 1e6:,.1f} MB")
+    if arguments.action == "verify":
+        _verify(ledger, console)
+    _show(ledger, console)
+
+
+def _show(ledger: "Ledger", console: Console) -> None:
+    records = list(ledger.records())
+    states = sum(ledger.state_path(record.key).exists() for record in records)
+    hours = sum(record.training_s + record.evaluation_s for record in records) / 3600
+    console.print(
+        f"{ledger.folder}: {len(records)} epochs ({hours:,.2f} h of work), {states} with their state, "
+        f"{ledger.size_bytes() / 1e6:,.1f} MB"
+    )
+
+
+def _verify(ledger: "Ledger", console: Console) -> None:
+    from rich.progress import track
+
+    kept = [record for record in ledger.records() if ledger.state_path(record.key).exists()]
+    damaged = [record.key for record in track(kept, "verifying", console=console) if ledger.state(record) is None]
+    if damaged:
+        raise InputError(f"{len(damaged)} of {len(kept)} states were damaged and are removed: {', '.join(damaged)}")
+    console.print(f"all {len(kept)} states agree with their records")

@@ -1,0 +1,95 @@
+"""Execute a run: train it while its folder, W&B and the terminal watch."""
+
+import contextlib
+import dataclasses
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from rescaler.chain import Epoch
+from rescaler.cost import multiplications
+from rescaler.errors import InputError
+from rescaler.ledger import Ledger
+from rescaler.plan import Run, plan
+from rescaler.progress import ProgressBar
+from rescaler.record import Record
+from rescaler.runfolder import RunFolder
+from rescaler.settings import Experiment
+from rescaler.tracking import Tracker
+from rescaler.training import Observer, train
+
+log = logging.getLogger(__name__)
+
+
+class Observers:
+    """Several observers as one."""
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        self._observers = observers
+
+    def batch(self, epoch: Epoch, done: int) -> None:
+        """Tell each."""
+        for observer in self._observers:
+            observer.batch(epoch, done)
+
+    def epoch(self, record: Record, *, reused: bool) -> None:
+        """Tell each."""
+        for observer in self._observers:
+            observer.epoch(record, reused=reused)
+
+
+def execute(experiment: Experiment, folder: Path, *, group: str) -> None:
+    """Train a run, or read it back if the ledger has all of it.
+
+    Args:
+        experiment: what to run.
+        folder: the run's own, for its records.
+        group: name of the sweep in W&B.
+
+    Raises:
+        InputError: the experiment cannot run as it is, or diverged, or could not write.
+    """
+    run = plan(experiment)
+    ledger = Ledger(Path(experiment.ledger.folder))
+    run_folder = RunFolder(folder, run)
+    tracker = Tracker(
+        experiment.logger,
+        run_id=run.id,
+        name=f"{experiment.name} resize_epoch={run.resize_epoch}",
+        group=experiment.logger.group or group,
+        folder=folder,
+        config=dataclasses.asdict(experiment),
+    )
+    try:
+        with ProgressBar(run.chain, _epoch_costs(run), enabled=experiment.progress) as bar, _out_of_memory(experiment):
+            train(run, ledger, folder, Observers([run_folder, tracker, bar]))
+    except BaseException as error:
+        tracker.finish(run_folder.close("failed", _one_line(error)), failed=True)
+        raise
+    tracker.finish(run_folder.close("done"))
+
+
+def _epoch_costs(run: Run) -> dict[str, float]:
+    """Multiplications by stage: how long an epoch of one will take beside an epoch of the other, roughly."""
+    channels = run.experiment.data.channels
+    return {
+        stage.name: float(multiplications(run.network(stage), channels, stage.image_px)) for stage in run.chain.stages
+    }
+
+
+@contextlib.contextmanager
+def _out_of_memory(experiment: Experiment) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise InputError(
+            f"the device's memory is too small for optim.batch_size={experiment.optim.batch_size}"
+        ) from error
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,67 @@
+"""``python -m rescaler.run``: train one run, or with ``-m`` a sweep."""
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from rich.console import Console
+
+from rescaler import compose
+from rescaler.commands.tables import show_results
+from rescaler.errors import InputError
+
+log = logging.getLogger(__name__)
+
+_TRACEBACK = "HYDRA_FULL_ERROR"
+_wants_traceback = os.environ.get(_TRACEBACK, "0") != "0"
+
+
+@hydra.main(config_path="conf", config_name="config", version_base="1.3")
+def _application(config: DictConfig) -> None:
+    hydra_config = HydraConfig.get()
+    folder = Path(hydra_config.runtime.output_dir)
+    if hydra_config.mode is RunMode.MULTIRUN:
+        try:
+            _execute(config, folder, group=folder.parent.name)  # the launcher shows what came out of all jobs
+        except Exception as error:
+            log.error("%s", error, exc_info=not isinstance(error, InputError))
+            raise
+        return
+    try:
+        _execute(config, folder, group=folder.name)
+    except InputError as error:
+        if _wants_traceback:
+            raise
+        sys.exit(f"error: {error}")  # past Hydra, which would add a line of its own
+    show_results([folder], plot=folder / "accuracy.png", console=Console())
+
+
+def _execute(config: DictConfig, folder: Path, *, group: str) -> None:
+    experiment = compose.to_experiment(config)
+    from rescaler.execution import execute
+
+    execute(experiment, folder, group=group)
+
+
+def main() -> None:
+    """Run the Hydra application; a mistake in the input ends it with one line and exit code 1."""
+    os.environ[_TRACEBACK] = "1"  # has Hydra raise rather than print its own account of an error
+    compose.register()
+    try:
+        _application()
+    except (InputError, HydraException) as error:
+        if _wants_traceback:
+            raise
+        sys.exit(f"error: {error if isinstance(error, InputError) else compose.explain(error)}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted: start the same command again to go on from the last finished epoch")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""The folder of a run: what was asked, what was done, how it went. Enough to rebuild any table without the ledger.
+
+config.yaml    the experiment, resolved
+chain.json     keys of the epochs in the ledger
+metrics.csv    one row an epoch
+summary.json   the run in one object; its status is ``running``, ``done`` or ``failed``
+"""
+
+import csv
+import dataclasses
+import io
+import json
+import socket
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from rescaler import provenance
+from rescaler.chain import Epoch
+from rescaler.files import write_text
+from rescaler.plan import Run
+from rescaler.record import Record
+
+Status = Literal["running", "done", "failed"]
+
+SUMMARY_FILE = "summary.json"
+METRICS_FILE = "metrics.csv"
+
+
+class RunFolder:
+    """Writes the files of one run; every file is whole at any moment.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+
+    def __init__(self, path: Path, run: Run) -> None:
+        self.path = path
+        self._run = run
+        self._started = _now()
+        self._records: list[tuple[Record, bool]] = []
+        write_text(path / "config.yaml", yaml.safe_dump(dataclasses.asdict(run.experiment), sort_keys=False))
+        self.close("running")
+
+    def batch(self, epoch: Epoch, done: int) -> None:
+        """Nothing is written within an epoch."""
+
+    def epoch(self, record: Record, *, reused: bool) -> None:
+        """Add an epoch to the files."""
+        self._records.append((record, reused))
+        if not reused:
+            self.close("running")
+
+    def close(self, status: Status, error: str | None = None) -> dict[str, Any]:
+        """Write the files as they stand now; returns the summary."""
+        summary = self._summary(status, error)
+        write_text(self.path / METRICS_FILE, self._metrics())
+        write_text(self.path / "chain.json", json.dumps(self._chain(), indent=1))
+        write_text(self.path / SUMMARY_FILE, json.dumps(summary, indent=1))
+        return summary
+
+    def _metrics(self) -> str:
+        text = io.StringIO()
+        names = [field.name for field in dataclasses.fields(Record)]
+        writer = csv.DictWriter(text, [*names, "reused"], lineterminator="\n")
+        writer.writeheader()
+        for record, reused in self._records:
+            writer.writerow({**dataclasses.asdict(record), "reused": reused})
+        return text.getvalue()
+
+    def _chain(self) -> dict[str, Any]:
+        chain = self._run.chain
+        return {"origin": chain.origin, "forks": chain.forks, "epochs": [record.key for record, _ in self._records]}
+
+    def _summary(self, status: Status, error: str | None) -> dict[str, Any]:
+        run, experiment = self._run, self._run.experiment
+        records = [record for record, _ in self._records]
+        computed = [record for record, reused in self._records if not reused]
+        best = max(records, key=lambda record: record.test_top1, default=None)
+        return {
+            "run": run.id,
+            "comparison": run.comparison,
+            "name": experiment.name,
+            "model": str(experiment.model["_target_"]).rpartition(".")[2],
+            "data": experiment.data.name,
+            "seed": experiment.seed,
+            "resize_epoch": run.resize_epoch,
+            "hold": experiment.schedule.hold_after_resize,
+            "status": status,
+            "error": error,
+            "epochs": len(records),
+            "epochs_planned": experiment.schedule.epochs + sum(record.held for record in records),
+            "best_top1": best and best.test_top1,
+            "best_epoch": best and best.epoch,
+            "final_top1": records[-1].test_top1 if records else None,
+            "training_s": sum(record.training_s for record in records),
+            "train_s": sum(record.train_s for record in records),
+            "data_s": sum(record.data_s for record in records),
+            "rescale_s": sum(record.rescale_s for record in records),
+            "evaluation_s": sum(record.evaluation_s for record in records),
+            "computed_s": sum(record.training_s + record.evaluation_s for record in computed),
+            "reused_epochs": len(records) - len(computed),
+            "device": provenance.device_name(run.device),
+            "torch": provenance.torch_version(),
+            "version": provenance.version(),
+            "commit": provenance.commit(),
+            "host": socket.gethostname(),
+            "started": self._started,
+            "updated": _now(),
+        }
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
