@@ -1,24 +1,24 @@
 """Train convolutional networks faster by kernel rescaling (Gusmão et al.).
 
-The method is a library on plain torch: :func:`shrink` makes the pre-train network, :func:`rescale` carries its weights to
-the target network. The harness around it is ``python -m rescaler.run``.
+The method is a library on plain torch: :func:`shrink` makes the pre-train network, :func:`rescale` carries its weights
+to the target network. The harness around it is ``python -m rescaler.run``.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rescaler.kernels import TABLE_1, rescale_kernel
-    from rescaler.rescale import rescale
-    from rescaler.shrink import Shrunk, shrink
+    from rescaler.rescaling import rescale
+    from rescaler.shrinking import Shrunk, shrink
 
 __all__ = ["TABLE_1", "Shrunk", "rescale", "rescale_kernel", "shrink"]
 
 _HOMES = {
     "TABLE_1": "rescaler.kernels",
     "rescale_kernel": "rescaler.kernels",
-    "rescale": "rescaler.rescale",
-    "Shrunk": "rescaler.shrink",
-    "shrink": "rescaler.shrink",
+    "rescale": "rescaler.rescaling",
+    "Shrunk": "rescaler.shrinking",
+    "shrink": "rescaler.shrinking",
 }
 
 

@@ -19,7 +19,7 @@ from rescaler.schedule import next_rule
 from rescaler.settings import ScheduleSettings
 
 NUMERICS = 1
-"""Raised whenever a change of code changes the numbers of training, so that older results are not taken for new ones."""
+"""Raised whenever a change of code changes the numbers of training: older results are then not taken for new ones."""
 
 
 def digest(value: Any) -> str:

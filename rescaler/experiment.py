@@ -1,9 +1,7 @@
 """Check an experiment and lay out its run: everything that is known before the first batch."""
 
-import dataclasses
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from rescaler.errors import InputError
@@ -85,7 +83,9 @@ def resolve_resize_epoch(experiment: Experiment) -> int | Literal["never"]:
     value, schedule = experiment.resize_epoch, experiment.schedule
     if value == "auto":
         if not schedule.milestones:
-            raise InputError("resize_epoch=auto needs schedule.milestones to go by; got none: give resize_epoch a number")
+            raise InputError(
+                "resize_epoch=auto needs schedule.milestones to go by; got none: give resize_epoch a number"
+            )
         value = schedule.milestones[0] - schedule.auto_resize_before
         if not 0 < value < schedule.epochs:
             raise InputError(

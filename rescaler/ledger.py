@@ -5,8 +5,8 @@
     <folder>/holds/ab12....<run id>            names the folder of a run that stands on the state, or wants it kept
     <folder>/tmp/                             entries being written
 
-An entry is published by one rename, and the first writer wins: two processes that train the same epoch waste time, never
-data. No lock is needed.
+An entry is published by one rename, and the first writer wins: two processes that train the same epoch waste time,
+never data. No lock is needed.
 """
 
 import hashlib

@@ -20,7 +20,9 @@ CONSTANTS: dict[str, Any] = {
 }
 
 
-def chain(resize_epoch: int | None, *, epochs: int = 8, hold: bool = False, origin: str = "o", **constants: Any) -> Chain:
+def chain(
+    resize_epoch: int | None, *, epochs: int = 8, hold: bool = False, origin: str = "o", **constants: Any
+) -> Chain:
     """A chain resized after ``resize_epoch``; None: never; 0: the target from the start."""
     small = Stage("pretrain", 17, epochs if resize_epoch is None else resize_epoch, ({"name": "conv1"},))
     full = Stage("target", 28, epochs)

@@ -30,7 +30,9 @@ def test_resize_epoch_counts_completed_pretrain_epochs(given: object, resolved: 
 
 @pytest.mark.parametrize("value", [70, -1, 17.5, "soon", True, None])
 def test_impossible_resize_epochs_are_refused(value: object) -> None:
-    with pytest.raises(InputError, match=rf'^resize_epoch must be between 0 and epochs \(=55\), "never" or "auto"; got {value}$'):
+    with pytest.raises(
+        InputError, match=rf'^resize_epoch must be between 0 and epochs \(=55\), "never" or "auto"; got {value}$'
+    ):
         check(experiment(resize_epoch=value))
 
 
@@ -38,11 +40,17 @@ def test_impossible_resize_epochs_are_refused(value: object) -> None:
     ("changes", "message"),
     [
         ({"schedule__epochs": -3}, "schedule.epochs must be at least 1; got -3"),
-        ({"schedule__milestones": []}, r"schedule.learning_rates must be one more than schedule.milestones \(=\[\]\); got"),
+        (
+            {"schedule__milestones": []},
+            r"schedule.learning_rates must be one more than schedule.milestones \(=\[\]\); got",
+        ),
         ({"schedule__milestones": [0]}, r"schedule.milestones must be positive and rising; got \[0\]"),
         ({"schedule__learning_rates": [0.1, float("nan")]}, "schedule.learning_rates must be positive and finite"),
         ({"schedule__weight_decay": -1.0}, "schedule.weight_decay must be finite, 0 or more; got -1.0"),
-        ({"schedule__batches_per_epoch": 0}, "schedule.batches_per_epoch must be at least 1, or null for one pass; got 0"),
+        (
+            {"schedule__batches_per_epoch": 0},
+            "schedule.batches_per_epoch must be at least 1, or null for one pass; got 0",
+        ),
         ({"schedule__auto_resize_before": 18}, "resize_epoch=auto gives 0"),
         ({"optim__batch_size": 0}, "optim.batch_size must be at least 1; got 0"),
         ({"optim__momentum": 1.0}, r"optim.momentum must be in \[0, 1\); got 1.0"),

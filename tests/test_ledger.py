@@ -135,7 +135,9 @@ def test_digest_ignores_layout_and_sees_every_value() -> None:
     assert digest({"w": weight}) == digest({"w": weight.contiguous(memory_format=torch.channels_last)})
     changed = weight.clone()
     changed[0, 1, 2, 3] += 1e-5
-    assert len({digest({"w": weight}), digest({"w": changed}), digest({"v": weight}), digest({"w": weight.view(24)})}) == 4
+    assert (
+        len({digest({"w": weight}), digest({"w": changed}), digest({"v": weight}), digest({"w": weight.view(24)})}) == 4
+    )
 
 
 def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:

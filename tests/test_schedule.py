@@ -28,7 +28,10 @@ def test_overfeat_schedule_is_the_papers() -> None:
     # Section 4: lowered at the end of epochs 18, 29, 43, 52; weight decay until the end of epoch 29.
     found = rules(OVERFEAT)
     assert len(found) == 55
-    by_rate = {rate: [e for e, rule in enumerate(found, 1) if rule.learning_rate == rate] for rate in (1e-2, 5e-3, 1e-3, 5e-4, 1e-4)}
+    by_rate = {
+        rate: [e for e, rule in enumerate(found, 1) if rule.learning_rate == rate]
+        for rate in (1e-2, 5e-3, 1e-3, 5e-4, 1e-4)
+    }
     assert [(epochs[0], epochs[-1]) for epochs in by_rate.values()] == [(1, 18), (19, 29), (30, 43), (44, 52), (53, 55)]
     assert [e for e, rule in enumerate(found, 1) if rule.weight_decay == 1e-4] == list(range(1, 30))
     assert {rule.weight_decay for rule in found[29:]} == {0.0}
