@@ -27,7 +27,7 @@ from rescaler.settings import DataSettings, Experiment, OptimSettings, ScheduleS
 from rescaler.state import State
 from rescaler.training import Clocks, train_epoch
 
-BATCHES, BATCH_SIZE = 80, 64
+BATCHES, BATCH_SIZE = 120, 64
 
 
 class Nobody:

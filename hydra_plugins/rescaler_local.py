@@ -18,6 +18,7 @@ from rich.console import Console
 from rescaler.commands.tables import show_results
 from rescaler.compose import to_experiment
 from rescaler.errors import InputError
+from rescaler.files import writing
 
 if TYPE_CHECKING:
     from rescaler.ledger import Ledger
@@ -39,7 +40,8 @@ class LocalLauncher(BasicLauncher):
 
         jobs = [self._plan(overrides, initial_job_idx + i) for i, overrides in enumerate(job_overrides)]
         for run, ledger, folder in jobs:
-            folder.mkdir(parents=True, exist_ok=True)
+            with writing(folder):
+                folder.mkdir(parents=True, exist_ok=True)
             hold_forks(run, ledger, folder)  # in whatever order they run, each finds its trunk
         results = super().launch(job_overrides, initial_job_idx)
         self._show([folder for _, _, folder in jobs])
@@ -64,6 +66,7 @@ class LocalLauncher(BasicLauncher):
         try:
             experiment = to_experiment(config)
             ledger = Ledger(Path(experiment.ledger.folder))
+            ledger.check_writable()
             return plan(experiment), ledger, Path(config.hydra.sweep.dir, config.hydra.sweep.subdir)
         except InputError as error:
             raise InputError(f"{_words(overrides)}: {error}") from error

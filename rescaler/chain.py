@@ -124,12 +124,9 @@ class Chain:
         )
         return Epoch(number, digest([parent, dataclasses.asdict(recipe)]), parent, stage, rule.held, recipe)
 
-    def recorded(self, ledger: Ledger) -> list[Record]:
-        """The run's epochs that the ledger holds, from the first on without a gap."""
-        records: list[Record] = []
-        while (epoch := self.next(records)) is not None:
-            record = ledger.record(epoch.key)
-            if record is None or (records and record.parent_digest != records[-1].digest):
-                break
-            records.append(record)
-        return records
+    def recorded(self, ledger: Ledger, records: Sequence[Record] = ()) -> list[Record]:
+        """``records`` and the run's epochs after them that the ledger holds without a gap."""
+        found = list(records)
+        while (epoch := self.next(found)) is not None and (record := ledger.record(epoch.key)) is not None:
+            found.append(record)
+        return found

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import os
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +14,14 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from rescaler.errors import InputError
 from rescaler.experiment import check
 from rescaler.settings import Experiment
+from rescaler.tracking import resolve_mode
+
+_OPEN = {
+    "model": "model.KEY=VALUE",
+    "shrink.table": "shrink.table={TARGET: PRETRAIN}",
+    "shrink.padding": "shrink.padding.LAYER=PADDING",
+}
+"""Settings that take any entry, and how a command line adds one."""
 
 
 def register() -> None:
@@ -33,6 +42,7 @@ def to_experiment(config: DictConfig) -> Experiment:
         raise InputError(explain(error)) from error
     assert isinstance(experiment, Experiment)
     check(experiment)
+    resolve_mode(experiment.logger.mode, os.environ)
     return experiment
 
 
@@ -41,6 +51,9 @@ def explain(error: BaseException) -> str:
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.full_key:
         key = str(cause.full_key)
+        parent = key.rpartition(".")[0]
+        if parent in _OPEN:
+            return f"unknown key {key}: to add an entry to {parent}, write +{_OPEN[parent]}"
         near = difflib.get_close_matches(key, list(_keys(Experiment)), n=1)
         return f"unknown key {key}" + (f": did you mean {near[0]}?" if near else "; --cfg job shows all keys")
     text = str(cause).partition("\nConfig search path:")[0]

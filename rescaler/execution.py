@@ -2,25 +2,21 @@
 
 import contextlib
 import dataclasses
-import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 
 from rescaler.chain import Epoch
-from rescaler.cost import multiplications
 from rescaler.errors import InputError
 from rescaler.ledger import Ledger
-from rescaler.plan import Run, plan
+from rescaler.plan import plan
 from rescaler.progress import ProgressBar
 from rescaler.record import Record
 from rescaler.runfolder import RunFolder
 from rescaler.settings import Experiment
 from rescaler.tracking import Tracker
 from rescaler.training import Observer, train
-
-log = logging.getLogger(__name__)
 
 
 class Observers:
@@ -51,41 +47,35 @@ def execute(experiment: Experiment, folder: Path, *, group: str) -> None:
     Raises:
         InputError: the experiment cannot run as it is, or diverged, or could not write.
     """
-    run = plan(experiment)
-    ledger = Ledger(Path(experiment.ledger.folder))
-    run_folder = RunFolder(folder, run)
-    tracker = Tracker(
-        experiment.logger,
-        run_id=run.id,
-        name=f"{experiment.name} resize_epoch={run.resize_epoch}",
-        group=experiment.logger.group or group,
-        folder=folder,
-        config=dataclasses.asdict(experiment),
-    )
-    try:
-        with ProgressBar(run.chain, _epoch_costs(run), enabled=experiment.progress) as bar, _out_of_memory(experiment):
-            train(run, ledger, folder, Observers([run_folder, tracker, bar]))
-    except BaseException as error:
-        tracker.finish(run_folder.close("failed", _one_line(error)), failed=True)
-        raise
-    tracker.finish(run_folder.close("done"))
-
-
-def _epoch_costs(run: Run) -> dict[str, float]:
-    """Multiplications by stage: how long an epoch of one will take beside an epoch of the other, roughly."""
-    channels = run.experiment.data.channels
-    return {
-        stage.name: float(multiplications(run.network(stage), channels, stage.image_px)) for stage in run.chain.stages
-    }
+    with _out_of_memory():
+        run = plan(experiment)
+        ledger = Ledger(Path(experiment.ledger.folder))
+        ledger.check_writable()
+        run_folder = RunFolder(folder, run)
+        tracker = Tracker(
+            experiment.logger,
+            run_id=run.id,
+            name=f"{experiment.name} resize_epoch={run.resize_epoch}",
+            group=experiment.logger.group or group,
+            folder=folder,
+            config=dataclasses.asdict(experiment),
+        )
+        try:
+            with ProgressBar(run.chain, enabled=experiment.progress) as bar:
+                train(run, ledger, folder, Observers([run_folder, tracker, bar]))
+        except BaseException as error:
+            tracker.finish(run_folder.close("failed", _one_line(error)), failed=True)
+            raise
+        tracker.finish(run_folder.close("done"))
 
 
 @contextlib.contextmanager
-def _out_of_memory(experiment: Experiment) -> Iterator[None]:
+def _out_of_memory() -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
         raise InputError(
-            f"the device's memory is too small for optim.batch_size={experiment.optim.batch_size}"
+            f"the device's memory is too small; lower optim.batch_size or data.image_px ({str(error).splitlines()[0]})"
         ) from error
 
 

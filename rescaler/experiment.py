@@ -1,9 +1,11 @@
 """Check an experiment and lay out its run: everything that is known before the first batch."""
 
-import math
+import dataclasses
+import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from rescaler.data import DATA_SETS
 from rescaler.errors import InputError
 from rescaler.settings import DataSettings, Experiment, OptimSettings, ScheduleSettings
 
@@ -29,6 +31,10 @@ def check(experiment: Experiment) -> None:
             value = getattr(value, part)
         if value not in allowed:
             raise InputError(f"{key} must be one of {', '.join(allowed)}; got {value!r}")
+    try:
+        json.dumps(dataclasses.asdict(experiment), allow_nan=False)
+    except ValueError as error:
+        raise InputError("every number must be finite; --cfg job shows which is not") from error
     _check_data(experiment.data)
     _check_optim(experiment.optim)
     _check_schedule(experiment.schedule)
@@ -36,6 +42,9 @@ def check(experiment: Experiment) -> None:
 
 
 def _check_data(data: DataSettings) -> None:
+    _require(data.name in DATA_SETS, "data.name", data.name, f"one of {', '.join(DATA_SETS)}")
+    _require(all(0 <= mean <= 1 for mean in data.mean), "data.mean", data.mean, "in [0, 1], by channel")
+    _require(all(0 < std <= 1 for std in data.std), "data.std", data.std, "in (0, 1], by channel")
     for key in ("image_px", "classes", "channels"):
         _require(getattr(data, key) >= 1, f"data.{key}", getattr(data, key), "at least 1")
     for key in ("pad_px", "workers", "train_images", "test_images"):
@@ -53,14 +62,13 @@ def _check_schedule(schedule: ScheduleSettings) -> None:
     batches = schedule.batches_per_epoch
     _require(batches is None or batches >= 1, "schedule.batches_per_epoch", batches, "at least 1, or null for one pass")
     rates, milestones = schedule.learning_rates, schedule.milestones
-    positive = all(math.isfinite(rate) and rate > 0 for rate in rates)
-    _require(positive, "schedule.learning_rates", rates, "positive and finite")
+    _require(all(rate > 0 for rate in rates), "schedule.learning_rates", rates, "positive")
     count = f"one more than schedule.milestones (={milestones})"
     _require(len(rates) == len(milestones) + 1, "schedule.learning_rates", rates, count)
     rising = all(a < b for a, b in zip([0, *milestones], milestones, strict=False))
     _require(rising, "schedule.milestones", milestones, "positive and rising")
     decay = schedule.weight_decay
-    _require(math.isfinite(decay) and decay >= 0, "schedule.weight_decay", decay, "finite, 0 or more")
+    _require(decay >= 0, "schedule.weight_decay", decay, "0 or more")
     until = schedule.weight_decay_until
     _require(until is None or until >= 0, "schedule.weight_decay_until", until, "0 or more, or null for all epochs")
     _require(schedule.auto_resize_before >= 0, "schedule.auto_resize_before", schedule.auto_resize_before, "0 or more")

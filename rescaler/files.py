@@ -28,8 +28,9 @@ def sync(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` in one step: a reader sees the old content or the new, never a part.
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path to write, which then takes ``path``'s place: a reader sees the old content or the new.
 
     Raises:
         InputError: the folder cannot be written.
@@ -38,7 +39,17 @@ def write_text(path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
         try:
-            temporary.write_text(text, encoding="utf-8")
+            yield temporary
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` to ``path`` in one step.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -47,7 +47,8 @@ def rescale_kernel(weight: Tensor, size: tuple[int, int], *, mode: Interpolation
         raise InputError(f"a kernel of {h}x{w} can only grow; got the target size {target_h}x{target_w}")
     dtype = torch.promote_types(weight.dtype, torch.float32)  # half precision would round every product
     stretch = _interpolation_matrix((h, w), (target_h, target_w), mode) * (h * w / (target_h * target_w))
-    values = weight.flatten(2).to(dtype) @ stretch.to(weight.device, dtype)
+    # Contiguous: how the kernel lies in memory must not change the last bits of the product.
+    values = weight.contiguous().flatten(2).to(dtype) @ stretch.to(weight.device, dtype)
     return values.to(weight.dtype).reshape(*weight.shape[:2], target_h, target_w)
 
 

@@ -1,8 +1,8 @@
 """The ledger: immutable entries, one an epoch, each under the key of all that made it.
 
-    <folder>/entries/ab/ab12.../record.json   small, stays
+    <folder>/entries/ab/ab12.../record.json   small, immutable, stays
                                 state.pt      weights and momentum, removed when no run holds it
-    <folder>/holds/ab12....<run id>            names the folder of a run that stands on the state, or wants it kept
+    <folder>/holds/KEY.RUN.FOLDER             a run stands on KEY's state or wants it kept, while its folder exists
     <folder>/tmp/                             entries being written
 
 An entry is published by one rename, and the first writer wins: two processes that train the same epoch waste time,
@@ -11,7 +11,6 @@ never data. No lock is needed.
 
 import hashlib
 import logging
-import os
 import shutil
 import time
 import uuid
@@ -52,19 +51,18 @@ class Removal:
 
 
 class Ledger:
-    """States and records of epochs in ``folder``, which is made on demand.
-
-    Raises:
-        InputError: the folder cannot be written.
-    """
+    """States and records of epochs below ``folder``, which is made when the first is written."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()
-        with writing(self.folder):
-            self._tmp.mkdir(parents=True, exist_ok=True)
-            probe = self._tmp / uuid.uuid4().hex
-            probe.touch()
-            probe.unlink()
+
+    def check_writable(self) -> None:
+        """Try to write, before anything is trained.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
+        write_text(self._tmp / "probe", "")
 
     @property
     def _tmp(self) -> Path:
@@ -86,19 +84,22 @@ class Ledger:
         path = self._entry(key) / "record.json"
         try:
             record = Record.from_json(path.read_text(encoding="utf-8"))
+            if record.key != key:
+                raise ValueError("of another epoch")
         except FileNotFoundError:
             return None
         except (OSError, ValueError):
             log.warning("damaged ledger entry %s: not trusted, its epoch is trained again", path)
             return None
-        return record if record.key == key else None
+        return record
 
-    def state(self, record: Record) -> dict[str, Tensor] | None:
-        """The state that ``record`` describes, on the CPU; None where it is gone, or damaged (named in the log)."""
-        path = self.state_path(record.key)
+    def state(self, key: str) -> dict[str, Tensor] | None:
+        """The state of ``key``, on the CPU; None where it is not kept, or damaged (named in the log, and removed)."""
+        path = self.state_path(key)
         try:
-            tensors: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-            if digest(tensors) == record.digest:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+            tensors: dict[str, Tensor] = content["tensors"]
+            if digest(tensors) == content["digest"]:
                 return tensors
         except FileNotFoundError:
             return None
@@ -112,18 +113,19 @@ class Ledger:
     def publish(self, record: Record, tensors: Tensors) -> Record:
         """Enter an epoch; returns the record that now stands under its key.
 
-        That is another process's record where one was first: the caller goes on from that one's state, so that one key
-        means one state (on a GPU two runs of the same epoch may differ in the last bits).
+        That is an earlier one where there is one: records are immutable. Its state is another process's if that was
+        first, and the caller goes on from it, so that one key means one state (on a GPU two processes that train the
+        same epoch may differ in the last bits). Where the state had been removed, ``tensors`` take its place.
 
         Raises:
             InputError: the ledger cannot be written.
         """
         entry, temporary = self._entry(record.key), self._tmp / uuid.uuid4().hex
         with writing(entry):
-            temporary.mkdir()
+            temporary.mkdir(parents=True)
             entry.parent.mkdir(parents=True, exist_ok=True)
             try:
-                torch.save(dict(tensors), temporary / "state.pt")
+                torch.save({"digest": record.digest, "tensors": dict(tensors)}, temporary / "state.pt")
                 (temporary / "record.json").write_text(record.to_json(), encoding="utf-8")
                 sync(temporary / "state.pt")
                 sync(temporary / "record.json")
@@ -141,34 +143,34 @@ class Ledger:
         except OSError:
             if not entry.is_dir():
                 raise
+        if not self.state_path(record.key).exists():
+            (temporary / "state.pt").replace(entry / "state.pt")
         standing = self.record(record.key)
-        if standing is None or (standing.digest != record.digest and not self.state_path(record.key).exists()):
-            # Nobody can go on from what stands there: take its place. Later records of the old chain name the old
-            # state's digest as their parent's, so they are not taken for continuations of this one.
-            (temporary / "state.pt").replace(entry / "state.pt")
+        if standing is None:  # damaged
             (temporary / "record.json").replace(entry / "record.json")
-            return record
-        if standing.digest == record.digest:
-            (temporary / "state.pt").replace(entry / "state.pt")
-        return standing
-
-    def _hold(self, key: str, run_id: str) -> Path:
-        return self._holds / f"{key}.{run_id}"
+        return standing or record
 
     def hold(self, key: str, run_id: str, run_folder: Path) -> None:
         """Keep the state of ``key``, now or once there is one, for as long as ``run_folder`` exists."""
-        write_text(self._hold(key, run_id), str(run_folder.absolute()))
+        folder = str(run_folder.absolute())
+        name = hashlib.sha256(folder.encode()).hexdigest()[:8]
+        write_text(self._holds / f"{key}.{run_id}.{name}", folder)
 
     def release(self, key: str, run_id: str) -> None:
-        """Give up the hold of ``run_id``, and remove the state if no other run holds it."""
+        """Give up the holds of ``run_id``, and remove the state if no other run holds it."""
         with writing(self.folder):
-            self._hold(key, run_id).unlink(missing_ok=True)
+            for hold in self._holds.glob(f"{key}.{run_id}.*"):
+                hold.unlink(missing_ok=True)
             if not self.held(key):
                 self.state_path(key).unlink(missing_ok=True)
 
     def held(self, key: str) -> bool:
         """Whether a run whose folder exists holds the state of ``key``."""
         return any(map(_is_live, self._holds.glob(f"{key}.*")))
+
+    def held_by(self, run_id: str) -> set[str]:
+        """Keys of the states that a run holds."""
+        return {hold.name.partition(".")[0] for hold in self._holds.glob(f"[!.]*.{run_id}.*")}
 
     def records(self) -> Iterator[Record]:
         """All records, in no particular order."""
@@ -183,24 +185,26 @@ class Ledger:
             InputError: the ledger cannot be written.
         """
         unneeded = [path for path in self.folder.glob("entries/??/*/state.pt") if not self.held(path.parent.name)]
-        horizon = time.time() - _ABANDONED_S
-        remains = [path for path in self._tmp.glob("*/*") if path.stat().st_mtime < horizon]
         dead = [path for path in self._holds.glob("[!.]*") if not _is_live(path)]
-        removal = Removal(len(unneeded), sum(path.stat().st_size for path in unneeded + remains + dead))
+        horizon = time.time() - _ABANDONED_S
+        remains = [path for path in self._tmp.glob("**/*") if path.is_file() and path.stat().st_mtime < horizon]
+        removal = Removal(len(unneeded), sum(map(_size_bytes, unneeded + dead + remains)))
         if not dry_run:
             with writing(self.folder):
-                for path in unneeded + remains + dead:
+                for path in unneeded + dead + remains:
                     path.unlink(missing_ok=True)
-                for folder in {path.parent for path in remains}:
-                    folder.rmdir()
         return removal
 
     def size_bytes(self) -> int:
         """Disk that the ledger's files take."""
-        total = 0
-        for folder, _, names in os.walk(self.folder):
-            total += sum((Path(folder) / name).stat().st_size for name in names)
-        return total
+        return sum(_size_bytes(path) for path in self.folder.rglob("*"))
+
+
+def _size_bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except FileNotFoundError:  # just removed by a live run
+        return 0
 
 
 def _is_live(hold: Path) -> bool:

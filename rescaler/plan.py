@@ -1,6 +1,5 @@
 """Lay out a run: its data, its networks by stage and its chain of epochs."""
 
-import copy
 import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,6 +15,7 @@ from rescaler.models import build
 from rescaler.randomness import seed_for
 from rescaler.settings import Experiment
 from rescaler.shrinking import Shrunk, shrink
+from rescaler.trace import meta_copy
 
 MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 
@@ -34,9 +34,12 @@ class Run:
     def id(self) -> str:
         """Stands for all that can change a number of this run; the same wherever and whenever it is started."""
         chain = dataclasses.asdict(self.chain)
-        del chain["schedule"]["auto_resize_before"]  # resolved in the stages
+        schedule = chain["schedule"]
+        del schedule["auto_resize_before"]  # resolved in the stages
         if not self.chain.forks:
-            del chain["rescale"], chain["schedule"]["hold_after_resize"], chain["schedule"]["hold_limit"]
+            del chain["rescale"], schedule["hold_after_resize"]
+        if not schedule.get("hold_after_resize"):
+            del schedule["hold_limit"]
         return digest(chain)[:16]
 
     @property
@@ -143,6 +146,7 @@ def _shrunk(experiment: Experiment, target: nn.Module) -> Shrunk:
         table=settings.table,
         pretrain_px=settings.image_px,
         padding=settings.padding,
+        channels=experiment.data.channels,
     )
 
 
@@ -151,7 +155,7 @@ def _check_output(target: nn.Module, experiment: Experiment) -> None:
     shape = (2, data.channels, data.image_px, data.image_px)
     try:
         with torch.no_grad():
-            logits = copy.deepcopy(target).to("meta").eval()(torch.empty(shape, device="meta"))
+            logits = meta_copy(target).eval()(torch.empty(shape, device="meta"))
     except Exception as error:  # whatever the user's network raises on these images
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(

@@ -1,6 +1,5 @@
 """The paper's Figures 4-6: test accuracy over epochs and over training time."""
 
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from pandas import DataFrame
 
 from rescaler.errors import InputError
-from rescaler.files import writing
+from rescaler.files import replacing
 from rescaler.results import headings, network_label, order, time_unit
 
 _FORMATS = ("png", "svg", "pdf")
@@ -22,6 +21,8 @@ _BASELINES: dict[Any, str] = {"never": _MUTED, 0: _INK}
 _CIRCLE: dict[str, Any] = {
     "marker": "o", "linestyle": "", "markerfacecolor": "white", "markersize": 5.5, "markeredgewidth": 1.4
 }  # fmt: skip
+_KIND = ["resize_epoch", "hold", "distinction"]
+"""Runs that agree in these differ in their seed at most, and share a colour."""
 _CUT = 0.15
 """Share of the points, mostly of early epochs, that may lie below the frame, so that differences late on are seen."""
 
@@ -61,17 +62,10 @@ def save_figure(figure: Figure, path: Path) -> None:
     suffix = path.suffix.lower().removeprefix(".")
     if suffix not in _FORMATS:
         raise InputError(f"--plot must end in .{', .'.join(_FORMATS)}; got {path}")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-        try:
-            # Without dates and random ids, equal figures are equal files.
-            dates: dict[str, None] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(suffix, {})
-            with mpl.rc_context({"svg.hashsalt": "rescaler"}):
-                figure.savefig(temporary, format=suffix, dpi=160, metadata=dates)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    # Without dates and random ids, equal figures are equal files.
+    dates: dict[str, None] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(suffix, {})
+    with replacing(path) as temporary, mpl.rc_context({"svg.hashsalt": "rescaler"}):
+        figure.savefig(temporary, format=suffix, dpi=160, metadata=dates)
 
 
 def _draw(part: SubFigure, epochs: DataFrame) -> None:
@@ -83,7 +77,7 @@ def _draw(part: SubFigure, epochs: DataFrame) -> None:
     colours = _colours(epochs)
     handles: dict[str, Line2D] = {}
     for _, rows in epochs.groupby("run", sort=False):
-        colour = colours[rows["resize_epoch"].iloc[0], rows["hold"].iloc[0]]
+        colour = colours[tuple(rows[_KIND].iloc[0])]
         for panel, x in ((left, "epoch"), (right, "time")):
             _curve(panel, rows, x, colour)
         handles.setdefault(_legend(rows), Line2D([], [], color=colour, linewidth=1.6))
@@ -98,7 +92,7 @@ def _draw(part: SubFigure, epochs: DataFrame) -> None:
 
 
 def _colours(epochs: DataFrame) -> dict[Any, Any]:
-    kinds = list(dict.fromkeys(zip(epochs["resize_epoch"], epochs["hold"], strict=True)))
+    kinds = list(dict.fromkeys(epochs[_KIND].itertuples(index=False, name=None)))
     resized = [kind for kind in kinds if kind[0] not in _BASELINES]
     shades = mpl.colormaps["viridis"](np.linspace(0.12, 0.9, len(resized)))
     return {kind: _BASELINES.get(kind[0]) for kind in kinds} | dict(zip(resized, shades, strict=True))
@@ -106,7 +100,7 @@ def _colours(epochs: DataFrame) -> dict[Any, Any]:
 
 def _legend(rows: DataFrame) -> str:
     first = rows.iloc[0]
-    label = network_label(first["resize_epoch"], first["hold"], rows)
+    label = network_label(first["resize_epoch"], first["hold"], rows, first["distinction"])
     return label if first["status"] == "done" else f"{label}, {first['status']}"
 
 
@@ -123,19 +117,21 @@ def _curve(panel: Axes, rows: DataFrame, x: str, colour: Any) -> None:
 
 
 def _mark_baselines(left: Axes, right: Axes, epochs: DataFrame) -> None:
-    bests = epochs.groupby(["resize_epoch", "run"])["accuracy"].max()
-    heights = {kind: bests[kind].mean() for kind in _BASELINES if kind in bests.index}
+    bests = epochs.groupby([*_KIND, "run"])["accuracy"].max()
+    kinds = [kind for kind in dict.fromkeys(kind[:-1] for kind in bests.index) if kind[0] in _BASELINES]
+    heights = {kind: bests[kind].mean() for kind in kinds}
     for kind, height in heights.items():
+        colour = _BASELINES[kind[0]]
         for panel in (left, right):
-            panel.axhline(height, color=_BASELINES[kind], linewidth=0.9, linestyle=(0, (5, 3)), zorder=2)
-        name = network_label(kind, False, epochs.iloc[:0])
+            panel.axhline(height, color=colour, linewidth=0.9, linestyle=(0, (5, 3)), zorder=2)
+        name = network_label(kind[0], False, epochs.iloc[:0], kind[2])
         seeds = len(bests[kind])
         right.annotate(
             f"{name}\n{height:.2f} %" + (f"\nmean of {seeds}" if seeds > 1 else ""),
             (1, height), xycoords=("axes fraction", "data"), xytext=(5, 0), textcoords="offset points",
             # The labels point away from each other, however close the lines are.
             va="bottom" if height == max(heights.values()) else "top",
-            color=_BASELINES[kind], fontsize=8.5, annotation_clip=False,
+            color=colour, fontsize=8.5, annotation_clip=False,
         )  # fmt: skip
 
 

@@ -1,12 +1,14 @@
 """How far a run is, for who watches: a bar in a terminal, a line every few seconds elsewhere."""
 
 import logging
+import math
 import time
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from rescaler.chain import Chain, Epoch
+from rescaler.chain import Chain, Epoch, Stage
 from rescaler.record import Record
 
 log = logging.getLogger(__name__)
@@ -18,10 +20,8 @@ _LINE_S = 10.0
 class ProgressBar:
     """Shows epoch, images per second, test accuracy and time left; a context manager."""
 
-    def __init__(self, chain: Chain, costs: dict[str, float], *, enabled: bool) -> None:
-        """Watch the run of ``chain``; ``costs``: relative time of an epoch by stage, to foresee stages to come."""
+    def __init__(self, chain: Chain, *, enabled: bool) -> None:
         self._chain = chain
-        self._costs = costs
         self._console = Console(stderr=True)
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -32,12 +32,12 @@ class ProgressBar:
             disable=not (enabled and self._console.is_terminal),
         )
         self._lines = enabled and not self._console.is_terminal
-        self._task: TaskID = self._bar.add_task("epoch", total=chain.stages[-1].last_epoch, news="")
-        self._measured: dict[str, float] = {}
-        self._last: Record | None = None
+        self._task: TaskID = self._bar.add_task("", total=chain.stages[-1].last_epoch, news="")
+        self._measured: tuple[Stage, float] | None = None
+        self._accuracy = ""
         self._epoch_start = self._line_start = time.monotonic()
 
-    def __enter__(self) -> "ProgressBar":
+    def __enter__(self) -> Self:
         self._bar.start()
         return self
 
@@ -45,51 +45,48 @@ class ProgressBar:
         self._bar.stop()
 
     def batch(self, epoch: Epoch, done: int) -> None:
-        """Move the bar within an epoch."""
-        elapsed = time.monotonic() - self._epoch_start
-        rate = done * epoch.recipe.batch_size / elapsed
-        self._show(epoch.number - 1 + done / epoch.recipe.batches, epoch.stage.name, rate)
+        """Move on within an epoch."""
+        rate = done * epoch.recipe.batch_size / (time.monotonic() - self._epoch_start)
+        self._show(epoch.number - 1 + done / epoch.recipe.batches, epoch.number, rate)
 
     def epoch(self, record: Record, *, reused: bool) -> None:
         """Count an epoch that is finished."""
         now = time.monotonic()
-        self._last = record
         if not reused:
-            self._measured[record.stage] = now - self._epoch_start
+            self._measured = self._chain.stage(record.epoch), now - self._epoch_start
         self._epoch_start = now
-        training_s = record.train_s + record.data_s
-        self._show(record.epoch, record.stage, record.images / training_s if training_s else 0.0)
-        log.debug("epoch %d %s test top-1 %.4f", record.epoch, record.stage, record.test_top1)
-        if self._lines and now - self._line_start > _LINE_S:
-            self._line_start = now
-            task = self._bar.tasks[self._task]
-            log.info("%s %s", task.description, task.fields["news"])
+        self._accuracy = f"  accuracy {record.test_top1:.2%}"
+        self._show(record.epoch, record.epoch, record.images / (record.train_s + record.data_s))
 
-    def _show(self, done: float, stage: str, images_per_s: float) -> None:
-        total = self._bar.tasks[self._task].total or 0
-        total = max(total, done)
-        news = f"{images_per_s:,.0f} images/s"
-        if self._last is not None:
-            news += f"  accuracy {self._last.test_top1:.2%}"
-        left_s = self._left_s(done)
-        if left_s is not None:
-            news += f"  {_clock(left_s)} left"
-        self._bar.update(
-            self._task, completed=done, total=total, news=news, description=f"epoch {int(done)}/{total:g} {stage}"
-        )
+    def _show(self, done: float, epoch: int, images_per_s: float) -> None:
+        total = max(self._chain.stages[-1].last_epoch, epoch)
+        where = f"epoch {epoch}/{total} {self._chain.stage(epoch).name}"
+        news = f"{images_per_s:,.0f} images/s{self._accuracy}"
+        if self._measured is not None:
+            news += f"  {_clock(self._left_s(done, *self._measured))} left"
+        self._bar.update(self._task, completed=done, total=total, description=where, news=news)
         self._bar.refresh()
+        if self._lines and time.monotonic() - self._line_start > _LINE_S:
+            self._line_start = time.monotonic()
+            log.info("%s  %s", where, news)
 
-    def _left_s(self, done: float) -> float | None:
-        if not self._measured:
-            return None
-        known = list(self._measured)[-1]
-        left_s, first = 0.0, 0
+    def _left_s(self, done: float, measured: Stage, epoch_s: float) -> float:
+        left_s = 0.0
         for stage in self._chain.stages:
-            epochs = max(0.0, stage.last_epoch - max(first, done))
-            foreseen = self._measured[known] * self._costs[stage.name] / self._costs[known]
-            left_s += epochs * self._measured.get(stage.name, foreseen)
-            first = stage.last_epoch
+            left_s += max(0.0, stage.last_epoch - done) * epoch_s * _work(stage) / _work(measured)
+            done = max(done, stage.last_epoch)
         return left_s
+
+
+def _work(stage: Stage) -> float:
+    """Multiplications relative to the target network's, were all its layers equally wide."""
+    if not stage.layers:
+        return 1.0
+    pretrain, target = (
+        sum(math.prod(layer[f"{network}_kernel"]) * math.prod(layer[f"{network}_output"]) for layer in stage.layers)
+        for network in ("pretrain", "target")
+    )
+    return float(pretrain / target)
 
 
 def _clock(seconds: float) -> str:

@@ -34,7 +34,7 @@ _SUMMARY: dict[str, type | tuple[type, ...]] = {
 }
 """What a run's ``summary.json`` must have to be one."""
 _METRICS: dict[str, Any] = {field.name: field.type for field in dataclasses.fields(Record)} | {"reused": bool}
-_IDENTITY = ["run", "comparison", "name", "model", "data", "seed", "resize_epoch", "hold", "status"]
+_IDENTITY = ["run", "comparison", "name", "model", "data", "seed", "resize_epoch", "hold", "distinction", "status"]
 
 
 def load_runs(folders: Iterable[Path]) -> DataFrame:
@@ -44,7 +44,8 @@ def load_runs(folders: Iterable[Path]) -> DataFrame:
     A ``summary.json`` that no run wrote is named in the log and left out.
 
     Returns:
-        The fields of ``summary.json``; ``folder``, the run's own; ``last_epoch``, up to which to read it: all.
+        The fields of ``summary.json``; ``folder``, the run's own; ``last_epoch``, up to which to read it: all;
+        ``distinction``, what tells the run from others of its comparison, resize epoch and seed.
 
     Raises:
         InputError: a folder has no run.
@@ -56,9 +57,18 @@ def load_runs(folders: Iterable[Path]) -> DataFrame:
             raise InputError(f"no runs in {folder}: it must be a run's folder (with a summary.json) or one above runs")
         rows += found
     runs = DataFrame(rows).assign(last_epoch=lambda runs: runs["epochs_planned"])
+    runs["variant"] = runs["variant"].fillna("") if "variant" in runs else ""
     runs["updated"] = pd.to_datetime(runs["updated"], utc=True, format="ISO8601")
     advance = runs.assign(done=runs["status"] == "done").sort_values(["epochs", "done", "updated"])
-    return runs.loc[advance.drop_duplicates("run", keep="last").index.sort_values()].reset_index(drop=True)
+    return _distinguished(runs.loc[advance.drop_duplicates("run", keep="last").index.sort_values()])
+
+
+def _distinguished(runs: DataFrame) -> DataFrame:
+    """Add ``distinction``: what tells runs of one resize epoch and seed apart (kernel table, interpolation ...)."""
+    alike = ["comparison", "resize_epoch", "hold", "seed"]
+    runs = runs.assign(distinction=runs["variant"].where(runs.duplicated(alike, keep=False), ""))
+    still_alike = runs.duplicated([*alike, "distinction"], keep=False)
+    return runs.assign(distinction=runs["distinction"].mask(still_alike, runs["run"].str[:8])).reset_index(drop=True)
 
 
 def _summary(path: Path) -> dict[str, Any] | None:
@@ -123,13 +133,15 @@ def _scheduled(run: "pd.Series[Any]", epochs: DataFrame) -> int:
     return min(int(run["last_epoch"]), int(run["epochs_planned"] - epochs["held"].sum()))
 
 
-def network_label(resize_epoch: int | Literal["never"], hold: bool, epochs: DataFrame) -> str:
+def network_label(resize_epoch: int | Literal["never"], hold: bool, epochs: DataFrame, distinction: str = "") -> str:
     """A run's name in tables and legends, after the paper's; ``epochs`` are its own."""
     if resize_epoch == "never" or resize_epoch == 0:
         name = "Target" if resize_epoch == 0 else "Pre-train"
-        return name if epochs.empty else f"{name} ({epochs['image_px'].iloc[-1]}×{epochs['image_px'].iloc[-1]})"
-    held = int(epochs["held"].sum())
-    return f"Resized at epoch {resize_epoch}" + (f" (held, +{held} epoch{'s' * (held != 1)})" if hold else "")
+        label = name if epochs.empty else f"{name} ({epochs['image_px'].iloc[-1]}×{epochs['image_px'].iloc[-1]})"
+    else:
+        held = int(epochs["held"].sum())
+        label = f"Resized at epoch {resize_epoch}" + (f" (held, +{held} epoch{'s' * (held != 1)})" if hold else "")
+    return f"{label} [{distinction}]" if distinction else label
 
 
 def order(resize_epochs: "pd.Series[Any]") -> "pd.Series[int]":
@@ -186,7 +198,7 @@ def _row(run: "pd.Series[Any]", epochs: DataFrame) -> dict[str, Any]:
     scheduled = _scheduled(run, epochs)
     return {
         **run[["comparison", "name", "model", "data", "device", "run", "resize_epoch", "hold", "seed"]],
-        "network": network_label(run["resize_epoch"], run["hold"], epochs),
+        "network": network_label(run["resize_epoch"], run["hold"], epochs, run["distinction"]),
         "best_top1": best["test_top1"],
         "best_epoch": best["epoch"],
         "training_s": epochs["training_s"].sum(min_count=1),

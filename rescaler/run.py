@@ -10,6 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from rescaler import compose
@@ -22,7 +23,7 @@ _TRACEBACK = "HYDRA_FULL_ERROR"
 _wants_traceback = os.environ.get(_TRACEBACK, "0") != "0"
 
 
-@hydra.main(config_path="conf", config_name="config", version_base="1.3")
+@hydra.main(config_path=str(Path(__file__).with_name("conf")), config_name="config", version_base="1.3")
 def _application(config: DictConfig) -> None:
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
@@ -52,13 +53,19 @@ def _execute(config: DictConfig, folder: Path, *, group: str) -> None:
 def main() -> None:
     """Run the Hydra application; a mistake in the input ends it with one line and exit code 1."""
     os.environ[_TRACEBACK] = "1"  # has Hydra raise rather than print its own account of an error
+    logging.raiseExceptions = False  # a log file on a full disk is no reason for a traceback
     compose.register()
     try:
         _application()
-    except (InputError, HydraException) as error:
+    except (InputError, HydraException, OmegaConfBaseException) as error:
         if _wants_traceback:
             raise
         sys.exit(f"error: {error if isinstance(error, InputError) else compose.explain(error)}")
+    except (OSError, ValueError) as error:
+        refused = error.__cause__ if isinstance(error, ValueError) else error  # logging wraps what it cannot open
+        if _wants_traceback or not isinstance(refused, OSError):
+            raise
+        sys.exit(f"error: {refused.filename}: {refused.strerror}")
     except KeyboardInterrupt:
         sys.exit("interrupted: start the same command again to go on from the last finished epoch")
 

@@ -61,6 +61,12 @@ class RunFolder:
         write_text(self.path / SUMMARY_FILE, json.dumps(summary, indent=1))
         return summary
 
+    def _variant(self) -> str:
+        """How the run may differ from others of its comparison, beside the resize epoch."""
+        settings = self._run.experiment
+        table = ", ".join(f"{side}->{to}" for side, to in settings.shrink.table.items() if side != to)
+        return f"{table}; {settings.rescale.interpolation}; momentum {settings.rescale.momentum}"
+
     def _metrics(self) -> str:
         text = io.StringIO()
         names = [field.name for field in dataclasses.fields(Record)]
@@ -88,6 +94,7 @@ class RunFolder:
             "seed": experiment.seed,
             "resize_epoch": run.resize_epoch,
             "hold": experiment.schedule.hold_after_resize,
+            "variant": self._variant(),
             "status": status,
             "error": error,
             "epochs": len(records),

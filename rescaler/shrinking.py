@@ -30,6 +30,7 @@ def shrink(
     table: Mapping[int, int] = TABLE_1,
     pretrain_px: int | None = None,
     padding: Mapping[str, int] | None = None,
+    channels: int | None = None,
 ) -> Shrunk:
     """Make the network with smaller kernels that is trained first, on smaller images.
 
@@ -48,15 +49,16 @@ def shrink(
         pretrain_px: side of the pre-train images; default: ``image_px`` / s_1, rounded, with s_1 of the first layer
             whose kernel shrinks.
         padding: padding of single pre-train convolutions by name. Goes before the target's attribute
-            ``pretrain_padding`` of the same form, which goes before the rule above.
+            ``pretrain_padding`` of the same form, of which those count whose kernel shrinks, before the rule above.
+        channels: of the images; default: what the first convolution takes.
 
     Raises:
         InputError: the target cannot be shrunk this way, or the images are too small for either network.
     """
     convolutions = _convolutions(target)
     _check(image_px, table, pretrain_px)
-    wanted = _wanted_padding(target, convolutions, padding or {})
-    channels = next(iter(convolutions.values())).in_channels
+    wanted = _wanted_padding(target, convolutions, table, padding or {})
+    channels = channels or next(iter(convolutions.values())).in_channels
     target_calls = trace(meta_copy(target), channels, image_px, key="data.image_px")
     called = {name: convolutions[name] for name in target_calls if name in convolutions}
     layers = _plan(called, target_calls, table, wanted)
@@ -96,9 +98,11 @@ def _is_integer(value: object) -> bool:
 
 
 def _wanted_padding(
-    target: nn.Module, convolutions: Mapping[str, nn.Conv2d], padding: Mapping[str, int]
+    target: nn.Module, convolutions: Mapping[str, nn.Conv2d], table: Mapping[int, int], padding: Mapping[str, int]
 ) -> dict[str, int]:
-    wanted = {**getattr(target, "pretrain_padding", {}), **padding}
+    kept = {name for name, conv in convolutions.items() if all(table.get(side) == side for side in conv.kernel_size)}
+    own: Mapping[str, int] = getattr(target, "pretrain_padding", {})
+    wanted = {name: amount for name, amount in own.items() if name not in kept} | dict(padding)
     for name, amount in wanted.items():
         if name not in convolutions:
             raise InputError(f"shrink.padding: there is no convolution {name!r}; there are {', '.join(convolutions)}")

@@ -28,16 +28,13 @@ class State:
         return {name: tensor.detach().cpu().contiguous() for name, tensor in named.items()}
 
     def load(self, tensors: Mapping[str, Tensor], digest: str) -> None:
-        """Take over what :meth:`tensors` gave, onto the network's device and memory format."""
+        """Take over what :meth:`tensors` gave."""
         parts: dict[str, dict[str, Tensor]] = {"network": {}, "momentum": {}}
         for name, tensor in tensors.items():
             part, _, key = name.partition(".")
             parts[part][key] = tensor
         self.network.load_state_dict(parts["network"])
-        parameters = dict(self.network.named_parameters())
-        self.momentum = {
-            name: torch.empty_like(parameters[name]).copy_(tensor) for name, tensor in parts["momentum"].items()
-        }
+        self.momentum = parts["momentum"]
         self.digest = digest
 
     def optimizer(self, recipe: Recipe) -> torch.optim.SGD:
@@ -52,7 +49,9 @@ class State:
             fused=True,
         )
         for name, momentum in self.momentum.items():
-            optimizer.state[parameters[name]]["momentum_buffer"] = momentum
+            # The fused step walks a parameter and its buffer as flat memory: their layouts must agree.
+            buffer = torch.empty_like(parameters[name]).copy_(momentum)
+            optimizer.state[parameters[name]]["momentum_buffer"] = buffer
         return optimizer
 
     def keep_momentum(self, optimizer: torch.optim.SGD) -> None:

@@ -66,8 +66,8 @@ def trace(network: nn.Module, channels: int, image_px: int, *, key: str) -> dict
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad(), tracer:
             network(images)
-    except (RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())
+    except Exception as error:  # whatever a user's network raises
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{key}={image_px} does not suit the network: {tracer.position}: {reason}") from error
     return tracer.calls
 

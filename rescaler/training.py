@@ -5,7 +5,7 @@ import dataclasses
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence, Set
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -23,7 +23,7 @@ from rescaler.randomness import seed_for
 from rescaler.record import Record
 from rescaler.state import State, rescaled
 
-_EVALUATION_BATCH = 500
+_EVALUATION_BATCH = 250
 _LOOK_S = 0.25
 """Seconds between looks at the running loss, each of which waits for the device."""
 
@@ -65,12 +65,31 @@ class Clocks:
         self.seconds[name] += self._now() - sum(self.seconds.values()) - start
 
     def waiting(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """The batches; the time until each is there goes to ``data``."""
+        """The batches; the time that the device has nothing to do until each is there goes to ``data``."""
+        return self._waiting_cuda(batches) if self._device.type == "cuda" else self._waiting_cpu(batches)
+
+    def _waiting_cpu(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         start = time.perf_counter()
         for batch in batches:
             self.seconds["data"] += time.perf_counter() - start
             yield batch
             start = time.perf_counter()
+
+    def _waiting_cuda(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        # The host runs ahead of the device, so its clock would count waits that cost nothing.
+        waits = []
+        done = self._mark()
+        for batch in batches:
+            waits.append((done, self._mark()))
+            yield batch
+            done = self._mark()
+        torch.cuda.synchronize(self._device)
+        self.seconds["data"] += sum(start.elapsed_time(end) for start, end in waits) / 1000
+
+    def _mark(self) -> torch.cuda.Event:
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event.record(torch.cuda.current_stream(self._device))
+        return event
 
     def _now(self) -> float:
         if self._device.type == "cuda":
@@ -92,14 +111,19 @@ def train(run: Run, ledger: Ledger, folder: Path, observer: Observer) -> list[Re
         InputError: the ledger cannot be written, or the data cannot be read.
     """
     kept = hold_forks(run, ledger, folder)
-    records = run.chain.recorded(ledger)
-    complete = run.chain.next(records) is None
-    state = None if complete else _deepest_state(run, ledger, records)
-    for record in records:
-        observer.epoch(record, reused=True)
-    if complete:
-        ledger.hold(records[-1].key, run.id, folder)
-    while state is not None and (epoch := run.chain.next(records)) is not None:
+    records: list[Record] = []
+    state: State | None = None
+    while True:
+        state, reused = _read_back(run, ledger, records, state)
+        if reused:
+            _hold_only(run, ledger, folder, kept, [*records, *reused])
+        for record in reused:
+            records.append(record)
+            observer.epoch(record, reused=True)
+        epoch = run.chain.next(records)
+        if epoch is None:
+            return records
+        state = state or State(run.network(epoch.stage))
         clocks = Clocks(run.device)
         if epoch.recipe.rescale is not None:
             with clocks.running("rescale"):
@@ -107,13 +131,13 @@ def train(run: Run, ledger: Ledger, folder: Path, observer: Observer) -> list[Re
         trained = train_epoch(state, epoch, run, clocks, observer)
         with clocks.running("evaluation"):
             tested = evaluate(state.network, epoch.recipe, run.data)
+        _refuse_divergence(tested.loss, epoch)  # the last step may have been the one too many
         ledger.hold(epoch.key, run.id, folder)
         record = _publish(_record(epoch, run, clocks, trained, tested), state, ledger)
         if epoch.parent not in kept and run.experiment.ledger.keep != "all":
             ledger.release(epoch.parent, run.id)
         records.append(record)
         observer.epoch(record, reused=False)
-    return records
 
 
 def hold_forks(run: Run, ledger: Ledger, folder: Path) -> frozenset[str]:
@@ -122,6 +146,15 @@ def hold_forks(run: Run, ledger: Ledger, folder: Path) -> frozenset[str]:
     for key in kept:
         ledger.hold(key, run.id, folder)
     return kept
+
+
+def _hold_only(run: Run, ledger: Ledger, folder: Path, kept: Set[str], records: Sequence[Record]) -> None:
+    """Hold what the run stands on and wants kept, and give up what its earlier attempts held beside."""
+    keys = {record.key for record in records} if run.experiment.ledger.keep == "all" else {records[-1].key}
+    for key in keys | kept:
+        ledger.hold(key, run.id, folder)
+    for key in ledger.held_by(run.id) - keys - kept:
+        ledger.release(key, run.id)
 
 
 def train_epoch(state: State, epoch: Epoch, run: Run, clocks: Clocks, observer: Observer) -> Scores:
@@ -182,31 +215,34 @@ def evaluate(network: nn.Module, recipe: Recipe, data: ImageData) -> Scores:
     return Scores(*(sums / data.test_count).tolist())
 
 
-def _deepest_state(run: Run, ledger: Ledger, records: list[Record]) -> State:
-    """The state after the last of ``records`` whose state is kept; drops the records after that one."""
-    while records:
-        tensors = ledger.state(records[-1])
+def _read_back(
+    run: Run, ledger: Ledger, records: Sequence[Record], state: State | None
+) -> tuple[State | None, list[Record]]:
+    """What the ledger holds beyond ``records``: the deepest state kept, or ``state``, and the records up to it.
+
+    The records of a run that is complete are read back without a state.
+    """
+    found = run.chain.recorded(ledger, records)
+    if run.chain.next(found) is None:
+        return state, found[len(records) :]
+    for depth in range(len(found), len(records), -1):
+        tensors = ledger.state(found[depth - 1].key)
         if tensors is not None:
-            state = State(run.network(run.chain.stage(len(records))))
-            state.load(tensors, records[-1].digest)
-            return state
-        records.pop()
-    return State(run.network(run.chain.stages[0]))
+            state = State(run.network(run.chain.stage(depth)))
+            state.load(tensors, found[depth - 1].digest)
+            return state, found[len(records) : depth]
+    return state, []
 
 
 def _publish(record: Record, state: State, ledger: Ledger) -> Record:
     """Enter the epoch that led to ``state``; where another process was first, go on from its state."""
-    while True:
-        tensors = state.tensors()
-        record = dataclasses.replace(record, digest=digest(tensors), parent_digest=state.digest)
-        standing = ledger.publish(record, tensors)
-        if standing.digest == record.digest:
-            state.digest = record.digest
-            return standing
-        theirs = ledger.state(standing)
-        if theirs is not None:
-            state.load(theirs, standing.digest)
-            return standing
+    tensors = state.tensors()
+    record = dataclasses.replace(record, digest=digest(tensors), parent_digest=state.digest)
+    standing = ledger.publish(record, tensors)
+    if standing.digest != record.digest and (theirs := ledger.state(record.key)) is not None:
+        state.load(theirs, standing.digest)
+    state.digest = standing.digest
+    return standing
 
 
 def _record(epoch: Epoch, run: Run, clocks: Clocks, trained: Scores, tested: Scores) -> Record:

@@ -28,7 +28,7 @@ def make_experiment() -> MakeExperiment:
     def make(**changes: Any) -> Experiment:
         experiment = Experiment(
             name="tiny",
-            model={"_target_": "rescaler.models.overfeat_small", "widths": [4, 8, 8], "hidden": 16},
+            model={"_target_": "rescaler.models.overfeat_small", "widths": [4, 8, 8], "hidden": 16, "dropout": 0.5},
             shrink=ShrinkSettings(table={1: 1, 3: 2, 5: 3}),
             data=DataSettings(
                 name="synthetic", image_px=28, classes=4, mean=[0.5], std=[0.25], train_images=200, test_images=100
@@ -52,7 +52,10 @@ def make_experiment() -> MakeExperiment:
             target: Any = experiment
             for part in path:
                 target = getattr(target, part)
-            setattr(target, last, value)
+            if isinstance(target, dict):
+                target[last] = value
+            else:
+                setattr(target, last, value)
         return experiment
 
     return make

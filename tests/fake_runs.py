@@ -23,6 +23,7 @@ class FakeRun:
     milestones: tuple[int, ...] = (2,)
     status: str = "done"
     error: str | None = None
+    variant: str = ""
     comparison: str = "c0ffee00"
     device: str = "cpu A"
     updated: str = "2024-05-01T12:00:00+00:00"
@@ -31,7 +32,7 @@ class FakeRun:
 
     @property
     def run(self) -> str:
-        return f"{self.comparison}-{self.resize_epoch}-{self.hold}-{self.seed}"
+        return f"{self.comparison}-{self.resize_epoch}-{self.hold}-{self.seed}{self.variant}"
 
     def records(self) -> list[Record]:
         last_pretrain = len(self.top1) if self.resize_epoch == "never" else self.resize_epoch
@@ -80,6 +81,7 @@ class FakeRun:
             "seed": self.seed,
             "resize_epoch": self.resize_epoch,
             "hold": self.hold,
+            "variant": self.variant,
             "epochs_planned": self.epochs_planned + sum(record.held for record in records),
             "epochs": len(records),
             "status": self.status,

@@ -134,3 +134,9 @@ def test_refuses_to_make_a_kernel_smaller(size: tuple[int, int]) -> None:
 def test_unknown_interpolation_lists_the_known_ones() -> None:
     with pytest.raises(InputError, match="one of bilinear, bicubic, nearest, area; got 'cubic'"):
         rescale_kernel(torch.ones(1, 1, 3, 3), (5, 5), mode=cast(Interpolation, "cubic"))
+
+
+def test_memory_layout_changes_no_bit() -> None:
+    weight = torch.rand(16, 3, 5, 5)
+    other = weight.contiguous(memory_format=torch.channels_last)
+    assert torch.equal(rescale_kernel(weight, (7, 7)), rescale_kernel(other, (7, 7)))

@@ -255,3 +255,12 @@ def test_network_label_of_a_target_that_is_held_says_nothing_of_it(tmp_path: Pat
 @pytest.mark.parametrize(("longest_s", "unit"), [(0, "s"), (599, "s"), (600, "min"), (7199, "min"), (7200, "h")])
 def test_time_unit(longest_s: float, unit: str) -> None:
     assert time_unit(longest_s)[0] == unit
+
+
+def test_table_tells_runs_of_other_settings_apart(tmp_path: Path) -> None:
+    bicubic, bilinear = (
+        FakeRun(2, [0.5, 0.6], variant=variant, epochs_planned=2) for variant in ("bicubic", "bilinear")
+    )
+    runs, epochs = load(write(tmp_path, bicubic, bilinear, TARGET))
+    labels = ["Target (28×28)", "Resized at epoch 2 [bicubic]", "Resized at epoch 2 [bilinear]"]
+    assert sorted(table(runs, epochs)["network"]) == sorted(labels)

@@ -4,13 +4,14 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import MakeExperiment
+from image_tree import plant
 
 from rescaler.chain import Epoch
 from rescaler.kernels import rescale_kernel
 from rescaler.ledger import Ledger, digest
 from rescaler.plan import plan
 from rescaler.record import Record
-from rescaler.settings import Experiment
+from rescaler.settings import DataSettings, Experiment
 from rescaler.state import State
 from rescaler.training import Diverged, _publish, hold_forks, train
 
@@ -139,6 +140,53 @@ def test_a_lost_state_is_trained_again_to_the_same_bits(bench: Bench, make_exper
     assert records[4].digest == fifth.digest
 
 
+@pytest.mark.parametrize("point", ["hold", "publish", "release"])
+@pytest.mark.parametrize("call", [3, 4])
+def test_a_run_killed_between_two_writes_goes_on(
+    bench: Bench, other: Bench, make_experiment: MakeExperiment, monkeypatch: pytest.MonkeyPatch, point: str, call: int
+) -> None:
+    whole = getattr(Ledger, point)
+    calls = 0
+
+    def dies(self: Ledger, *arguments: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            raise KeyboardInterrupt
+        return whole(self, *arguments)
+
+    monkeypatch.setattr(Ledger, point, dies)
+    with pytest.raises(KeyboardInterrupt):
+        bench.train(make_experiment())
+    monkeypatch.setattr(Ledger, point, whole)
+    records = bench.train(make_experiment(), name="again")
+    assert digests(records) == digests(other.train(make_experiment()))
+    assert bench.kept(records) == [3, 6]  # no state of the first attempt is left over
+
+
+def test_an_early_epoch_trained_again_with_other_bits_breaks_no_other_run(
+    bench: Bench, make_experiment: MakeExperiment
+) -> None:
+    late = bench.train(make_experiment(resize_epoch=4), name="late")
+    torch.set_num_threads(1)  # as on another machine: sums in another order
+    try:
+        early = bench.train(make_experiment(resize_epoch=2), name="early")
+    finally:
+        torch.set_num_threads(2)
+    assert bench.watcher.computed == [1, 2, 3, 4, 5, 6]
+    assert [record.key for record in early[:2]] == [record.key for record in late[:2]]
+    assert bench.train(make_experiment(resize_epoch=4), name="late") == late
+    assert bench.watcher.computed == []
+
+
+def test_a_damaged_record_costs_its_epoch_alone(bench: Bench, make_experiment: MakeExperiment) -> None:
+    records = bench.train(make_experiment())
+    (bench.ledger.state_path(records[3].key).with_name("record.json")).write_text("{")
+    again = bench.train(make_experiment())
+    assert bench.watcher.computed == [4]
+    assert digests(again) == digests(records)
+
+
 def test_extended_section_5_2_holds_until_accuracy_drops(bench: Bench, make_experiment: MakeExperiment) -> None:
     records = bench.train(make_experiment(schedule__hold_after_resize=True, schedule__hold_limit=4))
     extra = [record.epoch for record in records if record.held]
@@ -162,15 +210,15 @@ def test_momentum_is_rescaled_or_reset(bench: Bench, make_experiment: MakeExperi
     states = {}
     for mode in ("rescale", "reset"):
         records = bench.train(make_experiment(rescale__momentum=mode, **small), name=mode)
-        states[mode] = bench.ledger.state(records[3])
-        before = bench.ledger.state(records[2])
+        states[mode] = bench.ledger.state(records[3].key)
+        before = bench.ledger.state(records[2].key)
     rescaled, reset = states["rescale"], states["reset"]
     assert before is not None
     assert rescaled is not None
     assert reset is not None
-    carried = rescaled["momentum.conv1.weight"] - reset["momentum.conv1.weight"]
-    expected = 0.9 * rescale_kernel(before["momentum.conv1.weight"], (5, 5))
-    torch.testing.assert_close(carried, expected, rtol=1e-4, atol=1e-6)
+    for name, size in (("momentum.conv1.weight", (5, 5)), ("momentum.conv2.weight", (3, 3))):
+        carried = rescaled[name] - reset[name]
+        torch.testing.assert_close(carried, 0.9 * rescale_kernel(before[name], size), rtol=1e-4, atol=1e-6)
 
 
 def test_divergence_stops_the_run_with_epoch_and_learning_rate(bench: Bench, make_experiment: MakeExperiment) -> None:
@@ -180,7 +228,7 @@ def test_divergence_stops_the_run_with_epoch_and_learning_rate(bench: Bench, mak
 
 def test_who_loses_the_race_goes_on_from_the_published_state(bench: Bench, make_experiment: MakeExperiment) -> None:
     first = bench.train(make_experiment(ledger__keep="all"))[0]
-    theirs = bench.ledger.state(first)
+    theirs = bench.ledger.state(first.key)
     run = plan(make_experiment())
     state = State(run.network(run.chain.stages[0]))  # other numbers under the same key, as a GPU may give
     standing = _publish(dataclasses.replace(first, train_s=1.0), state, bench.ledger)
@@ -200,3 +248,17 @@ def test_weights_and_random_numbers_outside_a_run_do_not_matter(
 
 def test_the_seed_matters(bench: Bench, make_experiment: MakeExperiment) -> None:
     assert digests(bench.train(make_experiment())) != digests(bench.train(make_experiment(seed=1), name="seed1"))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_image_files_train_alike_whatever_the_workers(
+    bench: Bench, other: Bench, make_experiment: MakeExperiment, tmp_path: Path, workers: int
+) -> None:
+    tree = plant(tmp_path / "tree")
+    data = DataSettings("imagenet", str(tree), image_px=32, classes=2, channels=3, mean=[0.5] * 3, std=[0.2] * 3)
+    small = {"schedule__epochs": 2, "schedule__batches_per_epoch": 2, "optim__batch_size": 4, "resize_epoch": 1}
+    experiment = make_experiment(data=data, model__image_px=32, **small)
+    one = bench.train(dataclasses.replace(experiment, data=dataclasses.replace(data, workers=1)))
+    two = other.train(dataclasses.replace(experiment, data=dataclasses.replace(data, workers=workers)))
+    assert digests(one) == digests(two)
+    assert [record.image_px for record in one] == [19, 32]

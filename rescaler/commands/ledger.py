@@ -58,8 +58,8 @@ def _show(ledger: "Ledger", console: Console) -> None:
 def _verify(ledger: "Ledger", console: Console) -> None:
     from rich.progress import track
 
-    kept = [record for record in ledger.records() if ledger.state_path(record.key).exists()]
-    damaged = [record.key for record in track(kept, "verifying", console=console) if ledger.state(record) is None]
+    kept = [record.key for record in ledger.records() if ledger.state_path(record.key).exists()]
+    damaged = [key for key in track(kept, "verifying", console=console) if ledger.state(key) is None]
     if damaged:
         raise InputError(f"{len(damaged)} of {len(kept)} states were damaged and are removed: {', '.join(damaged)}")
-    console.print(f"all {len(kept)} states agree with their records")
+    console.print(f"all {len(kept)} states are whole")

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from rescaler.data.resident import ImageSet
+
 Batch: TypeAlias = "tuple[Tensor, Tensor]"
 """Images, normalised, float32 ``(n, channels, px, px)``, and labels, int64 ``(n,)``; both on the device."""
 
@@ -84,13 +86,21 @@ def _load(settings_json: str, device_name: str) -> ImageData:
         from rescaler.data.folder import FolderImages
 
         return FolderImages(folder, settings, device)
-    from rescaler.data import cifar, fashion_mnist, synthetic
     from rescaler.data.resident import ResidentImages
 
+    return ResidentImages(_read(settings, folder), settings, device)
+
+
+def _read(settings: DataSettings, folder: Path) -> "ImageSet":
+    # torchvision, which two of these need, takes seconds to import.
+    if settings.name == "synthetic":
+        from rescaler.data import synthetic
+
+        return synthetic.make(settings)
     if settings.name == "fashion_mnist":
-        images = fashion_mnist.load(folder)
-    elif settings.name == "synthetic":
-        images = synthetic.make(settings)
-    else:
-        images = cifar.load(folder, settings.name)
-    return ResidentImages(images, settings, device)
+        from rescaler.data import fashion_mnist
+
+        return fashion_mnist.load(folder)
+    from rescaler.data import cifar
+
+    return cifar.load(folder, settings.name)

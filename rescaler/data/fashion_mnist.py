@@ -3,6 +3,7 @@
 import gzip
 import logging
 import math
+import os
 import struct
 import subprocess
 import tempfile
@@ -55,7 +56,7 @@ def load(folder: Path) -> ImageSet:
 def _files_in(place: Path) -> Files | None:
     found = {}
     for name in _SHAPES:
-        path = next((path for path in (place / name, place / f"{name}.gz") if path.is_file()), None)
+        path = next((path for path in (place / name, place / f"{name}.gz") if os.path.isfile(path)), None)  # noqa: PTH113
         if path is None:
             return None
         found[name] = path
@@ -123,14 +124,13 @@ def _run(folder: Path, *command: str) -> None:
 
 def _read(files: Files) -> ImageSet:
     # torchvision reads uncompressed files and trusts them, so give it checked copies.
-    with tempfile.TemporaryDirectory(prefix="fashion-mnist-") as temporary:
+    with writing(Path(tempfile.gettempdir())), tempfile.TemporaryDirectory(prefix="fashion-mnist-") as temporary:
         raw = Path(temporary) / _RAW
         raw.mkdir(parents=True)
         for name, path in files.items():
             content = _content(path)
             _check(content, _SHAPES[name], path)
-            with writing(raw):
-                (raw / name).write_bytes(content)
+            (raw / name).write_bytes(content)
         train, test = (FashionMNIST(temporary, train=train) for train in (True, False))
     for part, read in (("train", train), ("t10k", test)):
         if len(read.data) != len(read.targets):

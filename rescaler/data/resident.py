@@ -93,8 +93,8 @@ class ResidentImages:
 
     def _padded_train(self, image_px: int) -> Tensor:
         if image_px not in self._padded:
-            images = resize(self._images.train.images, image_px)
-            self._padded[image_px] = F.pad(images, [self._pad_px(image_px)] * 4).to(self._device)
+            images, pad_px = resize(self._images.train.images, image_px), self._pad_px(image_px)
+            self._padded[image_px] = (F.pad(images, [pad_px] * 4) if pad_px else images).to(self._device)
         return self._padded[image_px]
 
 

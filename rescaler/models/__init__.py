@@ -33,14 +33,17 @@ def build(options: Mapping[str, Any], *, classes: int, channels: int) -> nn.Modu
     arguments = {str(key): value for key, value in options.items() if key != "_target_"}
     path = options.get("_target_")
     make = _resolve(path)
+    for name, key in (("num_classes", "data.classes"), ("in_channels", "data.channels")):
+        if name in arguments:
+            raise InputError(f"model.{name} follows from {key}: set that; got {arguments[name]}")
     arguments |= {"num_classes": classes, "in_channels": channels}
     _check_arguments(make, arguments)
     try:
         network = make(**arguments)
     except InputError:
         raise
-    except (TypeError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
+    except Exception as error:  # whatever a user's network raises
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"model._target_={path} does not take its arguments {arguments}: {reason}") from error
     if not isinstance(network, nn.Module):
         raise InputError(f"model._target_={path} must make a torch.nn.Module; it made a {type(network).__name__}")

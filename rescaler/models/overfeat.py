@@ -91,9 +91,9 @@ def overfeat_small(
     num_classes: int = 10,
     in_channels: int = 1,
     image_px: int = 28,
-    widths: Sequence[int] = (16, 32, 32),
+    widths: Sequence[int] = (8, 24, 32),
     hidden: int = 128,
-    dropout: float = 0.5,
+    dropout: float = 0.2,
 ) -> OverFeat:
     """OverFeat in miniature for images of 28 to 32 px: 5x5 and 3x3 kernels, pooling, fully-connected layers."""
     if len(widths) != 3:

@@ -1,0 +1,112 @@
+"""Every config file composes to an experiment that passes its checks."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+
+from rescaler.compose import explain, register, to_experiment
+from rescaler.errors import InputError
+from rescaler.experiment import resolve_resize_epoch
+from rescaler.models import build
+from rescaler.settings import Experiment
+
+CONF = Path(__file__).parent.parent / "conf"
+GROUPS = ("model", "shrink", "data", "schedule", "optim", "logger", "experiment", "sweep")
+OPTIONS = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
+
+
+def composed(*overrides: str) -> DictConfig:
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", list(overrides), return_hydra_config=True)
+
+
+def experiment(*overrides: str) -> Experiment:
+    return to_experiment(composed(*overrides))
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_composes(option: str) -> None:
+    assert isinstance(experiment(option), Experiment)
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "experiment").glob("*.yaml")) + sorted((CONF / "sweep").glob("*.yaml")))
+def test_every_experiment_and_sweep_says_how_to_run_it(path: Path) -> None:
+    group = path.parent.name
+    assert f"# python -m rescaler.run {group}={path.stem}" in path.read_text().splitlines()[1]
+
+
+@pytest.mark.parametrize("name", [path.stem for path in (CONF / "model").glob("*.yaml")])
+def test_every_model_config_makes_a_network(name: str) -> None:
+    with torch.device("meta"):
+        build(experiment(f"model={name}", "data.image_px=231").model, classes=10, channels=1)
+
+
+def test_the_default_is_the_papers_table_2_in_miniature() -> None:
+    made = experiment()
+    assert made.name == "fashion_overfeat"
+    assert resolve_resize_epoch(made) == 17
+    assert (made.schedule.epochs, made.schedule.milestones) == (55, [18, 29, 43, 52])
+    assert made.schedule.weight_decay_until == 29
+    assert made.shrink.table == {1: 1, 3: 2, 5: 3, 7: 5, 11: 7}
+
+
+def test_the_imagenet_experiments_are_the_papers() -> None:
+    overfeat, resnet = experiment("experiment=imagenet_overfeat"), experiment("experiment=imagenet_resnet")
+    assert (overfeat.data.image_px, resnet.data.image_px) == (231, 224)
+    assert overfeat.schedule.learning_rates == [1e-2, 5e-3, 1e-3, 5e-4, 1e-4]
+    assert overfeat.schedule.batches_per_epoch == 10_000
+    assert overfeat.optim.batch_size == resnet.optim.batch_size == 128
+    assert (resnet.schedule.epochs, resnet.schedule.learning_rates) == (90, [1e-1, 1e-2, 1e-3])
+    assert resolve_resize_epoch(resnet) == 29
+
+
+@pytest.mark.parametrize(
+    ("sweep", "resize_epochs"),
+    [
+        ("table2", "never,0,17,18,19,20"),
+        ("figure6", "never,0,17,18,19,20,28,29,30,31,42,43,44,45,51,52,53,54"),
+        ("table3", "never,0,18,29,43"),
+        ("table4", "never,0,28,29,58,59"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["", "_imagenet"])
+def test_the_sweeps_are_the_papers(sweep: str, suffix: str, resize_epochs: str) -> None:
+    config: Any = composed(f"sweep={sweep}{suffix}")
+    assert config.hydra.sweeper.params.resize_epoch == resize_epochs
+    assert config.hydra.mode.name == "MULTIRUN"
+    assert config.schedule.hold_after_resize == (sweep == "table3")
+
+
+def test_an_experiment_yields_to_the_command_line() -> None:
+    assert experiment("experiment=fashion_resnet", "model=overfeat_small").model["_target_"].endswith("overfeat_small")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("resize_epoc=3", "unknown key resize_epoc: did you mean resize_epoch?"),
+        ("schedule.epoch=3", "unknown key schedule.epoch: did you mean schedule.epochs?"),
+        ("+colour=red", "unknown key colour; --cfg job shows all keys"),
+        ("schedule.epochs=5.5", "schedule.epochs: Value '5.5' of type 'float' could not be converted to Integer"),
+        ("optim.batch_size=many", "optim.batch_size: Value 'many' of type 'str' could not be converted to Integer"),
+    ],
+)
+def test_a_mistake_is_explained_in_one_line(override: str, message: str) -> None:
+    with pytest.raises((HydraException, InputError)) as raised:
+        experiment(override)
+    error = raised.value
+    assert (str(error) if isinstance(error, InputError) else explain(error)) == message
+
+
+def test_an_unknown_option_lists_the_known_ones() -> None:
+    with pytest.raises(HydraException, match="model/foo") as raised:
+        experiment("model=foo")
+    explained = explain(raised.value)
+    assert "\n" not in explained
+    assert "overfeat_fast overfeat_small resnet18 resnet34 resnet_small" in explained

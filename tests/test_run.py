@@ -1,0 +1,236 @@
+"""The application as a user starts it, in processes of its own."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from rescaler.ledger import Ledger
+from rescaler.run import main
+
+TINY = [
+    "data=synthetic",
+    "data.train_images=200",
+    "data.test_images=100",
+    "+model.widths=[4,8,8]",
+    "schedule.epochs=6",
+    "schedule.batches_per_epoch=5",
+    "schedule.milestones=[4]",
+    "schedule.learning_rates=[0.03,0.01]",
+    "optim.batch_size=16",
+    "device=cpu",
+    "logger=none",
+]
+CLOCKS = ["train_s", "data_s", "rescale_s", "evaluation_s"]
+
+
+def command(*arguments: str, module: str = "rescaler.run") -> list[str]:
+    return [sys.executable, "-m", module, *arguments]
+
+
+def run(folder: Path, *arguments: str, module: str = "rescaler.run") -> subprocess.CompletedProcess[str]:
+    folder.mkdir(exist_ok=True)
+    return subprocess.run(command(*arguments, module=module), cwd=folder, capture_output=True, text=True, check=False)
+
+
+def runs(folder: Path) -> list[Path]:
+    return sorted(path.parent for path in folder.rglob("summary.json"))
+
+
+def summary(folder: Path) -> Any:
+    return json.loads((folder / "summary.json").read_text())
+
+
+def metrics(folder: Path) -> pd.DataFrame:
+    return pd.read_csv(folder / "metrics.csv")
+
+
+def final_digests(folder: Path) -> list[str]:
+    return [metrics(path)["digest"].iloc[-1] for path in runs(folder)]
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """The sweep of the README, tiny, in an order that trains the longest trunk first."""
+    folder = tmp_path_factory.mktemp("sweep")
+    return folder, run(folder, "-m", "resize_epoch=0,4,2,never", *TINY)
+
+
+def test_a_sweep_ends_with_a_table_and_a_plot(sweep: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, finished = sweep
+    assert finished.returncode == 0, finished.stderr
+    assert re.findall(r"^(Pre-train|Target|Resized at epoch \d)", finished.stdout, flags=re.MULTILINE) == [
+        "Pre-train",
+        "Target",
+        "Resized at epoch 2",
+        "Resized at epoch 4",
+    ]
+    plot = re.search(r"Accuracy over epochs and over time: (\S+)", finished.stdout)
+    assert plot is not None
+    assert (folder / plot[1]).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_sweep_trains_its_trunk_once(sweep: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, _ = sweep
+    computed = {summary(path)["resize_epoch"]: 6 - summary(path)["reused_epochs"] for path in runs(folder)}
+    # 4 trains its trunk, 2 goes on from the fork on the way, never goes on from 4.
+    assert computed == {0: 6, 4: 6, 2: 4, "never": 2}
+    assert len(list(Ledger(folder / "ledger").records())) == 6 + 6 + 4 + 2
+
+
+def test_a_runs_folder_says_all_about_it(sweep: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, _ = sweep
+    path = next(path for path in runs(folder) if summary(path)["resize_epoch"] == 2)
+    found, rows = summary(path), metrics(path)
+    assert found["status"] == "done"
+    assert found["best_top1"] == rows["test_top1"].max()
+    assert found["best_epoch"] == rows.sort_values("test_top1", kind="stable", ascending=False)["epoch"].iloc[0]
+    assert found["training_s"] == pytest.approx(rows[["train_s", "data_s", "rescale_s"]].to_numpy().sum())
+    assert found["torch"]
+    assert found["device"]
+    assert rows["reused"].tolist() == [True, True, False, False, False, False]
+    chain = json.loads((path / "chain.json").read_text())
+    assert chain["epochs"] == rows["key"].tolist()
+    assert chain["forks"] == [2]
+    assert "resize_epoch: 2" in (path / "config.yaml").read_text()
+
+
+def test_the_tables_and_ledger_commands_read_it(sweep: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, finished = sweep
+    tables = run(folder, "tables", module="rescaler")
+    assert tables.returncode == 0, tables.stderr
+    assert "Resized at epoch 4" in tables.stdout
+    ledger = run(folder, "ledger", "verify", module="rescaler")
+    # The last states of four runs, and two forks.
+    assert "all 6 states are whole" in ledger.stdout
+    assert "18 epochs" in " ".join(ledger.stdout.split())
+
+
+Application = Callable[..., str | None]
+
+
+@pytest.fixture
+def application(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Application:
+    """Calls the application in this process, which spares it torch's import; returns the line it ends with, if any."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+
+    def call(*arguments: str) -> str | None:
+        monkeypatch.setattr(sys, "argv", ["rescaler.run", *arguments])
+        code: object = None
+        try:
+            main()
+        except SystemExit as ended:
+            code = ended.code
+        assert "Traceback" not in capsys.readouterr().err
+        assert code is None or isinstance(code, str)  # which Python prints to stderr, and exits with 1
+        assert "\n" not in (code or "")
+        return code
+
+    return call
+
+
+def test_a_killed_run_ends_with_the_same_bits(
+    tmp_path: Path, application: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["resize_epoch=3", *TINY]
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    for folder in (killed, whole):
+        folder.mkdir()
+    for epochs in (2, 4):
+        with subprocess.Popen(command(*arguments), cwd=killed, stderr=subprocess.DEVNULL) as process:
+            deadline = time.monotonic() + 120
+            while len(list(killed.glob("ledger/entries/??/*/record.json"))) < epochs and process.poll() is None:
+                assert time.monotonic() < deadline
+                time.sleep(0.001)
+            process.kill()
+    for folder in (killed, whole):
+        monkeypatch.chdir(folder)
+        assert application(*arguments) is None
+
+    resumed, undisturbed = max(runs(killed)), runs(whole)[0]
+    assert len(runs(killed)) == 3
+    assert summary(resumed)["reused_epochs"] >= 4
+    assert summary(resumed)["run"] == summary(undisturbed)["run"]
+    drop = [*CLOCKS, "reused"]
+    pd.testing.assert_frame_equal(metrics(resumed).drop(columns=drop), metrics(undisturbed).drop(columns=drop))
+
+
+def test_a_diverging_run_says_so_and_the_others_finish(tmp_path: Path, application: Application) -> None:
+    rates = "schedule.learning_rates=[1e9,1.0],[0.03,0.01]"
+    error = application("-m", rates, *(setting for setting in TINY if "learning_rates" not in setting))
+    assert error is not None
+    assert error.startswith("error: 1 of 2 runs failed: schedule.learning_rates=[1000000000.0,1.0]")
+    assert "the loss became nan in epoch 1 at learning rate 1e+09: training stopped" in error
+    assert sorted(summary(path)["status"] for path in runs(tmp_path)) == ["done", "failed"]
+
+
+def test_one_bad_job_refuses_the_whole_sweep(tmp_path: Path, application: Application) -> None:
+    error = application("-m", "resize_epoch=2,70", *TINY)
+    assert error == (
+        f"error: resize_epoch=70 {' '.join(TINY)}: "
+        'resize_epoch must be between 0 and epochs (=6), "never" or "auto"; got 70'
+    )
+    assert runs(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["resize_epoc=3"], "unknown key resize_epoc: did you mean resize_epoch?"),
+        (["resize_epoch=70"], 'resize_epoch must be between 0 and epochs (=55), "never" or "auto"; got 70'),
+        (["shrink.table={1: 1, 3: 3, 5: 5}"], "shrinks none of the network's kernels"),
+        (["shrink.table={4: 3}"], "unknown key shrink.table.4: to add an entry to shrink.table, write +shrink.table={"),
+        (["data.mean=[nan]"], "every number must be finite"),
+        (["hydra.run.dir=file/run"], "Not a directory"),
+        (["data.image_px=6"], "model.image_px=6 is too small"),
+        (["data=imagenet", "data.folder=nowhere"], "nowhere must hold train/<class>/*.JPEG"),
+        (["ledger.folder=file/ledger"], "cannot write"),
+        (["model._target_=no.such.network"], "model._target_=no.such.network cannot be imported"),
+    ],
+)
+def test_a_mistake_ends_with_one_line_and_nothing_trained(
+    tmp_path: Path, application: Application, arguments: list[str], message: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    error = application("data=synthetic", "logger=none", *arguments)
+    assert error is not None
+    assert error.startswith("error: ")
+    assert message in error
+    assert runs(tmp_path) == []
+
+
+def test_a_mistake_is_all_that_a_user_sees(tmp_path: Path) -> None:
+    finished = run(tmp_path, "resize_epoch=70")
+    assert finished.returncode == 1
+    assert finished.stdout == ""
+    assert finished.stderr == ('error: resize_epoch must be between 0 and epochs (=55), "never" or "auto"; got 70\n')
+
+
+def test_help_names_groups_and_commands(tmp_path: Path) -> None:
+    finished = run(tmp_path, "--help")
+    assert finished.returncode == 0
+    assert "python -m rescaler.run -m resize_epoch=0,17,18,19,20,never" in finished.stdout
+    assert "model: overfeat_fast, overfeat_small, resnet18, resnet34, resnet_small" in finished.stdout
+    assert "sweep: figure6" in finished.stdout
+
+
+def test_showing_the_config_does_not_import_torch(tmp_path: Path) -> None:
+    finished = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "rescaler.run", "--cfg", "job"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "resize_epoch: auto" in finished.stdout
+    imported = set(re.findall(r"^import time:.*\|\s+(\S+)$", finished.stderr, flags=re.MULTILINE))
+    assert "hydra" in imported
+    assert not imported & {"torch", "pandas", "wandb", "matplotlib", "torchvision"}
