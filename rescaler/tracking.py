@@ -2,7 +2,9 @@
 
 The client runs in a process of its own, which is sent one line of JSON an epoch. So importing it (more than a second of
 work), its hooks into exit and exceptions, a slow or dead network, a crash or a hang cost the training neither time nor
-its life: :class:`Tracker` writes to a pipe that never blocks, and waits only when it closes, a bounded time.
+its life: :class:`Tracker` writes to a pipe that never blocks, and waits only when it closes, a bounded time. Where
+nobody can watch, since the user is not logged in, the process starts when the run ends: beside training on two cores it
+would slow what is being timed by a quarter.
 
 A run that is started again has the same id and logs its whole chain again. Offline, each attempt's folder is thus
 complete by itself, and the newest is all that ``wandb sync`` needs. Online, the epochs that the server has already are
@@ -29,6 +31,7 @@ log = logging.getLogger(__name__)
 Mode = Literal["auto", "online", "offline", "disabled"]
 _MODES: dict[str, Mode] = {"auto": "auto", "online": "online", "offline": "offline", "disabled": "disabled"}
 
+_SERVER = "https://api.wandb.ai"
 _CLOSE_S = 30.0
 """How long the end of a run waits for the last uploads."""
 _CLIENT_S = 60.0
@@ -119,15 +122,12 @@ class Tracker:
         config: Mapping[str, Any],
     ) -> None:
         mode = resolve_mode(settings.mode, os.environ)
+        self._on = mode != "disabled"
         self._process: subprocess.Popen[bytes] | None = None
         self._unsent = b""
         self._time_s = 0.0
-        if mode == "disabled":
-            return
-        try:
-            self._process = _start()
-        except OSError as error:
-            self._off(str(error))
+        if _is_watched(mode, os.environ):
+            self._start()
         self._send(
             {
                 "mode": mode,
@@ -159,6 +159,8 @@ class Tracker:
         """
         self._send({"summary": summary, "failed": failed})
         if self._process is None:
+            self._start()
+        if self._process is None:
             return
         try:
             _, errors = self._process.communicate(self._unsent, timeout=_CLOSE_S)
@@ -175,12 +177,21 @@ class Tracker:
     ) -> None:
         self.finish({}, failed=kind is not None)
 
+    def _start(self) -> None:
+        if self._on:
+            try:
+                self._process = _client()
+            except OSError as error:
+                self._off(str(error))
+
     def _send(self, message: Mapping[str, Any]) -> None:
+        if not self._on:
+            return
+        self._unsent += json.dumps(message, default=str).encode() + b"\n"
         if self._process is None:
             return
         assert self._process.stdin is not None
         assert self._process.stderr is not None
-        self._unsent += json.dumps(message, default=str).encode() + b"\n"
         try:
             self._unsent = self._unsent[os.write(self._process.stdin.fileno(), self._unsent) :]
         except BlockingIOError:
@@ -195,9 +206,19 @@ class Tracker:
             with self._process:
                 self._process.kill()
         self._process = None
+        self._on = False
 
 
-def _start() -> subprocess.Popen[bytes]:
+def _is_watched(mode: Mode, environ: Mapping[str, str]) -> bool:
+    """Whether somebody may look at the run while it trains; the client itself decides ``auto``, and knows better."""
+    if mode != "auto":
+        return mode == "online"
+    from requests.utils import get_netrc_auth
+
+    return bool(environ.get("WANDB_API_KEY") or get_netrc_auth(environ.get("WANDB_BASE_URL", _SERVER)))
+
+
+def _client() -> subprocess.Popen[bytes]:
     """Start the client's process, in a session of its own: a Ctrl-C in the terminal is for the training alone."""
     process = subprocess.Popen(
         [sys.executable, "-P", "-c", "from rescaler.tracking import main; main()"],

@@ -10,9 +10,8 @@ from rescaler.plan import plan
 
 def test_what_changes_no_number_changes_no_id(make_experiment: MakeExperiment) -> None:
     run = plan(make_experiment())
-    other: dict[str, object]
-    for other in ({"progress": True}, {"name": "other"}, {"data__workers": 7}, {"ledger__keep": "all"}):
-        assert plan(make_experiment(**other)).id == run.id
+    for same in ({"progress": True}, {"name": "other"}, {"data__workers": 7}, {"ledger__keep": "all"}):
+        assert plan(make_experiment(**same)).id == run.id
     for other in ({"seed": 1}, {"optim__momentum": 0.5}, {"resize_epoch": 2}, {"rescale__interpolation": "bicubic"}):
         assert plan(make_experiment(**other)).id != run.id
 
@@ -28,8 +27,8 @@ def test_the_target_baseline_is_one_whatever_is_shrunk(make_experiment: MakeExpe
 
 def test_runs_compare_whatever_their_resize_epoch_and_seed(make_experiment: MakeExperiment) -> None:
     run = plan(make_experiment())
-    for other in ({"resize_epoch": 0}, {"seed": 3}, {"schedule__hold_after_resize": True}):
-        assert plan(make_experiment(**other)).comparison == run.comparison
+    for same in ({"resize_epoch": 0}, {"seed": 3}, {"schedule__hold_after_resize": True}):
+        assert plan(make_experiment(**same)).comparison == run.comparison
     for other in ({"schedule__epochs": 7}, {"optim__batch_size": 8}, {"data__flip": False}):
         assert plan(make_experiment(**other)).comparison != run.comparison
 

@@ -17,7 +17,7 @@ from rescaler import tracking
 from rescaler.errors import InputError
 from rescaler.record import Record
 from rescaler.settings import LoggerSettings
-from rescaler.tracking import Tracker, mirror, resolve_mode, row
+from rescaler.tracking import Tracker, _is_watched, mirror, resolve_mode, row
 
 CLIENT = textwrap.dedent("""
     import json, os, time
@@ -84,7 +84,7 @@ def record(epoch: int) -> Record:
     )
 
 
-def tracker(folder: Path, mode: str = "offline") -> Tracker:
+def tracker(folder: Path, mode: str = "online") -> Tracker:
     return Tracker(
         LoggerSettings(mode=mode, project="kernels", tags=["small", "test"]),
         run_id="ab12",
@@ -148,6 +148,24 @@ def test_disabled_starts_nothing_and_writes_nothing(tmp_path: Path, monkeypatch:
         run.epoch(record(1), reused=False)
         run.finish({})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("mode", "live"), [("online", True), ("offline", False)])
+def test_where_nobody_can_watch_the_client_starts_when_the_run_ends(
+    tmp_path: Path, journal: Path, mode: str, live: bool
+) -> None:
+    with tracker(tmp_path, mode) as run:
+        run.epoch(record(1), reused=False)
+        assert (run._process is not None) == live
+    assert journal.exists()
+
+
+def test_auto_is_live_for_a_user_who_is_logged_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert not _is_watched("auto", {})
+    assert _is_watched("auto", {"WANDB_API_KEY": "secret"})
+    (tmp_path / ".netrc").write_text("machine api.wandb.ai login user password secret\n")
+    assert _is_watched("auto", {})
 
 
 def test_the_client_is_not_imported_by_the_training() -> None:
