@@ -22,6 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parsed.run(parsed)
     except InputError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted")
 
 
 if __name__ == "__main__":

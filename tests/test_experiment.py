@@ -3,8 +3,11 @@ from typing import Any
 import pytest
 
 from rescaler.errors import InputError
-from rescaler.experiment import check, resolve_resize_epoch
+from rescaler.experiment import CHOICES, check, resolve_resize_epoch
+from rescaler.kernels import INTERPOLATIONS
+from rescaler.plan import MEMORY_FORMATS
 from rescaler.settings import Experiment, ScheduleSettings
+from rescaler.tracking import resolve_mode
 
 
 def experiment(**changes: Any) -> Experiment:
@@ -64,6 +67,13 @@ def test_each_impossible_value_is_named_with_what_is_allowed(changes: dict[str, 
     check(experiment())
     with pytest.raises(InputError, match=message):
         check(experiment(**changes))
+
+
+def test_the_choices_are_those_of_the_code_that_takes_them() -> None:
+    assert CHOICES["rescale.interpolation"] == INTERPOLATIONS
+    assert set(CHOICES["memory_format"]) == set(MEMORY_FORMATS)
+    for mode in CHOICES["logger.mode"]:
+        assert resolve_mode(mode, {}) == mode
 
 
 def test_auto_without_milestones_asks_for_a_number() -> None:
