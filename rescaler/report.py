@@ -87,7 +87,7 @@ def _cells(rows: DataFrame, time: Callable[[float], str]) -> DataFrame:
 
 
 def _notes(rows: DataFrame, epochs: DataFrame, time: Callable[[float], str]) -> list[str]:
-    notes = [_ESTIMATED] if rows["estimated"].any() else []
+    notes = ([_ESTIMATED] if rows["estimated"].any() else []) + _over_seeds(rows, time)
     if epochs["device"].nunique() > 1:
         networks = epochs["run"].map(rows.set_index("run")["network"])
         by_device = networks.groupby(epochs["device"]).unique().map(", ".join)
@@ -103,4 +103,17 @@ def _notes(rows: DataFrame, epochs: DataFrame, time: Callable[[float], str]) -> 
     if spent.shared_s > 0:
         share = spent.evaluation_s / (spent.shared_s + spent.evaluation_s)
         notes.append(f"Evaluation, not counted above: {time(spent.evaluation_s)} ({100 * share:.1f} % of all the time)")
+    return notes
+
+
+def _over_seeds(rows: DataFrame, time: Callable[[float], str]) -> list[str]:
+    """A line for each network that finished with several seeds: mean ± standard deviation."""
+    notes = []
+    for network, runs in rows[rows["status"] == "done"].groupby("network", sort=False):
+        if len(runs) > 1:
+            top1, training_s = 100 * runs["best_top1"], runs["training_s"].mean()
+            note = f"{network}, {len(runs)} seeds: {top1.mean():.2f} ± {top1.std():.2f} %, {time(training_s)}"
+            if runs["saved_fraction"].notna().all():
+                note += f", {100 * runs['saved_fraction'].mean():.1f} % saved"
+            notes.append(note)
     return notes

@@ -3,8 +3,8 @@
 The client runs in a process of its own, which is sent one line of JSON an epoch. So importing it (more than a second of
 work), its hooks into exit and exceptions, a slow or dead network, a crash or a hang cost the training neither time nor
 its life: :class:`Tracker` writes to a pipe that never blocks, and waits only when it closes, a bounded time. Where
-nobody can watch, since the user is not logged in, the process starts when the run ends: beside training on two cores it
-would slow what is being timed by a quarter.
+nobody can watch, since the user is not logged in, the process starts when the run ends: beside training on a few cores
+it would show in what is being timed.
 
 A run that is started again has the same id and logs its whole chain again. Offline, each attempt's folder is thus
 complete by itself, and the newest is all that ``wandb sync`` needs. Online, the epochs that the server has already are
@@ -19,8 +19,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from rescaler.errors import InputError
 from rescaler.record import Record
@@ -94,7 +93,7 @@ def row(record: Record, *, reused: bool, time_s: float) -> dict[str, float | str
 
 
 class Tracker:
-    """An observer of the training that mirrors one run; a context manager that says how the run ended.
+    """An observer of the training that mirrors one run.
 
     What goes wrong there is one warning in the log, and the run goes on without it. With ``logger.mode=disabled`` no
     process is started and nothing is written.
@@ -168,14 +167,6 @@ class Tracker:
             self._off(f"not done after {_CLOSE_S:g} s")
         else:
             self._off(_last_line(errors) if self._process.returncode else None)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.finish({}, failed=kind is not None)
 
     def _start(self) -> None:
         if self._on:

@@ -1,4 +1,5 @@
 import dataclasses
+import errno
 import logging
 import os
 import time
@@ -8,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from rescaler import ledger as ledger_module
 from rescaler.errors import InputError
 from rescaler.ledger import Ledger, digest
 from rescaler.record import Record
@@ -159,3 +161,14 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"cannot write .*file.*: Not a directory"):
         Ledger(tmp_path / "file" / "ledger").check_writable()
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing_half(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_space(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(ledger_module, "sync", no_space)
+    with pytest.raises(InputError, match=r"^cannot write .*: No space left on device$"):
+        ledger.publish(record(), tensors(1))
+    assert ledger.record(KEY) is None
+    assert list((ledger.folder / "tmp").iterdir()) == []

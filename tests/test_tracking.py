@@ -1,3 +1,4 @@
+import contextlib
 import json
 import logging
 import os
@@ -95,6 +96,14 @@ def tracker(folder: Path, mode: str = "online") -> Tracker:
     )
 
 
+@contextlib.contextmanager
+def tracked(folder: Path, mode: str = "online") -> Iterator[Tracker]:
+    """A run that ends with the block."""
+    run = tracker(folder, mode)
+    yield run
+    run.finish({})
+
+
 @pytest.fixture
 def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Put the stand-in where the client's process finds it; what it is told ends up in this file."""
@@ -144,7 +153,7 @@ def test_a_row_has_both_axes_and_the_resize_event() -> None:
 
 def test_disabled_starts_nothing_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a process was started"))
-    with tracker(tmp_path, "disabled") as run:
+    with tracked(tmp_path, "disabled") as run:
         run.epoch(record(1), reused=False)
         run.finish({})
     assert list(tmp_path.iterdir()) == []
@@ -154,7 +163,7 @@ def test_disabled_starts_nothing_and_writes_nothing(tmp_path: Path, monkeypatch:
 def test_where_nobody_can_watch_the_client_starts_when_the_run_ends(
     tmp_path: Path, journal: Path, mode: str, live: bool
 ) -> None:
-    with tracker(tmp_path, mode) as run:
+    with tracked(tmp_path, mode) as run:
         run.epoch(record(1), reused=False)
         assert (run._process is not None) == live
     assert journal.exists()
@@ -174,7 +183,7 @@ def test_the_client_is_not_imported_by_the_training() -> None:
 
 
 def test_epochs_and_end_arrive_in_order(tmp_path: Path, journal: Path) -> None:
-    with tracker(tmp_path) as run:
+    with tracked(tmp_path) as run:
         for epoch in (1, 2, 3):
             run.epoch(record(epoch), reused=False)
         run.finish({"best_top1": 0.5})
@@ -192,11 +201,10 @@ def test_time_is_the_sum_over_the_chain(monkeypatch: pytest.MonkeyPatch, tmp_pat
     )  # evaluation is not training
 
 
-def test_an_error_in_the_training_marks_the_run_as_failed(tmp_path: Path, journal: Path) -> None:
+def test_a_failed_training_marks_the_run_as_failed(tmp_path: Path, journal: Path) -> None:
     run = tracker(tmp_path)
     run.epoch(record(1), reused=False)
-    with pytest.raises(InputError, match="loss is NaN"), run:
-        raise InputError("loss is NaN")
+    run.finish({}, failed=True)
     assert entries(journal) == [{"step": 1}, {"exit_code": 1, "summary": {}}]
 
 
@@ -216,7 +224,7 @@ def test_a_failing_client_is_one_warning(
 ) -> None:
     assert not journal.exists()
     monkeypatch.setenv("CLIENT", behaviour)
-    with caplog.at_level(logging.WARNING), tracker(tmp_path) as run:
+    with caplog.at_level(logging.WARNING), tracked(tmp_path) as run:
         for epoch in range(1, 4):
             run.epoch(record(epoch), reused=False)
         process = run._process
@@ -233,7 +241,7 @@ def test_a_hanging_client_blocks_no_epoch_and_the_end_only_for_a_while(
     monkeypatch.setenv("CLIENT", "hangs")
     monkeypatch.setattr(tracking, "_CLOSE_S", 0.5)
     start = time.monotonic()
-    with tracker(tmp_path) as run:
+    with tracked(tmp_path) as run:
         for epoch in range(1, 1001):  # more than a pipe holds
             run.epoch(record(epoch), reused=False)
         logged_s = time.monotonic() - start
@@ -246,7 +254,7 @@ def test_a_hanging_client_blocks_no_epoch_and_the_end_only_for_a_while(
 
 def test_a_slow_client_gets_everything(tmp_path: Path, journal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLIENT", "is slow")
-    with tracker(tmp_path) as run:
+    with tracked(tmp_path) as run:
         for epoch in range(1, 1001):
             run.epoch(record(epoch), reused=False)
         run.finish({})
@@ -260,13 +268,13 @@ def test_a_machine_that_starts_no_process_trains_on(
         raise OSError("Cannot allocate memory")
 
     monkeypatch.setattr(subprocess, "Popen", refuse)
-    with tracker(tmp_path) as run:
+    with tracked(tmp_path) as run:
         run.epoch(record(1), reused=False)
     assert caplog.messages == ["Weights & Biases is off, the run goes on without it: Cannot allocate memory"]
 
 
 def test_the_end_does_not_wait_for_forked_workers(tmp_path: Path, journal: Path) -> None:
-    with tracker(tmp_path) as run:
+    with tracked(tmp_path) as run:
         worker = os.fork()  # holds the pipe open, as a loader's workers do
         if worker == 0:
             time.sleep(60)
@@ -349,7 +357,7 @@ def test_the_real_client_keeps_config_history_and_summary(tmp_path: Path, monkey
         monkeypatch.delenv(variable)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))  # a user who is not logged in
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
-    with tracker(tmp_path, "auto") as run:
+    with tracked(tmp_path, "auto") as run:
         for epoch in range(16, 20):
             run.epoch(record(epoch), reused=epoch < 18)
         run.finish({"best_top1": 0.5, "best_epoch": 18, "training_s": 34200.0, "resize_epoch": 17})

@@ -1,0 +1,66 @@
+import logging
+
+import pytest
+from test_chain import CONSTANTS, record
+
+from rescaler import progress
+from rescaler.chain import Chain, Epoch, Stage
+from rescaler.progress import ProgressBar
+from rescaler.record import Record
+from rescaler.settings import ScheduleSettings
+
+LAYER = {"target_kernel": (4, 4), "target_output": (10, 10), "pretrain_kernel": (2, 2), "pretrain_output": (10, 10)}
+"""A quarter of the target's multiplications."""
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time on the clock, in seconds; a line is shown whenever anything moves."""
+    clock = [0.0]
+    monkeypatch.setattr(progress, "_LINE_S", -1.0)
+    monkeypatch.setattr("rescaler.progress.time.monotonic", lambda: clock[0])
+    return clock
+
+
+def chain() -> Chain:
+    stages = (Stage("pretrain", 17, 2, (LAYER,)), Stage("target", 28, 6))
+    schedule = ScheduleSettings(epochs=6, learning_rates=[0.1])
+    return Chain("o", stages, schedule, {"interpolation": "bilinear", "momentum": "reset"}, CONSTANTS)
+
+
+def first(made: Chain) -> tuple[Epoch, Record]:
+    epoch = made.next([])
+    assert epoch is not None
+    return epoch, Record(**{**vars(record(epoch, None)), "images": 600, "train_s": 2.0, "data_s": 1.0})
+
+
+def test_without_a_terminal_it_says_how_far_how_fast_how_good_and_how_long(
+    now: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    made = chain()
+    epoch, done = first(made)
+    with caplog.at_level(logging.INFO), ProgressBar(made, enabled=True) as bar:
+        now[0] = 5.0
+        bar.batch(epoch, 10)
+        now[0] = 30.0
+        bar.epoch(done, reused=False)
+    within, finished = caplog.messages
+    assert within == "epoch 1/6 pretrain  256 images/s"  # 10 batches of 128 in 5 s
+    # One more epoch of 30 s, then four of the target's, which has four times the work.
+    assert finished == "epoch 1/6 pretrain  200 images/s  accuracy 50.00%  8:30 left"
+
+
+def test_an_epoch_read_back_says_nothing_of_the_time_left(now: list[float], caplog: pytest.LogCaptureFixture) -> None:
+    made = chain()
+    with caplog.at_level(logging.INFO), ProgressBar(made, enabled=True) as bar:
+        now[0] = 1.0
+        bar.epoch(first(made)[1], reused=True)
+    assert caplog.messages == ["epoch 1/6 pretrain  200 images/s  accuracy 50.00%"]
+
+
+def test_progress_off_is_silent(now: list[float], caplog: pytest.LogCaptureFixture) -> None:
+    made = chain()
+    with caplog.at_level(logging.INFO), ProgressBar(made, enabled=False) as bar:
+        now[0] = 1.0
+        bar.epoch(first(made)[1], reused=False)
+    assert caplog.messages == []
