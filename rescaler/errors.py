@@ -1,8 +1,17 @@
 """The one exception for what a person can mend."""
 
+from collections.abc import Iterable
+
 
 class InputError(ValueError):
     """Bad input: the message names what was wrong, its value and what is allowed.
 
     The command line prints the message as one line and exits with code 1; a traceback would only hide it.
     """
+
+
+def listed(names: Iterable[str], most: int = 4) -> str:
+    """The first few of many names, for a message of one line."""
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

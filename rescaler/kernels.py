@@ -1,5 +1,6 @@
 """Kernels of one size made kernels of another: Table 1 and Eq. 5 of Gusmão et al."""
 
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal, get_args
@@ -10,11 +11,20 @@ from torch import Tensor
 
 from rescaler.errors import InputError
 
-Interpolation = Literal["bilinear", "bicubic", "nearest", "area"]
+Interpolation = Literal["bilinear", "bicubic", "nearest", "area", "pinv"]
 INTERPOLATIONS: tuple[Interpolation, ...] = get_args(Interpolation)
 
 TABLE_1: Mapping[int, int] = MappingProxyType({1: 1, 3: 2, 5: 3, 7: 5, 11: 7})
 """Gusmão et al., Table 1: side of a target kernel -> side of its pre-train kernel, in pixels."""
+
+
+def two_thirds(side: int) -> int:
+    """Side of the pre-train kernel by the rule that Table 1 follows; 2 stays, as a pixel alone has no neighbours."""
+    return max(round(2 * side / 3), min(side, 2))
+
+
+KERNEL_TABLE: Mapping[int, int] = MappingProxyType({side: two_thirds(side) for side in range(1, 16)})
+"""Table 1 and the sides between and beyond its own, up to 15."""
 
 
 def rescale_kernel(weight: Tensor, size: tuple[int, int], *, mode: Interpolation = "bilinear") -> Tensor:
@@ -26,7 +36,8 @@ def rescale_kernel(weight: Tensor, size: tuple[int, int], *, mode: Interpolation
     Args:
         weight: kernel, ``(c_out, c_in, h, w)``, any floating dtype.
         size: target ``(h, w)`` in pixels.
-        mode: interpolation; sample points are pixel centres.
+        mode: interpolation; sample points are pixel centres. ``pinv`` instead gives the smallest kernel that responds
+            to every enlarged patch as ``weight`` does to the patch itself (FlexiViT, Beyer et al., 2023, section 3.4).
 
     Returns:
         Kernel ``(c_out, c_in, *size)`` in ``weight``'s dtype; ``weight`` itself where the size is unchanged.
@@ -46,10 +57,17 @@ def rescale_kernel(weight: Tensor, size: tuple[int, int], *, mode: Interpolation
     if target_h < h or target_w < w:
         raise InputError(f"a kernel of {h}x{w} can only grow; got the target size {target_h}x{target_w}")
     dtype = torch.promote_types(weight.dtype, torch.float32)  # half precision would round every product
-    stretch = _interpolation_matrix((h, w), (target_h, target_w), mode) * (h * w / (target_h * target_w))
+    stretch = _stretch((h, w), (target_h, target_w), mode)
     # Contiguous: how the kernel lies in memory must not change the last bits of the product.
     values = weight.contiguous().flatten(2).to(dtype) @ stretch.to(weight.device, dtype)
     return values.to(weight.dtype).reshape(*weight.shape[:2], target_h, target_w)
+
+
+def _stretch(size: tuple[int, int], target: tuple[int, int], mode: Interpolation) -> Tensor:
+    """Matrix ``(h * w, H * W)`` from a small kernel to a large one; each of its columns is one tap of the large one."""
+    if mode == "pinv":  # no gain: it asks for equal responses, which settles the amplitude
+        return torch.linalg.pinv(_interpolation_matrix(size, target, "bilinear").T)
+    return _interpolation_matrix(size, target, mode) * (math.prod(size) / math.prod(target))
 
 
 def _interpolation_matrix(size: tuple[int, int], target: tuple[int, int], mode: Interpolation) -> Tensor:

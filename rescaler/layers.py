@@ -4,10 +4,11 @@ import copy
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NoReturn
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from rescaler.errors import InputError
 
@@ -19,13 +20,14 @@ Margins = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Layer:
-    """One convolution, or one fully-connected layer that receives a flattened feature map, in both networks.
+    """One layer with a kernel, in both networks.
 
-    Such an interface is a convolution whose kernel covers the whole feature map (section 3.3.2).
+    An interface covers the whole feature map that reaches it (section 3.3.2): a fully-connected layer behind a
+    flattened map, or a convolution as large as its input. So does the fixed pooling that is listed here.
     """
 
     name: str
-    kind: Literal["convolution", "interface"]
+    kind: Literal["convolution", "interface", "pooling"]
     target_kernel: Size
     pretrain_kernel: Size
     pretrain_padding: Margins
@@ -56,6 +58,12 @@ class InterfaceLinear(nn.Linear):
         self.train(target.training)
 
 
+def size_of(conv: nn.Conv2d) -> Size:
+    """Height and width of a convolution's kernel."""
+    height, width = conv.kernel_size
+    return height, width
+
+
 def margins(conv: nn.Conv2d) -> Margins:
     """Padding that a convolution gives its input."""
     if conv.padding == "same":  # an odd pixel goes to the right/bottom, as in torch
@@ -67,36 +75,48 @@ def margins(conv: nn.Conv2d) -> Margins:
     return (w, w, h, h)
 
 
+def refuse_computed(name: str) -> NoReturn:
+    """Refuse a layer whose weight is computed from other parameters, so that it cannot be exchanged."""
+    raise InputError(f"layer {name}: its weight is computed (a parametrization); remove that first")
+
+
 def pretrain_network(target: nn.Module, layers: Iterable[Layer]) -> nn.Module:
     """Copy a network with these layers made smaller, under the same names and on the same device.
 
     Raises:
         InputError: the weight of a layer is computed from other parameters, so that it cannot be exchanged.
     """
-    smaller = [layer for layer in layers if layer.target_kernel != layer.pretrain_kernel]
+    layers = tuple(layers)
     memo: dict[int, object] = {}  # what deepcopy takes instead of a copy of its own
-    for layer in smaller:
+    for layer in layers:
         module = target.get_submodule(layer.name)
-        weight = module.weight
-        if not isinstance(weight, nn.Parameter):
-            raise InputError(f"layer {layer.name}: its weight is computed (a parametrization); remove that first")
+        if layer.target_kernel == layer.pretrain_kernel:
+            continue
+        if is_parametrized(module, "weight"):
+            refuse_computed(layer.name)
         if isinstance(module, nn.Linear):
             memo[id(module)] = InterfaceLinear(module, layer.target_kernel, layer.pretrain_kernel)
-        else:
-            memo[id(weight)] = nn.Parameter(_centre(weight.detach(), layer.pretrain_kernel), weight.requires_grad)
+        elif isinstance(module, nn.Conv2d):
+            smaller = _centre(module.weight.detach(), layer.pretrain_kernel)
+            memo[id(module.weight)] = nn.Parameter(smaller, module.weight.requires_grad)
     network = copy.deepcopy(target, memo)
     for layer in layers:
-        conv = network.get_submodule(layer.name)
-        if isinstance(conv, nn.Conv2d):
-            _resize(conv, layer)
+        module = network.get_submodule(layer.name)
+        if isinstance(module, nn.Conv2d):
+            _resize(module, layer)
+        elif isinstance(module, nn.AvgPool2d | nn.MaxPool2d):
+            module.kernel_size = layer.pretrain_kernel
     return network
 
 
 def _resize(conv: nn.Conv2d, layer: Layer) -> None:
     """Set kernel size and padding in place, so that the convolution's own class, hooks and settings stay."""
-    if conv.kernel_size == layer.pretrain_kernel and margins(conv) == layer.pretrain_padding:
+    same_padding = margins(conv) == layer.pretrain_padding
+    if conv.kernel_size == layer.pretrain_kernel and same_padding:
         return
     conv.kernel_size = layer.pretrain_kernel
+    if same_padding and not isinstance(conv.padding, str):
+        return
     left, right, top, bottom = layer.pretrain_padding
     if left == right >= 0 and top == bottom >= 0 and conv.padding_mode == "zeros":
         conv.padding = (top, left)

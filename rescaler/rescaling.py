@@ -1,12 +1,13 @@
 """Carry weights from the pre-train network to the target network (Gusmão et al., section 3.3)."""
 
+import math
 from collections.abc import Mapping
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from rescaler.errors import InputError
+from rescaler.errors import InputError, listed
 from rescaler.kernels import Interpolation, rescale_kernel
 from rescaler.layers import InterfaceLinear
 from rescaler.trace import FeatureMap
@@ -17,9 +18,12 @@ Network = TypeVar("Network", bound=nn.Module)
 def rescale(pretrain: nn.Module, target: Network, *, mode: Interpolation = "bilinear") -> Network:
     """Fill the target network's weights with the pre-train network's, rescaled (Eq. 5 and 6).
 
+    Layer by layer, so that no more memory is needed than for both networks and a layer.
+
     Args:
         pretrain: network made by :func:`rescaler.shrink`, trained or not; not changed.
-        target: network of the target's shapes and names; all its weights are overwritten.
+        target: network of the target's shapes and names, or a pre-train network of a size between; all its weights are
+            overwritten.
         mode: interpolation of the kernels.
 
     Returns:
@@ -30,13 +34,19 @@ def rescale(pretrain: nn.Module, target: Network, *, mode: Interpolation = "bili
     """
     state, wanted = pretrain.state_dict(), target.state_dict()
     if state.keys() != wanted.keys():
-        differing = sorted(state.keys() ^ wanted.keys())
-        more = f" and {len(differing) - 4} more" if len(differing) > 4 else ""
         raise InputError(
             f"the pre-train and the target network must have the same parameters; not in both: "
-            f"{', '.join(differing[:4])}{more}"
+            f"{listed(sorted(state.keys() ^ wanted.keys()))}"
         )
-    target.load_state_dict(rescale_tensors(state, pretrain, target, mode=mode))
+    pair = _Pair(pretrain, target, mode)
+    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    for name, tensor in tensors.items():
+        pair.check(name, tensor)
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            wanted[name].copy_(pair.rescaled(name, tensor))
+    if others := {name: value for name, value in state.items() if name not in tensors}:  # a module's "extra state"
+        target.load_state_dict(others, strict=False)
     return target
 
 
@@ -53,7 +63,7 @@ def rescale_tensors(
     Args:
         tensors: by parameter name, in the pre-train network's shapes.
         pretrain: network made by :func:`rescaler.shrink`.
-        target: network of the target's shapes and names.
+        target: network of the target's shapes and names, or a pre-train network of a size between.
         mode: interpolation of the kernels.
 
     Returns:
@@ -62,36 +72,72 @@ def rescale_tensors(
     Raises:
         InputError: a name or a shape does not fit the networks, or a value is not finite.
     """
-    before, after = pretrain.state_dict(), target.state_dict()
-    maps = {
-        f"{name}.weight": (module.pretrain_map, module.target_map)
-        for name, module in pretrain.named_modules(remove_duplicate=False)
-        if isinstance(module, InterfaceLinear)
-    }
-    rescaled = {}
+    pair = _Pair(pretrain, target, mode)
     for name, tensor in tensors.items():
-        if name not in before or name not in after:
+        pair.check(name, tensor)
+    return {name: pair.rescaled(name, tensor) for name, tensor in tensors.items()}
+
+
+class _Pair:
+    """A pre-train network and the network that it is rescaled to."""
+
+    def __init__(self, pretrain: nn.Module, target: nn.Module, mode: Interpolation) -> None:
+        self._before, self._after = pretrain.state_dict(), target.state_dict()
+        self._maps = _maps(pretrain, target)
+        self._mode = mode
+
+    def check(self, name: str, tensor: Tensor) -> None:
+        if name not in self._before or name not in self._after:
             raise InputError(f"{name!r} is no parameter of both the pre-train and the target network")
-        if tensor.shape != before[name].shape:
-            raise InputError(
-                f"{name} must be {tuple(before[name].shape)} as in the pre-train network; got {tuple(tensor.shape)}"
-            )
-        if not torch.isfinite(tensor).all():
+        shape = self._before[name].shape
+        if tensor.shape != shape:
+            raise InputError(f"{name} must be {tuple(shape)} as in the pre-train network; got {tuple(tensor.shape)}")
+        if tensor.is_quantized:
+            raise InputError(f"{name} is quantised ({tensor.dtype}): rescale the network as it was before that")
+        if not _is_finite(tensor):
             raise InputError(f"{name} has values that are not finite: there is nothing to rescale")
         try:
-            rescaled[name] = _fit(tensor, after[name].shape, maps.get(name), mode)
+            self.rescaled(name, tensor.to("meta"))
         except InputError as error:
             raise InputError(f"{name}: {error}") from None
-    return rescaled
+
+    def rescaled(self, name: str, tensor: Tensor) -> Tensor:
+        shape = self._after[name].shape
+        if name in self._maps:
+            before, after = self._maps[name]
+            if tensor.shape[1:].numel() == math.prod(before) and shape == (len(tensor), math.prod(after)):
+                return rescale_kernel(tensor.reshape(-1, *before), after[1:], mode=self._mode).flatten(1)
+        elif tensor.shape == shape:
+            return tensor
+        elif tensor.dim() == len(shape) == 4 and tensor.shape[:2] == shape[:2]:
+            return rescale_kernel(tensor, (shape[2], shape[3]), mode=self._mode)
+        raise InputError(f"no rescaling leads from shape {tuple(tensor.shape)} to the target's {tuple(shape)}")
 
 
-def _fit(tensor: Tensor, shape: torch.Size, maps: tuple[FeatureMap, FeatureMap] | None, mode: Interpolation) -> Tensor:
-    if tensor.shape == shape:
-        return tensor
-    if tensor.dim() == len(shape) == 4 and tensor.shape[:2] == shape[:2]:
-        return rescale_kernel(tensor, (shape[2], shape[3]), mode=mode)
-    if maps is not None:
-        pretrain_map, (channels, h, w) = maps
-        if shape == (len(tensor), channels * h * w):
-            return rescale_kernel(tensor.reshape(-1, *pretrain_map), (h, w), mode=mode).flatten(1)
-    raise InputError(f"no rescaling leads from shape {tuple(tensor.shape)} to the target's {tuple(shape)}")
+def _maps(pretrain: nn.Module, target: nn.Module) -> dict[str, tuple[FeatureMap, FeatureMap]]:
+    """Feature maps that the fully-connected layers get in both networks, by the names of their weights."""
+    smaller, larger = (
+        {
+            f"{name}.weight": module
+            for name, module in network.named_modules(remove_duplicate=False)
+            if isinstance(module, InterfaceLinear)
+        }
+        for network in (pretrain, target)
+    )
+    # A layer that is no interface of its network gets there the map that it gets in the full-size target.
+    return {
+        name: (
+            smaller[name].pretrain_map if name in smaller else larger[name].target_map,
+            larger[name].pretrain_map if name in larger else smaller[name].target_map,
+        )
+        for name in smaller.keys() | larger.keys()
+    }
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    if tensor.is_complex():
+        tensor = torch.view_as_real(tensor)
+    if tensor.is_meta or not tensor.is_floating_point() or not tensor.numel():
+        return True
+    # NaN is handed on; forty times faster than `isfinite`, which needs memory of its own too.
+    return all(math.isfinite(extreme.item()) for extreme in torch.aminmax(tensor))

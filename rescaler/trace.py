@@ -4,15 +4,21 @@ The network is copied to torch's meta device, where tensors have shapes but no v
 """
 
 import copy
-from dataclasses import dataclass
+import math
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.utils.parametrize import is_parametrized
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map_only
 
 from rescaler.errors import InputError
+from rescaler.layers import Size, refuse_computed
 
 FeatureMap = tuple[int, int, int]
 """Channels, height, width."""
@@ -26,46 +32,69 @@ class Call:
     output: tuple[int, ...]
     flattened: FeatureMap | None
     """The feature map that the input was before it was flattened, if it was."""
+    positions: int
+    """Where the layer applies its weights, all calls together: pixels of its output, or of its input if transposed."""
+    count: int = 1
+    """Number of calls."""
 
     @property
-    def output_size(self) -> tuple[int, int]:
+    def input_size(self) -> Size:
+        """Height and width of the input."""
+        return self.input[-2], self.input[-1]
+
+    @property
+    def output_size(self) -> Size:
         """Height and width of the output."""
         return self.output[-2], self.output[-1]
 
 
 def meta_copy(network: nn.Module) -> nn.Module:
-    """Copy a network's structure, but not its values, to the meta device."""
+    """Copy a network's structure, but not its values, to the meta device.
+
+    Raises:
+        InputError: the network keeps what cannot be copied.
+    """
     tensors: dict[int, object] = {}  # what deepcopy takes instead of a copy of its own
     for parameter in network.parameters():
         tensors[id(parameter)] = nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
     for buffer in network.buffers():
         tensors[id(buffer)] = buffer.to("meta")
-    return copy.deepcopy(network, tensors)
+    try:
+        return copy.deepcopy(network, tensors)
+    except Exception as error:  # whatever a user's network keeps
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"the network ({type(network).__name__}) cannot be copied: {reason}") from error
 
 
-def trace(network: nn.Module, channels: int, image_px: int, *, key: str) -> dict[str, Call]:
-    """Call a network on square images and note its convolutions and fully-connected layers in order.
+def trace(
+    network: nn.Module, channels: int, image_px: int, *, key: str, fitted: Collection[str] = ()
+) -> dict[str, Call]:
+    """Call a network on square images and note its convolutions, poolings and fully-connected layers in order.
 
     A layer that is called several times counts where it is first. A fully-connected layer takes here any number of
     features and is changed to fit them: whether that number is the right one is for the caller to judge.
 
     Args:
-        network: a network on the meta device; a throw-away copy.
+        network: a network on the meta device; in training mode afterwards.
         channels: channels of the image.
         image_px: side of the image.
         key: the setting that ``image_px`` comes from, for errors.
+        fitted: names of convolutions and poolings whose kernels become as large as the feature map that reaches them.
 
     Raises:
         InputError: a layer cannot take the feature map that reaches it.
     """
-    tracer = _Tracer(network)
-    dtype = next(network.parameters()).dtype
+    tracer = _Tracer(network, fitted)
+    weights = (module.weight for module in network.modules() if isinstance(module, nn.Conv2d))
+    dtype = next(weights, next(network.parameters())).dtype
     images = torch.empty((2, channels, image_px, image_px), dtype=dtype, device="meta")  # 2: BatchNorm wants a batch
     # In training mode, so that auxiliary classifiers are called too; such networks may throw dice on the CPU.
     network.train()
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad(), tracer:
             network(images)
+    except InputError:
+        raise
     except Exception as error:  # whatever a user's network raises
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{key}={image_px} does not suit the network: {tracer.position}: {reason}") from error
@@ -75,19 +104,32 @@ def trace(network: nn.Module, channels: int, image_px: int, *, key: str) -> dict
 class _Tracer(TorchFunctionMode):
     """Sees every layer through its hooks and every torch function, so that functional flattening is not missed."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, fitted: Collection[str]) -> None:
         super().__init__()
         self.calls: dict[str, Call] = {}
         self.position = "before its first layer"
+        self._fitted = fitted
         self._maps: dict[Tensor, FeatureMap] = {}
+        self._hooks = []
         for name, module in network.named_modules():
-            module.register_forward_pre_hook(self._before(name), prepend=True)
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                module.register_forward_hook(self._after(name))
+            self._hooks.append(module.register_forward_pre_hook(self._before(name), prepend=True))
+            if isinstance(module, _ConvNd | nn.Linear | nn.AvgPool2d | nn.MaxPool2d):
+                self._hooks.append(module.register_forward_hook(self._after(name)))
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        for hook in self._hooks:
+            hook.remove()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        result = func(*args, **kwargs)
+        if func is F.batch_norm:  # changes no shape, and takes milliseconds on the meta device
+            return torch.empty_like(args[0])
+        try:
+            result = func(*args, **kwargs)
+        except RuntimeError:  # a constant that is no buffer of the network has stayed on its own device
+            args, kwargs = tree_map_only(Tensor, lambda tensor: tensor.to("meta"), (args, kwargs))
+            result = func(*args, **kwargs)
         source = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
         if source is None or not isinstance(result, Tensor):
             return result
@@ -98,20 +140,34 @@ class _Tracer(TorchFunctionMode):
         return result
 
     def _before(self, name: str) -> Any:
-        def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
+        def hook(module: Any, args: tuple[Any, ...]) -> None:
             if not args or not isinstance(args[0], Tensor):
                 return
-            size = "x".join(map(str, args[0].shape[1:]))
-            self.position = f'in or after layer "{name}" ({size} input)' if name else self.position
-            if isinstance(module, nn.Linear) and args[0].shape[-1] != module.in_features:
-                weight = module.weight.new_empty((module.out_features, args[0].shape[-1]))
-                module.weight = nn.Parameter(weight, requires_grad=False)
+            shape = args[0].shape[1:]
+            self.position = f'in or after layer "{name}" ({"x".join(map(str, shape))} input)' if name else self.position
+            if isinstance(module, nn.Linear) and shape[-1] != module.in_features:
+                _exchange_weight(name, module, (module.out_features, shape[-1]))
+            elif name in self._fitted:
+                module.kernel_size = tuple(shape[-2:])
+                if isinstance(module, nn.Conv2d):
+                    _exchange_weight(name, module, (*module.weight.shape[:2], *shape[-2:]))
 
         return hook
 
     def _after(self, name: str) -> Any:
-        def hook(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-            call = Call(tuple(args[0].shape[1:]), tuple(output.shape[1:]), self._maps.get(args[0]))
-            self.calls.setdefault(name, call)
+        def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+            received, given = tuple(args[0].shape[1:]), tuple(output.shape[1:])
+            if isinstance(module, nn.Linear):
+                positions = math.prod(given[:-1])
+            else:
+                positions = math.prod((received if isinstance(module, _ConvTransposeNd) else given)[1:])
+            call = self.calls.get(name, Call(received, given, self._maps.get(args[0]), positions=0, count=0))
+            self.calls[name] = replace(call, positions=call.positions + positions, count=call.count + 1)
 
         return hook
+
+
+def _exchange_weight(name: str, layer: nn.Conv2d | nn.Linear, shape: tuple[int, ...]) -> None:
+    if is_parametrized(layer, "weight"):
+        refuse_computed(name)
+    layer.weight = nn.Parameter(layer.weight.new_empty(shape), requires_grad=False)

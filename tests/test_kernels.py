@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rescaler.errors import InputError
-from rescaler.kernels import INTERPOLATIONS, TABLE_1, Interpolation, rescale_kernel
+from rescaler.kernels import INTERPOLATIONS, KERNEL_TABLE, TABLE_1, Interpolation, rescale_kernel
 
 PAIRS = [(small, large) for large, small in TABLE_1.items()]
 every_mode = pytest.mark.parametrize("mode", INTERPOLATIONS)
@@ -20,6 +20,14 @@ def _seed() -> None:
 def test_table_1_gives_the_papers_scale_factors() -> None:
     scales = {large: round(large / small, 2) for large, small in TABLE_1.items()}
     assert scales == {1: 1.0, 3: 1.5, 5: 1.67, 7: 1.4, 11: 1.57}
+
+
+def test_the_kernel_table_continues_table_1() -> None:
+    assert KERNEL_TABLE.keys() == set(range(1, 16))
+    assert KERNEL_TABLE.items() >= TABLE_1.items()
+    for side in range(3, 16):  # the side nearest to two thirds
+        assert abs(3 * KERNEL_TABLE[side] - 2 * side) <= 1
+    assert KERNEL_TABLE[2] == 2  # a pixel alone has no neighbours
 
 
 def test_table_1_cannot_be_changed() -> None:
@@ -47,7 +55,27 @@ def test_constant_kernel_keeps_its_total_weight(small: int, large: int, mode: In
     levels = torch.randn(4, 3, 1, 1, dtype=torch.float64)
     rescaled = rescale_kernel(levels.expand(4, 3, small, small), (large, large), mode=mode)
     torch.testing.assert_close(rescaled.sum((2, 3)), levels[..., 0, 0] * small**2)
-    torch.testing.assert_close(rescaled, rescaled[..., :1, :1].expand_as(rescaled))
+    if mode != "pinv":
+        torch.testing.assert_close(rescaled, rescaled[..., :1, :1].expand_as(rescaled))
+
+
+@pytest.mark.parametrize(("small", "large"), [*PAIRS, (2, 5)])
+def test_pinv_responds_to_an_enlarged_patch_as_to_the_patch(small: int, large: int) -> None:
+    """FlexiViT's theorem, for any patch and any kernel."""
+    weight = torch.randn(8, 3, small, small, dtype=torch.float64)
+    patches = torch.randn(5, 3, small, small, dtype=torch.float64)
+    enlarged = F.interpolate(patches, (large, large), mode="bilinear")
+    responses = F.conv2d(enlarged, rescale_kernel(weight, (large, large), mode="pinv"))
+    torch.testing.assert_close(responses, F.conv2d(patches, weight))
+
+
+def test_pinv_does_not_see_what_enlarging_never_makes() -> None:
+    """Of all kernels with its theorem it is the smallest: blind to patches that no enlarged patch resembles."""
+    enlarged = F.interpolate(torch.eye(4, dtype=torch.float64).reshape(4, 1, 2, 2), (3, 3), mode="bilinear").flatten(1)
+    blind = torch.linalg.svd(enlarged).Vh[4:].reshape(-1, 1, 3, 3)
+    kernel = rescale_kernel(torch.randn(6, 1, 2, 2, dtype=torch.float64), (3, 3), mode="pinv")
+    responses = F.conv2d(blind, kernel)
+    torch.testing.assert_close(responses, torch.zeros_like(responses))
 
 
 @pytest.mark.parametrize(("small", "large"), [(2, 3), (4, 6)])
@@ -132,7 +160,7 @@ def test_refuses_to_make_a_kernel_smaller(size: tuple[int, int]) -> None:
 
 
 def test_unknown_interpolation_lists_the_known_ones() -> None:
-    with pytest.raises(InputError, match="one of bilinear, bicubic, nearest, area; got 'cubic'"):
+    with pytest.raises(InputError, match="one of bilinear, bicubic, nearest, area, pinv; got 'cubic'"):
         rescale_kernel(torch.ones(1, 1, 3, 3), (5, 5), mode=cast(Interpolation, "cubic"))
 
 

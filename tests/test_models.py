@@ -1,3 +1,4 @@
+import math
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +10,16 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from rescaler.errors import InputError
-from rescaler.models import OverFeat, build, overfeat_fast, overfeat_small, resnet18, resnet34, resnet_small
+from rescaler.models import (
+    OverFeat,
+    build,
+    loss_and_scores,
+    overfeat_fast,
+    overfeat_small,
+    resnet18,
+    resnet34,
+    resnet_small,
+)
 from rescaler.rescaling import rescale
 from rescaler.shrinking import Shrunk, shrink
 
@@ -205,6 +215,43 @@ def test_build_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None
             build(options, classes=5, channels=2)
 
 
+@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", "densenet121", "googlenet"])
+def test_build_torchvisions_own(name: str) -> None:
+    options: dict[str, Any] = {"init_weights": False} if name == "googlenet" else {}
+    options["image_px"] = 64  # of the default model, where only `_target_` is overridden
+    network = build({"_target_": f"torchvision.models.{name}", **options}, classes=7, channels=3)
+    assert network.eval()(torch.zeros(1, 3, 64, 64)).shape == (1, 7)
+
+
+def test_build_passes_what_the_function_takes(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    (tmp_path / "users_fixed_nets.py").write_text(
+        "from torch import nn\n"
+        "class Fixed(nn.Conv2d):\n"
+        "    def __init__(self):\n"
+        "        super().__init__(3, 5, 3)\n"
+        "def any_channels(in_channels):\n"
+        "    return nn.Conv2d(in_channels, 5, 3)\n"
+        "def typo(num_classes, in_channels):\n"
+        "    return nn.Conv2d(in_channels, num_classes, 3, strid=2)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert isinstance(build({"_target_": "users_fixed_nets.Fixed"}, classes=5, channels=3), nn.Conv2d)
+    network = build({"_target_": "users_fixed_nets.any_channels"}, classes=5, channels=2)
+    assert isinstance(network, nn.Conv2d)
+    assert network.in_channels == 2
+    with pytest.raises(InputError, match="users_fixed_nets.typo does not take its arguments .*'strid'"):
+        build({"_target_": "users_fixed_nets.typo"}, classes=5, channels=2)
+
+
+def test_build_refuses_a_network_for_other_channels() -> None:
+    message = (
+        r"model\._target_=torchvision\.models\.resnet18 makes a network for images of 3 channels, but "
+        r"data\.channels=1: choose other data, or name a function of your own that takes in_channels"
+    )
+    with pytest.raises(InputError, match=message):
+        build({"_target_": "torchvision.models.resnet18"}, classes=10, channels=1)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -227,3 +274,24 @@ def test_build_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None
 def test_build_refuses(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         build(options, classes=10, channels=1)
+
+
+# Auxiliary classifiers.
+
+
+def test_auxiliary_losses_count_three_tenths() -> None:
+    """Equal scores of c classes lose ln(c) each."""
+    labels = torch.tensor([0, 1])
+    scores = [torch.zeros(2, 4), torch.full((2, 4), 2.0), torch.ones(2, 4)]
+    loss, main = loss_and_scores(tuple(scores), labels)
+    assert loss.item() == pytest.approx(1.6 * math.log(4))
+    assert main is scores[0]
+    loss, main = loss_and_scores(scores[0], labels)
+    assert loss.item() == pytest.approx(math.log(4))
+    assert main is scores[0]
+
+
+@pytest.mark.parametrize("output", [{"out": torch.zeros(2, 4)}, (), (torch.zeros(2, 4), None)], ids=str)
+def test_what_is_no_score_is_refused(output: object) -> None:
+    with pytest.raises(InputError, match=f"a tuple of scores and auxiliary scores; got a {type(output).__name__}"):
+        loss_and_scores(output, torch.tensor([0, 1]))

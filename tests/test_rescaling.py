@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rescaler.errors import InputError
-from rescaler.kernels import INTERPOLATIONS, Interpolation
+from rescaler.kernels import INTERPOLATIONS, Interpolation, rescale_kernel
 from rescaler.rescaling import rescale, rescale_tensors
 from rescaler.shrinking import shrink
 
@@ -122,9 +122,81 @@ def test_momentum_is_rescaled_like_its_parameters() -> None:
         torch.testing.assert_close(after[name], before[name] + change)
 
 
-def test_half_precision() -> None:
-    target = rescale(_pretrain().half(), _target().half())
-    assert {p.dtype for p in target.parameters()} == {torch.float16}
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_precision_is_rescaled_in_single_and_rounded_once(dtype: torch.dtype) -> None:
+    pretrain = _pretrain().to(dtype)
+    target = rescale(pretrain, _target().to(dtype))
+    precise = rescale(copy.deepcopy(pretrain).float(), _target())
+    for name, tensor in target.state_dict().items():
+        assert torch.equal(tensor, precise.state_dict()[name].to(tensor.dtype)), name
+
+
+def test_shapes_alone_are_rescaled_on_the_meta_device() -> None:
+    target = rescale(_pretrain().to("meta"), _target().to("meta"))
+    assert target.get_parameter("conv1.weight").shape == (4, 2, 3, 3)
+
+
+def test_extra_state_of_a_module_is_copied() -> None:
+    class Counter(nn.Module):
+        count = 0
+
+        def get_extra_state(self) -> int:
+            return self.count
+
+        def set_extra_state(self, state: int) -> None:
+            self.count = state
+
+        def forward(self, maps: Tensor) -> Tensor:
+            return maps
+
+    target = nn.Sequential(nn.Conv2d(1, 2, 3), Counter())
+    pretrain = shrink(target, 9).network
+    pretrain.get_submodule("1").count = 5  # type: ignore[assignment]
+    assert rescale(pretrain, target).get_submodule("1").count == 5
+
+
+# Through a network of a size between: every stage is a pre-train network of the same target.
+
+
+def _stages() -> list[nn.Module]:
+    """Maps of 4x4, 5x5 and 6x6 before the fully-connected layer; kernels 2x2, 3x3 and 3x3."""
+    small = shrink(_target(), 8, pretrain_px=5, padding={"conv1": 0}).network
+    return [small, shrink(_target(), 8, pretrain_px=7, input_only=True).network, _target()]
+
+
+def test_a_network_between_takes_the_weights_at_its_own_size() -> None:
+    small, middle, target = _stages()
+    rescale(small, middle)
+    kernel = small.get_parameter("fc3.weight").reshape(5, 4, 4, 4)
+    expected = rescale_kernel(kernel, (5, 5)).flatten(1)
+    assert torch.equal(middle.get_parameter("fc3.weight"), expected)
+    rescale(middle, target)
+    assert torch.equal(
+        target.get_parameter("fc3.weight"), rescale_kernel(expected.reshape(5, 4, 5, 5), (6, 6)).flatten(1)
+    )
+    assert middle(torch.randn(2, 2, 7, 7)).shape == target(torch.randn(2, 2, 8, 8)).shape
+
+
+def test_a_network_between_whose_map_is_the_targets() -> None:
+    same_map = shrink(_target(), 8, pretrain_px=8, input_only=True).network
+    assert type(same_map.get_submodule("fc3")) is nn.Linear
+    small, *_ = _stages()
+    expected = rescale(small, _target()).get_parameter("fc3.weight")
+    assert torch.equal(rescale(small, same_map).get_parameter("fc3.weight"), expected)
+
+
+def test_momentum_of_a_network_between() -> None:
+    small, middle, _ = _stages()
+    step = {"fc3.weight": torch.ones(5, 64)}
+    torch.testing.assert_close(rescale_tensors(step, small, middle)["fc3.weight"], torch.full((5, 100), 16 / 25))
+
+
+def test_refuses_to_go_back() -> None:
+    small, middle, target = _stages()
+    _refused(middle, small, "conv1.weight: a kernel of 3x3 can only grow; got the target size 2x2")
+    same_kernels = shrink(_target(), 8, pretrain_px=6, input_only=True).network
+    _refused(middle, same_kernels, "fc3.weight: a kernel of 5x5 can only grow; got the target size 4x4")
+    _refused(target, middle, "fc3.weight: a kernel of 6x6 can only grow; got the target size 5x5")
 
 
 def test_trained_pretrain_network_gives_a_target_that_trains() -> None:
@@ -194,6 +266,23 @@ def test_refuses_weights_that_are_not_finite(name: str, value: float) -> None:
     _refused(pretrain, _target(), f"{name} has values that are not finite")
 
 
+@pytest.mark.filterwarnings("ignore:.*quantized tensor creation functions.*:UserWarning")
+def test_refuses_quantised_tensors() -> None:
+    pretrain = _pretrain()
+    quantised = torch.quantize_per_tensor(pretrain.get_parameter("fc4.bias").detach(), 0.1, 0, torch.qint8)
+    with pytest.raises(
+        InputError, match=r"fc4\.bias is quantised \(torch\.qint8\): rescale the network as it was before"
+    ):
+        rescale_tensors({"fc4.bias": quantised}, pretrain, _target())
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.complex64], ids=str)
+def test_refuses_kernels_that_are_no_floating_numbers(dtype: torch.dtype) -> None:
+    kernel = torch.ones(4, 2, 2, 2).to(dtype)
+    with pytest.raises(InputError, match=f"conv1.weight: a kernel must have a floating dtype; got {dtype}"):
+        rescale_tensors({"conv1.weight": kernel}, _pretrain(), _target())
+
+
 def test_refuses_tensors_of_no_parameter_and_of_another_shape() -> None:
     pretrain = _pretrain()
     with pytest.raises(InputError, match="'conv9.weight' is no parameter of both"):
@@ -203,5 +292,5 @@ def test_refuses_tensors_of_no_parameter_and_of_another_shape() -> None:
 
 
 def test_refuses_an_unknown_interpolation() -> None:
-    with pytest.raises(InputError, match="one of bilinear, bicubic, nearest, area; got 'linear'"):
+    with pytest.raises(InputError, match="one of bilinear, bicubic, .*; got 'linear'"):
         rescale(_pretrain(), _target(), mode=cast(Interpolation, "linear"))

@@ -7,17 +7,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from networks import classifier
 from torch import Tensor, nn
 
 from rescaler.errors import InputError
 from rescaler.layers import InterfaceLinear
 from rescaler.shrinking import Layer, shrink
-
-
-def _classifier(conv: nn.Conv2d, *rest: nn.Module) -> nn.Sequential:
-    """The convolution, global pooling and a fully-connected layer: takes images of any size."""
-    head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(conv.out_channels, 3))
-    return nn.Sequential(OrderedDict(conv=conv, **{f"more{i}": m for i, m in enumerate((*rest, *head))}))
 
 
 def _two_layers(image_px: int = 9) -> nn.Sequential:
@@ -39,78 +34,9 @@ def _layer(layers: tuple[Layer, ...], name: str) -> Layer:
     return next(layer for layer in layers if layer.name == name)
 
 
-@pytest.mark.parametrize(
-    "conv",
-    [
-        nn.Conv2d(2, 4, 3, padding=1),
-        nn.Conv2d(2, 4, 3),
-        nn.Conv2d(2, 4, 3, stride=2, padding=1),
-        nn.Conv2d(2, 4, 5, stride=3, padding=1),
-        nn.Conv2d(2, 4, 7, stride=2, padding=3),
-        nn.Conv2d(2, 4, 11, stride=4, padding=2),
-        nn.Conv2d(2, 4, 3, padding=2, dilation=2),
-        nn.Conv2d(2, 4, 3, padding=1, dilation=3),
-        nn.Conv2d(2, 4, (1, 7), padding=(0, 3)),
-        nn.Conv2d(2, 4, (3, 5), padding=(0, 2), stride=(1, 2)),
-        nn.Conv2d(2, 4, 3, padding="same"),
-        nn.Conv2d(2, 4, 5, padding="valid"),
-        nn.Conv2d(2, 4, 3, padding=1, groups=2),
-        nn.Conv2d(2, 4, 3, padding=1, padding_mode="reflect"),
-        nn.Conv2d(2, 4, 5, padding=2, padding_mode="circular"),
-    ],
-    ids=str,
-)
-def test_shrunk_convolution_keeps_the_output_size(conv: nn.Conv2d) -> None:
-    target = _classifier(conv)
-    small = shrink(target, 28).network.get_submodule("conv")
-    for side in range(20, 32):  # all remainders by the stride
-        images = torch.randn(1, 2, side, side)
-        assert small(images).shape == conv(images).shape
-
-
-def test_padding_mode_is_kept() -> None:
-    conv = nn.Conv2d(1, 1, 3, padding=1, padding_mode="replicate", bias=False)
-    small = shrink(_classifier(conv), 12).network.get_submodule("conv")
-    response = small(torch.ones(1, 1, 6, 6))  # zeros at a border would show
-    torch.testing.assert_close(response, response[..., :1, :1].expand_as(response))
-
-
-def test_symmetric_padding_needs_no_extra_step() -> None:
-    small = shrink(_classifier(nn.Conv2d(1, 2, 7, stride=2, padding=3)), 28).network.get_submodule("conv")
-    assert isinstance(small, nn.Conv2d)
-    assert small.padding == (2, 2)
-    assert not small._forward_pre_hooks
-
-
-def test_features_do_not_drift_over_depth() -> None:
-    """A point in the middle, blurred by two even kernels, has its centre of mass in the middle still."""
-    target = _classifier(nn.Conv2d(1, 1, 3, padding=1), nn.Conv2d(1, 1, 3, padding=1))
-    network = shrink(target, 21).network
-    point = torch.zeros(1, 1, 9, 9)
-    point[..., 4, 4] = 1
-    centres = []
-    for name in ("conv", "more0"):
-        conv = network.get_submodule(name)
-        assert isinstance(conv, nn.Conv2d)
-        assert conv.bias is not None
-        nn.init.ones_(conv.weight)
-        nn.init.zeros_(conv.bias)
-        point = conv(point)
-        axis = torch.arange(9.0)
-        mass = point[0, 0] / point.sum()
-        centres.append(((mass.sum(0) * axis).sum().item(), (mass.sum(1) * axis).sum().item()))
-    assert centres == [(4.5, 4.5), (4.0, 4.0)] or centres == [(3.5, 3.5), (4.0, 4.0)]
-
-
-def test_each_axis_alternates_for_itself() -> None:
-    row, column = nn.Conv2d(1, 1, (1, 3), padding=(0, 1)), nn.Conv2d(1, 1, (3, 1), padding=(1, 0))
-    layers = shrink(_classifier(row, column, copy.deepcopy(row), copy.deepcopy(column)), 21).layers
-    assert [layer.pretrain_padding for layer in layers] == [(0, 1, 0, 0), (0, 0, 0, 1), (1, 0, 0, 0), (0, 0, 1, 0)]
-
-
 @pytest.mark.parametrize(("kernel", "image_px", "expected"), [(11, 231, 147), (7, 224, 160), (5, 28, 17), (3, 32, 21)])
 def test_image_side_follows_from_the_first_kernel(kernel: int, image_px: int, expected: int) -> None:
-    assert shrink(_classifier(nn.Conv2d(1, 2, kernel)), image_px).image_px == expected
+    assert shrink(classifier(nn.Conv2d(1, 2, kernel)), image_px).image_px == expected
 
 
 def test_image_side_follows_from_the_first_kernel_that_shrinks_in_the_forward_pass() -> None:
@@ -132,7 +58,7 @@ def test_image_side_follows_from_the_first_kernel_that_shrinks_in_the_forward_pa
 
 
 def test_image_side_can_be_set() -> None:
-    shrunk = shrink(_classifier(nn.Conv2d(1, 2, 3)), 32, pretrain_px=25)
+    shrunk = shrink(classifier(nn.Conv2d(1, 2, 3)), 32, pretrain_px=25)
     assert shrunk.image_px == 25
     assert shrunk.layers[0].pretrain_output == (23, 23)
 
@@ -147,20 +73,20 @@ def test_plan_by_layer() -> None:
 
 def test_plan_becomes_json() -> None:
     (row,) = json.loads(
-        json.dumps([dataclasses.asdict(layer) for layer in shrink(_classifier(nn.Conv2d(1, 2, 3)), 9).layers])
+        json.dumps([dataclasses.asdict(layer) for layer in shrink(classifier(nn.Conv2d(1, 2, 3)), 9).layers])
     )
     assert row["pretrain_kernel"] == [2, 2]
 
 
 def test_scale_squared_is_the_ratio_of_areas() -> None:
-    square, row = (shrink(_classifier(nn.Conv2d(1, 2, size)), 28).layers[0] for size in ((3, 3), (1, 7)))
+    square, row = (shrink(classifier(nn.Conv2d(1, 2, size)), 28).layers[0] for size in ((3, 3), (1, 7)))
     assert square.scale == 1.5
     assert row.scale**2 == pytest.approx(7 / 5)
 
 
 def test_names_modes_and_other_settings_stay() -> None:
     conv = nn.Conv2d(4, 8, 3, stride=2, dilation=2, groups=4, bias=False)
-    target = _classifier(conv, nn.BatchNorm2d(8)).double()
+    target = classifier(conv, nn.BatchNorm2d(8)).double()
     target.get_submodule("more0").eval()
     target.get_submodule("conv").requires_grad_(False)
     network = shrink(target, 20).network
@@ -173,18 +99,6 @@ def test_names_modes_and_other_settings_stay() -> None:
         (name, p.dtype) for name, p in target.named_parameters()
     ]
     assert [m.training for m in network.modules()] == [m.training for m in target.modules()]
-
-
-def test_own_kind_of_convolution_stays() -> None:
-    class Doubled(nn.Conv2d):
-        def forward(self, input: Tensor) -> Tensor:
-            return 2 * super().forward(input)
-
-    target = _classifier(Doubled(1, 2, 3, padding=1, bias=False))
-    small = shrink(target, 9).network.get_submodule("conv")
-    assert type(small) is Doubled
-    plain = F.conv2d(F.pad(torch.ones(1, 1, 6, 6), (0, 1, 0, 1)), small.weight)
-    torch.testing.assert_close(small(torch.ones(1, 1, 6, 6)), 2 * plain)
 
 
 def test_target_and_random_numbers_are_left_alone() -> None:
@@ -207,7 +121,7 @@ def test_the_pretrain_network_shares_no_memory_with_the_target() -> None:
 
 def test_shared_layer_is_shared_in_the_pretrain_network() -> None:
     conv = nn.Conv2d(2, 2, 3, padding=1)
-    network = shrink(_classifier(conv, conv), 12).network
+    network = shrink(classifier(conv, conv), 12).network
     assert network.get_submodule("conv") is network.get_submodule("more0")
     assert network(torch.randn(2, 2, 8, 8)).shape == (2, 3)
 
@@ -292,33 +206,20 @@ def test_kaiming_initialisation_has_the_deviation_of_the_small_layer() -> None:
     torch.manual_seed(0)
     conv = nn.Conv2d(32, 64, 5)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-    values = _values(shrink(_classifier(conv), 28).network, "conv")
+    values = _values(shrink(classifier(conv), 28).network, "conv")
     assert values.std().item() == pytest.approx((2 / (64 * 3 * 3)) ** 0.5, rel=0.02)
 
 
 def test_other_tensors_are_copied() -> None:
-    target = _classifier(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1))
+    target = classifier(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1))
     network = shrink(target, 12).network
     for name, tensor in target.state_dict().items():
         if name != "conv.weight":
             assert torch.equal(network.state_dict()[name], tensor), name
 
 
-# Explicit padding.
-
-
-def test_padding_by_name_goes_before_the_networks_own_before_the_rule() -> None:
-    class Net(nn.Sequential):
-        pretrain_padding = {"0": 1, "1": 1}
-
-    target = Net(*(nn.Conv2d(1, 1, 3, padding=1) for _ in range(3)))
-    layers = shrink(target, 12, padding={"1": 0}).layers
-    assert [layer.pretrain_padding for layer in layers] == [(1, 1, 1, 1), (0, 0, 0, 0), (0, 1, 0, 1)]
-    assert [layer.pretrain_output for layer in layers] == [(9, 9), (8, 8), (8, 8)]
-
-
 def test_other_tables() -> None:
-    layers = shrink(_classifier(nn.Conv2d(1, 1, (9, 3))), 30, table={9: 3, 3: 3}).layers
+    layers = shrink(classifier(nn.Conv2d(1, 1, (9, 3))), 30, table={9: 3, 3: 3}).layers
     assert _layer(layers, "conv").pretrain_kernel == (3, 3)
 
 
@@ -331,10 +232,10 @@ def test_other_tables() -> None:
         ({"table": {3: 4}}, r"shrink\.table maps a kernel side to one from 1 to itself, both integers; got 3: 4"),
         ({"table": {3: 0}}, r"shrink\.table .* got 3: 0"),
         ({"table": {3: 1.5}}, r"shrink\.table .* got 3: 1\.5"),
-        ({"table": {5: 3}}, r"shrink\.table has no kernel side for conv1 \(3x3\), conv2 \(3x3\); it has \[5\]"),
-        ({"table": {3: 3}}, r"shrink\.table=\{3: 3\} shrinks none of the network's kernels \(3x3\)"),
-        ({"padding": {"conv9": 0}}, r"shrink\.padding: there is no convolution 'conv9'; there are conv1, conv2"),
-        ({"padding": {"conv1": -1}}, r"shrink\.padding\.conv1 must be a non-negative integer; got -1"),
+        (
+            {"table": {3: 3}},
+            r"shrink\.table=\{3: 3\} shrinks none of the network's kernels: conv1 \(3x3, stride 1\), conv2",
+        ),
         ({"pretrain_px": 0}, r"shrink\.image_px must be an integer from 1 to data\.image_px=9; got 0"),
         ({"pretrain_px": 10}, r"shrink\.image_px must be .* got 10"),
         (
@@ -378,7 +279,220 @@ def test_what_is_no_convolutional_network_is_refused() -> None:
         shrink(not_a_network, 9)
 
 
-def test_computed_weight_is_refused() -> None:
-    conv = nn.utils.parametrizations.weight_norm(nn.Conv2d(1, 1, 3))
-    with pytest.raises(InputError, match="layer conv: its weight is computed"):
-        shrink(_classifier(conv), 9)
+# Kernels.
+
+
+def _kernel(conv: nn.Conv2d, **arguments: Any) -> tuple[int, int]:
+    return (
+        shrink(classifier(conv, nn.Conv2d(conv.out_channels, 2, 3, padding=1)), 124, **arguments)
+        .layers[0]
+        .pretrain_kernel
+    )
+
+
+@pytest.mark.parametrize(
+    ("conv", "expected"),
+    [
+        (nn.Conv2d(1, 2, 2), (2, 2)),
+        (nn.Conv2d(1, 2, 15), (10, 10)),
+        (nn.Conv2d(1, 2, (1, 7)), (1, 5)),
+        (nn.Conv2d(1, 2, 4, stride=4), (4, 4)),  # a patch embedding
+        (nn.Conv2d(1, 2, 31, stride=31), (31, 31)),  # and one that no table has
+        (nn.Conv2d(1, 2, 3, stride=2), (2, 2)),
+        (nn.Conv2d(1, 2, 5, stride=4), (4, 4)),  # with 3x3, a quarter of the rows would never be seen
+        (nn.Conv2d(1, 2, 3, stride=(1, 3)), (2, 3)),
+    ],
+    ids=str,
+)
+def test_no_kernel_becomes_smaller_than_its_stride(conv: nn.Conv2d, expected: tuple[int, int]) -> None:
+    assert _kernel(conv) == expected
+
+
+def test_every_pixel_of_the_image_is_still_seen() -> None:
+    for kernel, stride in ((5, 4), (4, 4), (3, 2), (7, 5)):
+        target = classifier(nn.Conv2d(1, 4, kernel, stride=stride), nn.Conv2d(4, 4, 3, padding=1))
+        images = torch.randn(1, 1, 40, 40, requires_grad=True)
+        shrink(target, 60).network.get_submodule("conv")(images).sum().backward()
+        assert images.grad is not None
+        seen = images.grad[0, 0, 2:34, 2:34]
+        assert (seen != 0).all(), (kernel, stride)
+
+
+def test_a_side_that_the_table_lacks_is_refused_with_every_layer_that_wants_it() -> None:
+    target = classifier(
+        nn.Conv2d(1, 2, 31), nn.Conv2d(2, 2, 3), nn.Conv2d(2, 2, (1, 17), stride=2), nn.Conv2d(2, 2, 19, stride=19)
+    )
+    message = (
+        r"shrink\.table has no kernel side for conv \(31x31, stride 1\), more1 \(1x17, stride 2\); "
+        r"it has \[1, 2, .*15\]; two thirds would be 17: 11, 31: 21$"
+    )
+    with pytest.raises(InputError, match=message):
+        shrink(target, 192)
+    shrunk = shrink(target, 192, table={3: 2, 17: 11, 31: 21})
+    assert [layer.pretrain_kernel for layer in shrunk.layers] == [(21, 21), (2, 2), (1, 11), (19, 19)]
+
+
+def test_a_network_of_patches_is_refused() -> None:
+    target = classifier(nn.Conv2d(3, 8, 16, stride=16), nn.Conv2d(8, 8, 1))
+    with pytest.raises(InputError, match=r"Sequential has no kernel to shrink: .* conv \(16x16, stride 16\), more0"):
+        shrink(target, 224)
+
+
+# What covers a whole feature map.
+
+
+def test_a_convolution_over_the_whole_map_takes_the_map_that_reaches_it() -> None:
+    """As LeNet's C5: the same as a fully-connected layer behind a flattened map (section 3.3.2)."""
+    target = nn.Sequential(
+        nn.Conv2d(1, 2, 3), nn.MaxPool2d(2), nn.Conv2d(2, 8, 5, groups=2), nn.Flatten(), nn.Linear(8, 3)
+    )
+    shrunk = shrink(target, 12, pretrain_px=9)
+    assert _layer(shrunk.layers, "2") == Layer("2", "interface", (5, 5), (3, 3), (0, 0, 0, 0), (1, 1), (1, 1))
+    assert shrunk.network(torch.randn(2, 1, 9, 9)).shape == (2, 3)
+    assert _layer(shrink(target, 12, pretrain_px=9, padding={"2": 0}).layers, "2").kind == "convolution"
+
+
+def test_a_small_map_that_is_padded_or_crossed_is_no_whole_map() -> None:
+    for conv in (nn.Conv2d(2, 2, 5, padding=1), nn.Conv2d(2, 2, 4)):
+        layers = shrink(classifier(nn.Conv2d(1, 2, 3), nn.MaxPool2d(2), conv), 12, pretrain_px=10).layers
+        assert {layer.kind for layer in layers} == {"convolution"}
+
+
+@pytest.mark.parametrize("pooling", [nn.AvgPool2d(7), nn.MaxPool2d((7, 7), stride=1)], ids=str)
+def test_fixed_pooling_of_the_whole_map_stays_global(pooling: nn.Module) -> None:
+    target = nn.Sequential(
+        nn.Conv2d(1, 4, 3, stride=2, padding=1), nn.MaxPool2d(2), pooling, nn.Flatten(), nn.Linear(4, 3)
+    )
+    shrunk = shrink(target, 28)
+    assert _layer(shrunk.layers, "2") == Layer("2", "pooling", (7, 7), (5, 5), (0, 0, 0, 0), (1, 1), (1, 1))
+    assert shrunk.network(torch.randn(2, 1, 19, 19)).shape == (2, 3)
+    assert target(torch.randn(2, 1, 28, 28)).shape == (2, 3)  # the target's own pooling is not touched
+
+
+def test_fixed_pooling_before_several_fully_connected_layers() -> None:
+    head = (nn.AvgPool2d(2), nn.Flatten(), nn.Linear(4 * 6 * 6, 10), nn.Linear(10, 3))
+    shrunk = shrink(nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), *head), 12)
+    assert _layer(shrunk.layers, "3").pretrain_kernel == (4, 4)
+    assert shrunk.network(torch.randn(2, 1, 8, 8)).shape == (2, 3)
+
+
+# Topologies.
+
+
+class _Topology(nn.Module):
+    """Dense, concatenating and shared; depthwise, dilated and transposed; a layer that is never called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 7, stride=2, padding=3)
+        self.shared = nn.Conv2d(8, 8, 3, padding=1)
+        self.row, self.column = nn.Conv2d(16, 4, (1, 7), padding=(0, 3)), nn.Conv2d(16, 4, (7, 1), padding=(3, 0))
+        self.depthwise = nn.Conv2d(24, 24, 5, padding=4, dilation=2, groups=24)
+        self.down = nn.Conv2d(24, 8, 2, stride=2)
+        self.up = nn.ConvTranspose2d(8, 8, 2, stride=2)
+        self.line = nn.Conv1d(8, 8, 3)
+        self.unused = nn.Conv2d(8, 8, 9)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        first = F.relu(self.stem(images))
+        dense = torch.cat([first, self.shared(self.shared(first))], 1)
+        branches = torch.cat([dense, self.row(dense), self.column(dense)], 1)
+        decoded = self.up(self.down(branches + self.depthwise(branches)))
+        scores: Tensor = self.head(self.line(decoded.flatten(2)).mean(2))
+        return scores
+
+
+def test_any_topology() -> None:
+    shrunk = shrink(_Topology(), 32)
+    assert shrunk.image_px == 23
+    assert {layer.name: layer.pretrain_kernel for layer in shrunk.layers} == {
+        "stem": (5, 5),
+        "shared": (2, 2),
+        "row": (1, 5),
+        "column": (5, 1),
+        "depthwise": (3, 3),
+        "down": (2, 2),
+    }
+    assert shrunk.network(torch.randn(2, 3, 24, 24)).shape == (2, 5)
+
+
+def test_notes_say_what_was_left_alone_and_why() -> None:
+    assert shrink(_Topology(), 32).notes == (
+        "down (2x2, stride 2): as large as the stride, since a smaller kernel would leave pixels out",
+        "unused (9x9, stride 1): left as it is, since the network never calls it on an image",
+        "up (ConvTranspose2d), line (Conv1d): left as it is, since only Conv2d is shrunk",
+    )
+    assert shrink(_two_layers(), 9).notes == ()
+
+
+# Smaller images only.
+
+
+def test_input_only_keeps_kernels_and_padding() -> None:
+    target = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(4 * 36, 3))
+    target.pretrain_padding = {"0": 0}  # type: ignore[assignment]
+    shrunk = shrink(target, 12, input_only=True)
+    assert shrunk.image_px == shrink(target, 12).image_px == 8
+    assert shrunk.layers == (
+        Layer("0", "convolution", (3, 3), (3, 3), (1, 1, 1, 1), (12, 12), (8, 8)),
+        Layer("3", "interface", (6, 6), (4, 4), (0, 0, 0, 0), (1, 1), (1, 1)),
+    )
+    assert torch.equal(shrunk.network.get_parameter("0.weight"), target.get_parameter("0.weight"))
+    assert shrunk.network(torch.randn(2, 1, 8, 8)).shape == (2, 3)
+    assert shrink(target, 12, input_only=True, pretrain_px=10, table={}).image_px == 10
+
+
+def test_input_only_with_padding_is_refused() -> None:
+    with pytest.raises(InputError, match=r"shrink\.padding must be empty with shrink\.input_only.* got \{'conv1': 1\}"):
+        shrink(_two_layers(), 9, input_only=True, padding={"conv1": 1})
+
+
+# Weights that are no plain floating-point parameters.
+
+
+def test_half_precision_is_shrunk_in_its_own_dtype() -> None:
+    network = shrink(_two_layers().bfloat16(), 9).network
+    assert {parameter.dtype for parameter in network.parameters()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.complex64, torch.float8_e4m3fn], ids=str)
+def test_other_dtypes_are_refused_by_layer(dtype: torch.dtype) -> None:
+    target = _two_layers()
+    conv = target.get_submodule("conv2")
+    conv.weight = nn.Parameter(torch.zeros(5, 4, 3, 3).to(dtype), requires_grad=False)
+    with pytest.raises(
+        InputError, match=rf"layer conv2 has weights of {dtype}; kernels are shrunk in torch\.float32, "
+    ):
+        shrink(target, 9)
+
+
+def test_a_quantised_layer_is_refused() -> None:
+    class Quantised(nn.Module):  # as torch.ao.nn.quantized.Conv2d, which warns that it will go
+        def weight(self) -> Tensor:
+            return torch.zeros(1, dtype=torch.int8)
+
+    with pytest.raises(
+        InputError, match=r"layer more0 is quantised \(torch\.int8\): shrink the network as it was before"
+    ):
+        shrink(classifier(nn.Conv2d(1, 1, 3), Quantised()), 9)
+
+
+def test_a_lazy_layer_is_refused() -> None:
+    with pytest.raises(InputError, match="layer 1 has no weights yet: call the network once, on images of the target"):
+        shrink(nn.Sequential(nn.Conv2d(1, 2, 3), nn.LazyConv2d(2, 3)), 9)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning")
+@pytest.mark.parametrize("layer", ["conv1", "conv2", "fc"])
+@pytest.mark.parametrize("norm", [nn.utils.weight_norm, nn.utils.parametrizations.weight_norm], ids=["hook", "new"])
+def test_computed_weights_are_refused_by_layer(norm: Any, layer: str) -> None:
+    target = _two_layers()
+    norm(target.get_submodule(layer))
+    with pytest.raises(InputError, match=f"layer {layer}: its weight is computed"):
+        shrink(target, 9)
+
+
+def test_computed_weights_of_what_stays_are_no_matter() -> None:
+    target = classifier(nn.Conv2d(1, 2, 3), nn.utils.parametrizations.weight_norm(nn.Conv2d(2, 2, 1)))
+    assert shrink(target, 9).network(torch.randn(2, 1, 6, 6)).shape == (2, 3)

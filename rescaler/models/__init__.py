@@ -2,16 +2,28 @@
 
 import inspect
 import pkgutil
+import sys
 from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Any
 
 from torch import nn
 
 from rescaler.errors import InputError
+from rescaler.models.auxiliary import loss_and_scores
 from rescaler.models.overfeat import OverFeat, overfeat_fast, overfeat_small
 from rescaler.models.residual import resnet18, resnet34, resnet_small
 
-__all__ = ["OverFeat", "build", "overfeat_fast", "overfeat_small", "resnet18", "resnet34", "resnet_small"]
+__all__ = [
+    "OverFeat",
+    "build",
+    "loss_and_scores",
+    "overfeat_fast",
+    "overfeat_small",
+    "resnet18",
+    "resnet34",
+    "resnet_small",
+]
 
 _KNOWN = ", ".join(
     f"{__name__}.{network.__name__}" for network in (overfeat_fast, overfeat_small, resnet18, resnet34, resnet_small)
@@ -22,13 +34,15 @@ def build(options: Mapping[str, Any], *, classes: int, channels: int) -> nn.Modu
     """Make the target network that the configuration's ``model`` describes.
 
     Args:
-        options: ``_target_``, the import path of a function or class that makes the network, ours or the user's own;
-            all else are its arguments beside ``num_classes`` and ``in_channels``.
-        classes: number of classes, passed as ``num_classes``.
-        channels: channels of the images, passed as ``in_channels``.
+        options: ``_target_``, the import path of a function or class that makes the network, ours, torchvision's or the
+            user's own; all else are its arguments beside ``num_classes`` and ``in_channels``. ``image_px`` is passed
+            if the function takes that: it may be left over from the model that ``_target_`` replaces.
+        classes: number of classes, passed as ``num_classes`` if the function takes that.
+        channels: channels of the images, passed as ``in_channels`` if the function takes that.
 
     Raises:
-        InputError: the path leads to nothing that makes a network, or it does not take these arguments.
+        InputError: the path leads to nothing that makes a network, it does not take these arguments, or the network
+            does not take images of these channels.
     """
     arguments = {str(key): value for key, value in options.items() if key != "_target_"}
     path = options.get("_target_")
@@ -36,18 +50,39 @@ def build(options: Mapping[str, Any], *, classes: int, channels: int) -> nn.Modu
     for name, key in (("num_classes", "data.classes"), ("in_channels", "data.channels")):
         if name in arguments:
             raise InputError(f"model.{name} follows from {key}: set that; got {arguments[name]}")
-    arguments |= {"num_classes": classes, "in_channels": channels}
+    implied = {"num_classes": classes, "in_channels": channels}
+    if "image_px" in arguments:
+        implied["image_px"] = arguments.pop("image_px")
     _check_arguments(make, arguments)
     try:
-        network = make(**arguments)
+        network = _make(make, arguments, implied)
     except InputError:
         raise
     except Exception as error:  # whatever a user's network raises
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"model._target_={path} does not take its arguments {arguments}: {reason}") from error
+        raise InputError(
+            f"model._target_={path} does not take its arguments {arguments | implied}: {reason}"
+        ) from error
     if not isinstance(network, nn.Module):
         raise InputError(f"model._target_={path} must make a torch.nn.Module; it made a {type(network).__name__}")
+    taken = [module.in_channels for module in network.modules() if isinstance(module, nn.Conv2d)]
+    if taken and channels not in taken:
+        raise InputError(
+            f"model._target_={path} makes a network for images of {taken[0]} channels, but data.channels={channels}: "
+            f"choose other data, or name a function of your own that takes in_channels"
+        )
     return network
+
+
+def _make(make: Callable[..., object], arguments: dict[str, Any], implied: dict[str, Any]) -> object:
+    """Call with what it takes of the implied arguments; ``**kwargs`` do not tell before the call whether it does."""
+    try:
+        return make(**arguments, **implied)
+    except TypeError as error:
+        refused = [name for name in implied if f"unexpected keyword argument '{name}'" in str(error)]
+        if not refused:
+            raise
+    return _make(make, arguments, {name: value for name, value in implied.items() if name not in refused})
 
 
 def _resolve(path: object) -> Callable[..., object]:
@@ -57,6 +92,9 @@ def _resolve(path: object) -> Callable[..., object]:
         make = pkgutil.resolve_name(path)
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(f"model._target_={path} cannot be imported ({error}); ours: {_KNOWN}") from error
+    if isinstance(make, ModuleType):  # a function may have its module's name, as torchvision.models.alexnet
+        package, _, name = path.rpartition(".")
+        make = getattr(sys.modules.get(package), name, make)
     if not callable(make):
         raise InputError(f"model._target_={path} is no function or class; ours: {_KNOWN}")
     found: Callable[..., object] = make

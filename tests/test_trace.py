@@ -1,0 +1,65 @@
+import pytest
+import torch
+from networks import classifier
+from torch import Tensor, nn
+
+from rescaler.errors import InputError
+from rescaler.trace import meta_copy, trace
+
+
+def test_positions_are_where_weights_are_applied() -> None:
+    """Times the number of weights, these are a layer's multiplications (Eq. 3)."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(2, 2, 3, padding=1)
+            self.up = nn.ConvTranspose2d(2, 2, 4, stride=4)
+            self.pointwise, self.scores = nn.Linear(2, 5), nn.Linear(5, 3)
+
+        def forward(self, images: Tensor) -> Tensor:
+            maps = self.conv(images) + self.conv(images)
+            maps = maps + self.conv(maps[:, :, ::2, ::2]).repeat(1, 1, 2, 2)
+            maps = self.pointwise(self.up(maps).permute(0, 2, 3, 1))
+            scores: Tensor = self.scores(maps.mean((1, 2)))
+            return scores
+
+    calls = trace(meta_copy(Net()), 2, 8, key="data.image_px")
+    assert {name: (call.positions, call.count) for name, call in calls.items()} == {
+        "conv": (64 + 64 + 16, 3),
+        "up": (64, 1),
+        "pointwise": (32 * 32, 1),
+        "scores": (1, 1),
+    }
+    assert calls["conv"].input == (2, 8, 8)
+
+
+def test_a_traced_network_can_be_called_and_copied_as_before() -> None:
+    network = meta_copy(classifier(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)))
+    trace(network, 1, 8, key="data.image_px")
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
+    assert network(torch.empty(2, 1, 8, 8, device="meta")).shape == (2, 3)
+
+
+def test_constants_that_are_no_buffers_do_not_matter() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mean = torch.zeros(1, 3, 1, 1)
+            self.conv = nn.Conv2d(6, 4, 3)
+
+        def forward(self, images: Tensor) -> Tensor:
+            images = (images - self.mean) / torch.tensor([1.0, 2.0, 3.0]).view(1, 3, 1, 1)
+            maps: Tensor = self.conv(torch.cat([images, self.mean.expand(2, 3, 8, 8)], 1))
+            return maps.mean((2, 3))
+
+    assert trace(meta_copy(Net()), 3, 8, key="data.image_px")["conv"].output == (4, 6, 6)
+
+
+def test_a_network_that_cannot_be_copied_is_refused() -> None:
+    network = classifier(nn.Conv2d(1, 2, 3))
+    network.doubled = network.get_parameter("conv.weight") * 2
+    with pytest.raises(
+        InputError, match=r"the network \(Sequential\) cannot be copied: Only Tensors created explicitly"
+    ):
+        meta_copy(network)
