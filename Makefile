@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test check lock clean
+.PHONY: setup demo test check analysis gpu-bench lock clean
 
 setup: $(VENV)/ready
 
@@ -19,6 +19,14 @@ $(VENV)/ready: requirements.txt pyproject.toml
 # The paper's Table 2 in miniature, on Fashion-MNIST.
 demo: setup
 	$(BIN)/python -m rescaler.run -m resize_epoch=0,17,18,19,20,never
+
+# Every notebook of analysis/ on the runs in runs/, into analysis/executed/.
+analysis: setup
+	$(BIN)/python analysis/execute.py
+
+# The paper's networks on this machine's GPU: under 20 minutes.
+gpu-bench: setup
+	$(BIN)/python -m benchmarks.paper_networks --device cuda --out benchmarks/results/paper_networks_gpu.json
 
 test: setup
 	$(BIN)/python -m pytest

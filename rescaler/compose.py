@@ -4,10 +4,15 @@ import dataclasses
 import difflib
 import os
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import hydra
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
@@ -15,6 +20,10 @@ from rescaler.errors import InputError
 from rescaler.experiment import check
 from rescaler.settings import Experiment
 from rescaler.tracking import resolve_mode
+
+CONF = Path(__file__).with_name("conf")
+NAME = "config"
+"""Folder and name of the config that all others are composed into."""
 
 _OPEN = {
     "model": "model.KEY=VALUE",
@@ -27,6 +36,49 @@ _OPEN = {
 def register() -> None:
     """Make the schema known to Hydra, under the name that ``conf/config.yaml`` starts from."""
     ConfigStore.instance().store(name="schema", node=Experiment, provider="rescaler")
+
+
+class Job(NamedTuple):
+    """One run of a command line."""
+
+    overrides: tuple[str, ...]
+    experiment: Experiment
+
+
+def jobs(overrides: Sequence[str]) -> list[Job]:
+    """The runs that ``python -m rescaler.run -m OVERRIDES`` would make, in its order; one if nothing is swept.
+
+    Raises:
+        InputError: an override or a value is impossible; of a sweep's runs, says which.
+    """
+    register()
+    try:
+        with hydra.initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
+            splits = _split(overrides)
+            composed = [(split, hydra.compose(NAME, split, return_hydra_config=True)) for split in splits]
+    except (HydraException, OmegaConfBaseException) as error:
+        raise InputError(explain(error)) from error
+    found = []
+    for split, config in composed:
+        try:
+            found.append(Job(tuple(split), to_experiment(config)))
+        except InputError as error:
+            raise InputError(f"{' '.join(split)}: {error}" if len(composed) > 1 else str(error)) from error
+    return found
+
+
+def _split(overrides: Sequence[str]) -> list[list[str]]:
+    """One list of overrides a job, as Hydra's own sweeper makes them; a ``sweep=`` file brings choices of its own."""
+    parser = OverridesParser.create()
+    fixed = [
+        word
+        for word, parsed in zip(overrides, parser.parse_overrides(list(overrides)), strict=True)
+        if not parsed.is_sweep_override()
+    ]
+    params = hydra.compose(NAME, fixed, return_hydra_config=True).hydra.sweeper.params or {}
+    swept = parser.parse_overrides([*(f"{key}={value}" for key, value in params.items()), *overrides])
+    (batch,) = BasicSweeper.split_arguments(swept, max_batch_size=None)
+    return batch
 
 
 def to_experiment(config: DictConfig) -> Experiment:

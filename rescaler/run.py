@@ -23,7 +23,7 @@ _TRACEBACK = "HYDRA_FULL_ERROR"
 _wants_traceback = os.environ.get(_TRACEBACK, "0") != "0"
 
 
-@hydra.main(config_path=str(Path(__file__).with_name("conf")), config_name="config", version_base="1.3")
+@hydra.main(config_path=str(compose.CONF), config_name=compose.NAME, version_base="1.3")
 def _application(config: DictConfig) -> None:
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)

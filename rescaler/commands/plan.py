@@ -1,0 +1,209 @@
+"""``rescaler plan``: what runs and sweeps will take, from a short probe or from given hours per epoch."""
+
+import argparse
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rescaler.commands.networks import candidates, network_names
+from rescaler.commands.output import progress
+from rescaler.errors import InputError
+from rescaler.texttable import TextTable
+
+if TYPE_CHECKING:
+    from rescaler.compose import Job
+    from rescaler.forecast import Forecast
+    from rescaler.probe import Spread
+    from rescaler.settings import Experiment
+
+# Hydra and torch take seconds to import, so they are imported where they are used.
+
+_COLUMNS = ("Network", "Epochs", "Training time", "Time saved")
+TRAIN_IMAGES = {"fashion_mnist": 60_000, "cifar10": 50_000, "cifar100": 50_000, "imagenet": 1_281_167}
+"""Published sizes of the training sets, so that one pass can be planned where the files are not."""
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Register the command."""
+    parser = subparsers.add_parser(
+        "plan",
+        help="the time that runs and sweeps will take, before anything is trained",
+        description="Time of every run, what it saves against the target network, and what the sweep costs with its "
+        "trunk shared. Times some training steps on this device, on random images, unless --hours says how long "
+        "epochs take.",
+        epilog="example: python -m rescaler plan sweep=table2_imagenet --hours 1.94 4.89",
+    )
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings and sweeps, as for rescaler.run")
+    parser.add_argument("-m", "--multirun", action="store_true", help="as for rescaler.run; not needed for sweeps here")
+    parser.add_argument(
+        "--hours",
+        nargs="+",
+        metavar=("PRETRAIN", "TARGET"),
+        help="hours of one epoch of each network, the smallest first; then no network and no data are needed",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print the plan.
+
+    Raises:
+        InputError: a setting is impossible, or hours are wrong in number or value.
+    """
+    from rescaler.compose import jobs
+    from rescaler.forecast import forecast
+
+    given = [word for word in arguments.hours or () if "=" not in word]
+    # Settings may follow the hours: they would else be taken for some.
+    found = jobs([*arguments.overrides, *(word for word in arguments.hours or () if "=" in word)])
+    epoch_hours, basis = _probe(found) if arguments.hours is None else _given(given, found)
+    runs = [forecast(job.experiment, hours) for job, hours in zip(found, epoch_hours, strict=True)]
+    print(_table(found, runs, basis))
+
+
+def _given(words: Sequence[str], jobs: "Sequence[Job]") -> tuple[list[list[float]], list[str]]:
+    """Hours of an epoch by network for each run, as the command line has them, and a note."""
+    names = network_names(len(jobs[0].experiment.shrink.stages) + 1)
+    try:
+        hours = [float(word) for word in words]
+        positive = all(0 < value < math.inf for value in hours)
+    except ValueError:
+        positive = False
+    if not positive or len(hours) != len(names):
+        raise InputError(f"--hours must be {len(names)} positive numbers ({', '.join(names)}); got {' '.join(words)}")
+    settings = [_what_takes_time(job.experiment) for job in jobs]
+    swept = [key for key in settings[0] if any(other[key] != settings[0][key] for other in settings)]
+    if swept:
+        raise InputError(
+            f"--hours must hold for every run, but epochs take different times where {swept[0]} is swept: plan one "
+            "value at a time, or leave --hours out to measure"
+        )
+    each = ", ".join(f"{name} {value:.4g} h" for name, value in zip(names, hours, strict=True))
+    return [hours] * len(jobs), [f"Given: {each} an epoch."]
+
+
+def _probe(jobs: "Sequence[Job]") -> tuple[list[list[float]], list[str]]:
+    """Hours of an epoch by network for each run, as measured here, and notes."""
+    from rescaler.plan import device_for
+    from rescaler.probe import Setting, Spread, measure
+    from rescaler.provenance import device_name, torch_version
+
+    measured: dict[str, list[float]] = {}
+    lines = []
+    for job in jobs:
+        experiment = job.experiment
+        device, batch_size, batches = device_for(experiment.device), experiment.optim.batch_size, _batches(experiment)
+        key = json.dumps(_what_takes_time(experiment))
+        if key in measured:
+            continue
+        with progress() as say:
+            say("building the networks")
+            networks = candidates(experiment)
+            steps = measure(
+                networks,
+                Setting(memory_format=experiment.memory_format),
+                device=device,
+                batch_size=batch_size,
+                progress=lambda text: say(f"probe: {text}"),
+            )
+        step_s = {name: Spread.of([step.step_s for step in rounds]) for name, rounds in steps.items()}
+        measured[key] = [batches * spread.median / 3600 for spread in step_s.values()]
+        each = ", ".join(f"{name} {_milliseconds(spread)}" for name, spread in step_s.items())
+        lines.append(
+            f"Measured{_own(job, jobs)}: {each} a step of {batch_size} images, {batches:,} steps an epoch; "
+            f"{device_name(device)}, torch {torch_version()}."
+        )
+    lines.append("From random images on the device: loading the data is not in it, nor evaluation, nor the rescale.")
+    return [measured[json.dumps(_what_takes_time(job.experiment))] for job in jobs], lines
+
+
+def _batches(experiment: "Experiment") -> int:
+    if experiment.schedule.batches_per_epoch is not None:
+        return experiment.schedule.batches_per_epoch
+    data, batch_size = experiment.data, experiment.optim.batch_size
+    images = data.train_images if data.name == "synthetic" else TRAIN_IMAGES[data.name]
+    if batch_size > images:
+        raise InputError(f"optim.batch_size must be at most {images}, all training images; got {batch_size}")
+    return images // batch_size
+
+
+def _what_takes_time(experiment: "Experiment") -> dict[str, Any]:
+    """By key, what the time of an epoch follows from."""
+    data = experiment.data
+    return {
+        "model": dict(experiment.model),
+        "shrink": asdict(experiment.shrink),
+        "data": [data.image_px, data.channels, data.classes],
+        "optim.batch_size": experiment.optim.batch_size,
+        "schedule.batches_per_epoch": _batches(experiment),
+        "memory_format": experiment.memory_format,
+        "device": experiment.device,
+    }
+
+
+def _milliseconds(spread: "Spread") -> str:
+    median, low, high = (f"{1000 * seconds:,.2f}" for seconds in spread)
+    return f"{median} ms ({low} to {high})"
+
+
+def _table(jobs: "Sequence[Job]", runs: "Sequence[Forecast]", basis: Sequence[str]) -> TextTable:
+    from rescaler.results import time_unit
+
+    unit, unit_s = time_unit(3600 * max(run.target_hours for run in runs))
+
+    def time(hours: float) -> str:
+        return f"{hours * 3600 / unit_s:,.1f} {unit}"
+
+    rows = []
+    for job, run in zip(jobs, runs, strict=True):
+        saved = f"{time(run.saved_hours)} ({run.saved_hours / run.target_hours:.1%})".replace("%", " %")
+        baseline = run.resize_epoch == 0
+        epochs = " + ".join(str(count) for count in run.stage_epochs)
+        rows.append([_label(job, jobs, run), epochs, time(run.hours), "–" if baseline else saved])
+    notes = [*_sums(runs, time), *basis]
+    if any(run.held for run in runs):
+        notes.append(
+            "Held runs (section 5.2) go on for some epochs more, known only when they are trained: not counted."
+        )
+    names = ", ".join(dict.fromkeys(job.experiment.name for job in jobs))
+    heading = f"{names}: {len(runs)} run{'s' * (len(runs) > 1)} of {max(len(run.epochs) for run in runs)} epochs"
+    return TextTable(heading, _COLUMNS, rows, notes)
+
+
+def _label(job: "Job", jobs: "Sequence[Job]", run: "Forecast") -> str:
+    names = {0: "Target", "never": "Pre-train"}
+    name = names.get(run.resize_epoch, f"Resized at epoch {run.resize_epoch}") + " (held)" * run.held
+    return name + _own(job, jobs)
+
+
+def _own(job: "Job", jobs: "Sequence[Job]") -> str:
+    """What tells a run from the others of its sweep, beside when it is resized."""
+    everywhere = set.intersection(*(set(other.overrides) for other in jobs))
+    own = [word for word in job.overrides if word not in everywhere and not word.startswith("resize_epoch=")]
+    return f" [{' '.join(own)}]" if own else ""
+
+
+def _sums(runs: "Sequence[Forecast]", time: Callable[[float], str]) -> list[str]:
+    """What the sweep costs, and what its resized runs do where both baselines are trained anyway."""
+    from rescaler.forecast import shared_hours
+
+    if len(runs) == 1:
+        return []
+    alone, shared = sum(run.hours for run in runs), shared_hours(runs)
+    notes = [
+        f"All runs, each alone: {time(alone)}; epochs in common trained once: {time(shared)}{_less(alone, shared)}"
+    ]
+    resized = [run for run in runs if run.resize_epoch not in (0, "never")]
+    baselines = [run for run in runs if run.resize_epoch in (0, "never")]
+    if resized and baselines:
+        alone, beside = sum(run.hours for run in resized), shared_hours(resized, beside=baselines)
+        if beside < alone:
+            less = _less(alone, beside)
+            notes.append(f"The resized runs, each alone: {time(alone)}; beside the baselines: {time(beside)}{less}")
+    return notes
+
+
+def _less(alone: float, shared: float) -> str:
+    return f" ({1 - shared / alone:.1%} less)".replace("%", " %")

@@ -1,0 +1,122 @@
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rescaler import probe
+from rescaler.__main__ import main
+from rescaler.commands.plan import TRAIN_IMAGES
+from rescaler.data import DATA_SETS
+from rescaler.probe import Step
+
+
+def test_table_2_from_the_papers_hours(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["plan", "sweep=table2_imagenet", "--hours", str(106.8 / 55), str(269.1 / 55)])
+    out = capsys.readouterr().out
+    assert "imagenet_overfeat: 6 runs of 55 epochs" in out
+    rows = {line.split("  ")[0]: line.split()[-6:] for line in out.splitlines() if " h " in line}
+    assert rows["Pre-train"] == ["106.8", "h", "162.3", "h", "(60.3", "%)"]
+    assert rows["Resized at epoch 17"] == ["218.9", "h", "50.2", "h", "(18.6", "%)"]
+    assert re.search(r"^Target +0 \+ 55 +269.1 h +–$", out, flags=re.MULTILINE)
+    assert "All runs, each alone: 1,233.9 h" in out
+
+
+def test_figure_6_says_what_its_trunk_saves(capsys: pytest.CaptureFixture[str]) -> None:
+    hours = [str(106.8 / 55), str(269.1 / 55)]
+    main(["plan", "sweep=figure6_imagenet", "schedule.epochs=55", "--hours", *hours])
+    out = capsys.readouterr().out
+    assert "All runs, each alone: 2,981.8 h; epochs in common trained once: 1,863.3 h (37.5 % less)" in out
+    assert "The resized runs, each alone: 2,605.9 h; beside the baselines: 1,487.4 h (42.9 % less)" in out
+
+
+def test_one_run_is_one_row_and_settings_may_come_last(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["plan", "--hours", "1", "3", "resize_epoch=5"])
+    out = capsys.readouterr().out
+    assert re.search(r"^Resized at epoch 5 +5 \+ 50 +155.0 h +10.0 h \(6.1 %\)$", out, flags=re.MULTILINE)
+    assert "alone" not in out
+
+
+def test_rows_name_what_else_is_swept(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["plan", "-m", "resize_epoch=0,3", "seed=1,2", "--hours", "1", "3"])
+    assert "Resized at epoch 3 [seed=2]" in capsys.readouterr().out
+
+
+def test_held_runs_are_counted_without_their_extra_epochs(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["plan", "sweep=table3", "--hours", "1", "3"])
+    out = capsys.readouterr().out
+    assert "Resized at epoch 18 (held)" in out
+    assert "Held runs (section 5.2) go on for some epochs more, known only when they are trained: not counted." in out
+
+
+def test_stages_want_an_hour_each(capsys: pytest.CaptureFixture[str]) -> None:
+    middle = "shrink.middle=[{table: {1: 1, 3: 3, 5: 4}, image_px: 24}]"
+    main(["plan", middle, "resize_epoch=[9,17]", "--hours", "1", "2", "4"])
+    out = capsys.readouterr().out
+    assert re.search(r"^Resized at epoch 17 +9 \+ 8 \+ 38 +177.0 h ", out, flags=re.MULTILINE)
+    assert "Given: pre-train 1 1 h, pre-train 2 2 h, target 4 h an epoch." in out
+    with pytest.raises(
+        SystemExit, match="--hours must be 3 positive numbers .pre-train 1, pre-train 2, target.; got 1 2$"
+    ):
+        main(["plan", middle, "resize_epoch=[9,17]", "--hours", "1", "2"])
+
+
+def test_the_probe_takes_the_true_shapes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    asked: list[Any] = []
+
+    def measure(networks: Any, setting: Any, *, device: Any, batch_size: int, **_: Any) -> dict[str, list[Step]]:
+        asked.append(([network.image_px for network in networks.values()], str(setting), str(device), batch_size))
+        return {"pre-train": [Step(0.1, 0.2, 0.3)] * 3, "target": [Step(1, 1, 1)] * 3}
+
+    monkeypatch.setattr(probe, "measure", measure)
+    arguments = ["resize_epoch=0,17", "device=cpu", "memory_format=contiguous", "schedule.batches_per_epoch=null"]
+    main(["plan", *arguments])
+    assert asked == [([17, 28], "default contiguous", "cpu", 64)], "measured once for both runs"
+    out = capsys.readouterr().out
+    # 60,000 images are 937 batches of 64: 55 * 937 * 3 s, and 17 epochs at 0.6 s instead.
+    assert "937 steps an epoch" in out
+    assert re.search(r"^Target +0 \+ 55 +42.9 h ", out, flags=re.MULTILINE)
+    assert re.search(r"^Resized at epoch 17 +17 \+ 38 +32.3 h +10.6 h ", out, flags=re.MULTILINE)
+    assert "loading the data is not in it" in out
+
+
+def test_a_real_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(probe, "_ROUND_S", 0.02)
+    main(["plan", "data=synthetic", "optim.batch_size=4", "device=cpu"])
+    assert "steps an epoch" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == [], "nothing is written"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--hours", "1"], "--hours must be 2 positive numbers .pre-train, target.; got 1$"),
+        (["--hours", "1", "0"], "--hours must be 2 positive numbers .pre-train, target.; got 1 0$"),
+        (["--hours", "1", "nan"], "--hours must be 2 positive numbers"),
+        (["--hours", "1", "x"], "--hours must be 2 positive numbers"),
+        (["--hours", "1", "2", "optim.batch_size=8,16"], "different times where optim.batch_size is swept"),
+        (["data=synthetic", "schedule.batches_per_epoch=null", "optim.batch_size=2001"], "optim.batch_size must be at"),
+        (["--hours", "1", "2", "resize_epoch=3,70"], "resize_epoch=70: resize_epoch must be between 0 and"),
+    ],
+)
+def test_a_mistake_is_one_line(arguments: list[str], message: str) -> None:
+    with pytest.raises(SystemExit, match=message) as ended:
+        main(["plan", *arguments])
+    assert str(ended.value).startswith("error: ")
+    assert "\n" not in str(ended.value)
+
+
+def test_one_pass_can_be_planned_over_every_data_set() -> None:
+    assert {*TRAIN_IMAGES, "synthetic"} == set(DATA_SETS)
+
+
+def test_given_hours_need_no_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys; from rescaler.__main__ import main; main(['plan', 'sweep=table4', '--hours', '1', '2']);"
+        "print('torch' in sys.modules)"
+    )
+    finished = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert finished.stdout.splitlines()[-1] == "False"

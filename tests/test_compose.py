@@ -1,0 +1,51 @@
+import pytest
+
+from rescaler.compose import jobs
+from rescaler.errors import InputError
+
+
+def resize_epochs(*overrides: str) -> list[object]:
+    return [job.experiment.resize_epoch for job in jobs(overrides)]
+
+
+def test_one_run_where_nothing_is_swept() -> None:
+    (job,) = jobs(["model=resnet_small", "seed=3"])
+    assert job.experiment.model["_target_"].endswith("resnet_small")
+    assert job.experiment.seed == 3
+    assert job.overrides == ("model=resnet_small", "seed=3")
+
+
+def test_choices_are_multiplied() -> None:
+    found = [(job.experiment.resize_epoch, job.experiment.seed) for job in jobs(["resize_epoch=0,never", "seed=1,2"])]
+    assert found == [(0, 1), (0, 2), ("never", 1), ("never", 2)]
+
+
+def test_a_group_can_be_swept() -> None:
+    models = [job.experiment.model["_target_"].rpartition(".")[2] for job in jobs(["model=resnet18,resnet34"])]
+    assert models == ["resnet18", "resnet34"]
+
+
+def test_a_sweep_file_brings_its_choices_and_yields_to_the_command_line() -> None:
+    assert resize_epochs("sweep=table2_imagenet") == ["never", 0, 17, 18, 19, 20]
+    assert resize_epochs("sweep=table2", "resize_epoch=3,4") == [3, 4]
+
+
+def test_a_list_is_one_value() -> None:
+    (job,) = jobs(["data.mean=[0.1]", "+model.widths=[4,8,8]"])
+    assert job.experiment.model["widths"] == [4, 8, 8]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["resize_epoc=3"], "unknown key resize_epoc: did you mean resize_epoch"),
+        (["resize_epoch=70"], '^resize_epoch must be between 0 and epochs .=55., "never" or "auto"; got 70$'),
+        (["resize_epoch=3,70"], "^resize_epoch=70: resize_epoch must be between"),
+        (["resize_epoch"], "missing EQUAL"),
+        (["model=none"], "Could not find 'model/none'"),
+    ],
+)
+def test_a_mistake_is_one_line(overrides: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message) as raised:
+        jobs(overrides)
+    assert "\n" not in str(raised.value)

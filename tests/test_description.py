@@ -1,0 +1,153 @@
+import importlib
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import rescaler
+from rescaler.description import Description, describe
+from rescaler.errors import InputError
+from rescaler.layertable import quantity
+from rescaler.models import overfeat_fast, overfeat_small, resnet18, resnet34
+from rescaler.shrinking import shrink
+
+
+def on_meta(make: Callable[[], nn.Module]) -> nn.Module:
+    with torch.device("meta"):
+        return make()
+
+
+@pytest.fixture(scope="module")
+def overfeat() -> Description:
+    return describe(on_meta(overfeat_fast), 231)
+
+
+@pytest.fixture(scope="module")
+def resnet() -> Description:
+    return describe(on_meta(resnet34), 224)
+
+
+def test_overfeat_fast_has_the_papers_multiplications(overfeat: Description) -> None:
+    assert overfeat.target_macs / 1e9 == pytest.approx(2.80, abs=0.005)
+    assert overfeat.pretrain_macs / 1e9 == pytest.approx(0.734, abs=0.0005)
+    assert overfeat.ratio == pytest.approx(3.8, abs=0.05)
+    assert (overfeat.target_px, overfeat.pretrain_px) == (231, 147)
+    assert overfeat.target_parameters / 1e6 == pytest.approx(146, abs=0.5)
+
+
+def test_overfeat_fasts_layers_are_the_papers(overfeat: Description) -> None:
+    conv5, fc6 = (next(layer for layer in overfeat.layers if layer.name == name) for name in ("conv5", "fc6"))
+    assert (conv5.target_padding, conv5.pretrain_padding) == ((1, 1, 1, 1), (0, 0, 0, 0))
+    assert (conv5.target_output, conv5.pretrain_output) == ((12, 12), (9, 9))
+    assert conv5.target_macs == 1024 * 1024 * 9 * 144
+    assert conv5.pretrain_macs == 1024 * 1024 * 4 * 81
+    assert (fc6.kind, fc6.target_kernel, fc6.pretrain_kernel) == ("interface", (6, 6), (4, 4))
+    assert fc6.scale == fc6.target_kernel[0] / fc6.pretrain_kernel[0] == 1.5
+    assert fc6.ratio == pytest.approx(2.25), "a kernel as large as its map is the lower end of Eq. 4"
+
+
+@pytest.mark.parametrize("make", [overfeat_small, resnet18])
+def test_totals_are_those_that_torch_counts(make: Callable[[], nn.Module]) -> None:
+    target = on_meta(make)
+    image_px, channels = (28, 1) if make is overfeat_small else (224, 3)
+    described = describe(target, image_px)
+    pretrain = shrink(target, image_px)
+    counted = []
+    for network, px in ((target, image_px), (pretrain.network, pretrain.image_px)):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            network(torch.empty(1, channels, px, px, device="meta"))
+        counted.append(counter.get_total_flops() / 2)
+    assert [described.target_macs, described.pretrain_macs] == counted
+
+
+def test_equation_4_bounds_a_layer_without_padding() -> None:
+    # 4x4 -> 2x2 on 16x16 -> 8x8: 13² * 16 = 2,704 multiplications become 7² * 4 = 196.
+    (layer,) = describe(nn.Sequential(nn.Conv2d(1, 1, 4)), 16, table={4: 2}, padding={"0": 0}).layers
+    assert (layer.target_macs, layer.pretrain_macs) == (2704, 196)
+    assert layer.scale == 2
+    assert layer.bounds_macs == (169, 676)
+    assert layer.bounds_macs[0] < layer.pretrain_macs <= layer.bounds_macs[1]
+
+
+def test_bounds_of_the_whole_network_hold(overfeat: Description) -> None:
+    low, high = overfeat.bounds_macs
+    assert low < overfeat.pretrain_macs <= high
+    assert high < overfeat.target_macs
+
+
+def test_smaller_images_alone_save_by_their_maps() -> None:
+    described = describe(on_meta(resnet34), 224, input_only=True)
+    assert described.pretrain_px == 160
+    assert {layer.scale for layer in described.layers} == {1}
+    assert described.target_parameters == described.pretrain_parameters
+    # Each map has (160 / 224)² as many pixels; only the classifier stays as it is.
+    assert described.ratio == pytest.approx(1.96, abs=0.001)
+
+
+def test_a_long_network_is_a_short_table(resnet: Description) -> None:
+    text = str(resnet)
+    assert "layer1.0.conv1 and 5 more" in text
+    assert "3x3 -> 2x2" in text
+    assert len(resnet.layers) == 37
+    assert len(resnet.table().rows) == 10
+    assert len(resnet.table(every=True).rows) == 37 + 1
+    assert max(map(len, text.splitlines())) < 200
+
+
+def test_rows_add_up_to_the_total() -> None:
+    described = describe(overfeat_small(), 28)
+    table = described.table()
+    assert table.rows[-1][0] == "total"
+    assert table.rows[-1][5] == f"{quantity(described.target_macs)} -> {quantity(described.pretrain_macs)}"
+    assert [row[0] for row in table.rows] == ["conv1", "conv2 and 1 more", "fc4", "fc5", "total"] or len(
+        table.rows
+    ) == 6
+
+
+def test_long_names_are_cut() -> None:
+    network = nn.Sequential()
+    inner: nn.Module = nn.Conv2d(1, 1, 3)
+    for _ in range(9):
+        inner = nn.Sequential() if inner is None else nn.ModuleDict({"quite_long": inner})["quite_long"]
+    network.add_module("a_name_that_is_far_longer_than_any_table_has_room_for", inner)
+    (row, _) = describe(network, 9).table().rows
+    assert len(row[0]) == 36
+    assert row[0].startswith("…")
+
+
+def test_only_the_meta_device_is_used() -> None:
+    network = overfeat_small()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    describe(network, 28)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert not any(module._forward_pre_hooks for module in network.modules())
+
+
+def test_what_cannot_be_shrunk_is_refused() -> None:
+    with pytest.raises(InputError, match="must be a torch.nn.Module; got a str"):
+        describe("resnet34", 224)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="data.image_px=4 does not suit the network"):
+        describe(overfeat_small(), 4)
+
+
+def test_no_module_takes_the_functions_place() -> None:
+    for name in ("description", "probe", "commands.describe"):
+        importlib.import_module(f"rescaler.{name}")
+    assert rescaler.describe is describe
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (2801403904, "2.80 G"),
+        (733843968, "734 M"),
+        (999_700, "1.00 M"),
+        (23_400, "23.4 k"),
+        (12, "12"),
+        (1e12, "1000 G"),
+    ],
+)
+def test_quantities_have_three_digits(value: float, text: str) -> None:
+    assert quantity(value) == text
