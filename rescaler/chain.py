@@ -46,7 +46,7 @@ class Recipe:
 
     image_px: int
     layers: tuple[dict[str, Any], ...]
-    rescale: dict[str, str] | None
+    rescale: dict[str, Any] | None
     """How the state was rescaled before this epoch; None where it was not."""
     learning_rate: float
     weight_decay: float
@@ -78,7 +78,7 @@ class Chain:
     origin: str
     stages: tuple[Stage, ...]
     schedule: ScheduleSettings
-    rescale: dict[str, str]
+    rescale: dict[str, Any]
     constants: dict[str, Any]
     """Entries of the recipe that are the same in every epoch."""
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from rescaler.runfolder import RunFolder
 from rescaler.settings import Experiment
 from rescaler.tracking import Tracker
 from rescaler.training import Observer, train
+
+log = logging.getLogger(__name__)
 
 
 class Observers:
@@ -49,6 +52,8 @@ def execute(experiment: Experiment, folder: Path, *, group: str) -> None:
     """
     with _out_of_memory():
         run = plan(experiment)
+        for note in run.notes:
+            log.info("%s", note)
         ledger = Ledger(Path(experiment.ledger.folder))
         ledger.check_writable()
         run_folder = RunFolder(folder, run)

@@ -2,17 +2,19 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any, Literal
 
 from rescaler.data import DATA_SETS
 from rescaler.errors import InputError
-from rescaler.settings import DataSettings, Experiment, OptimSettings, ScheduleSettings
+from rescaler.settings import DataSettings, Experiment, OptimSettings, RescaleSettings, ScheduleSettings
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "device": ("auto", "cpu", "cuda"),
     "memory_format": ("channels_last", "contiguous"),
-    "rescale.interpolation": ("bilinear", "bicubic", "nearest", "area"),
+    "rescale.interpolation": ("bilinear", "bicubic", "nearest", "area", "pinv", "fit"),
     "rescale.momentum": ("rescale", "reset"),
     "logger.mode": ("auto", "online", "offline", "disabled"),
     "ledger.keep": ("last", "forks", "all"),
@@ -38,7 +40,8 @@ def check(experiment: Experiment) -> None:
     _check_data(experiment.data)
     _check_optim(experiment.optim)
     _check_schedule(experiment.schedule)
-    resolve_resize_epoch(experiment)
+    _check_rescale(experiment.rescale)
+    stage_epochs(experiment)
 
 
 def _check_data(data: DataSettings) -> None:
@@ -75,13 +78,42 @@ def _check_schedule(schedule: ScheduleSettings) -> None:
     _require(schedule.hold_limit >= 1, "schedule.hold_limit", schedule.hold_limit, "at least 1")
 
 
+def _check_rescale(rescale: RescaleSettings) -> None:
+    batches, warmup = rescale.calibration_batches, rescale.warmup_batches
+    _require(batches >= 1, "rescale.calibration_batches", batches, "at least 1")
+    _require(warmup >= 0, "rescale.warmup_batches", warmup, "0 or more")
+
+
 def _require(condition: bool, key: str, value: object, allowed: str) -> None:
     if not condition:
         raise InputError(f"{key} must be {allowed}; got {value}")
 
 
+def stage_epochs(experiment: Experiment) -> list[int]:
+    """Scheduled epochs of each network, the smallest first and the target last; 0 where a network is not trained.
+
+    Raises:
+        InputError: ``resize_epoch`` is impossible, or leaves a pre-train network no epoch.
+    """
+    epochs, stages = experiment.schedule.epochs, len(experiment.shrink.stages)
+    resize_epoch = resolve_resize_epoch(experiment)
+    if resize_epoch == 0:
+        return [0] * stages + [epochs]
+    last = epochs if resize_epoch == "never" else resize_epoch
+    given = experiment.resize_epoch
+    ends = given if isinstance(given, list) else _shared(last, stages)
+    return [end - start for start, end in pairwise([0, *ends, epochs])]
+
+
+def _shared(epochs: int, stages: int) -> list[int]:
+    """Last epoch of each pre-train network, all of about as many epochs."""
+    if epochs < stages:
+        raise InputError(f"resize_epoch must be at least {stages}, an epoch for each pre-train network; got {epochs}")
+    return [math.ceil(epochs * number / stages) for number in range(1, stages + 1)]
+
+
 def resolve_resize_epoch(experiment: Experiment) -> int | Literal["never"]:
-    """The resize epoch as a number of completed pre-train epochs, or ``never``.
+    """Completed pre-train epochs before the target network takes over, or ``never``.
 
     ``auto`` is the paper's rule: an epoch or two before the first change of the learning rate.
 
@@ -89,6 +121,9 @@ def resolve_resize_epoch(experiment: Experiment) -> int | Literal["never"]:
         InputError: not a number in range, nor ``never`` or ``auto``; or ``auto`` without a milestone to go by.
     """
     value, schedule = experiment.resize_epoch, experiment.schedule
+    if isinstance(value, list):
+        _check_ends(value, len(experiment.shrink.stages), schedule.epochs)
+        value = value[-1]
     if value == "auto":
         if not schedule.milestones:
             raise InputError(
@@ -108,3 +143,12 @@ def resolve_resize_epoch(experiment: Experiment) -> int | Literal["never"]:
             f'resize_epoch must be between 0 and epochs (={schedule.epochs}), "never" or "auto"; got {value}'
         )
     return "never" if value == schedule.epochs else value
+
+
+def _check_ends(ends: list[object], stages: int, epochs: int) -> None:
+    whole = all(isinstance(end, int) and not isinstance(end, bool) for end in ends)
+    if not (whole and len(ends) == stages and all(a < b for a, b in pairwise([0, *ends, epochs + 1]))):  # type: ignore[operator]
+        raise InputError(
+            f"resize_epoch as a list must hold the last epoch of each pre-train network (their number is {stages}), "
+            f"rising, from 1 to epochs (={epochs}); got {ends}"
+        )

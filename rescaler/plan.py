@@ -1,17 +1,20 @@
 """Lay out a run: its data, its networks by stage and its chain of epochs."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from rescaler.chain import NUMERICS, Chain, Stage, digest
 from rescaler.data import ImageData, load_data
 from rescaler.errors import InputError
-from rescaler.experiment import resolve_resize_epoch
-from rescaler.models import build
+from rescaler.experiment import resolve_resize_epoch, stage_epochs
+from rescaler.models import build, loss_and_scores
 from rescaler.randomness import seed_for
 from rescaler.settings import Experiment
 from rescaler.shrinking import Shrunk, shrink
@@ -29,6 +32,8 @@ class Run:
     device: torch.device
     data: ImageData
     chain: Chain
+    notes: tuple[str, ...] = ()
+    """What the pre-train networks leave as it is, and why."""
 
     @property
     def id(self) -> str:
@@ -53,8 +58,9 @@ class Run:
 
     def network(self, stage: Stage) -> nn.Module:
         """The stage's network with its initial weights, on the run's device."""
-        target = initial_target(self.experiment)
-        network = _shrunk(self.experiment, target).network if stage.layers else target
+        network = initial_target(self.experiment)
+        if stage.layers:
+            network = _shrunk(self.experiment, network, self.chain.stages.index(stage)).network
         network = network.to(memory_format=MEMORY_FORMATS[self.experiment.memory_format])
         return network.to(self.device)
 
@@ -79,8 +85,7 @@ def plan(experiment: Experiment) -> Run:
     Raises:
         InputError: the experiment cannot run as it is; the message names the key, its value and what is allowed.
     """
-    resize_epoch = resolve_resize_epoch(experiment)
-    device = _device(experiment.device)
+    device = device_for(experiment.device)
     data = load_data(experiment.data, device)
     target = initial_target(experiment)
     _check_output(target, experiment)
@@ -90,11 +95,13 @@ def plan(experiment: Experiment) -> Run:
         raise InputError(
             f"optim.batch_size must be at most {data.train_count}, all training images; got {optim.batch_size}"
         )
+    resize_epoch = resolve_resize_epoch(experiment)
+    shrunk = shrunk_stages(experiment, target) if resize_epoch != 0 else []
     chain = Chain(
         origin=digest(_origin(experiment, data, seed=experiment.seed, network=target)),
-        stages=_stages(experiment, target, resize_epoch),
+        stages=_stages(experiment, shrunk),
         schedule=experiment.schedule,
-        rescale=dataclasses.asdict(experiment.rescale),
+        rescale=_rescale(experiment, target, batches),
         constants={
             "momentum": optim.momentum,
             "nesterov": optim.nesterov,
@@ -104,7 +111,8 @@ def plan(experiment: Experiment) -> Run:
             "device_type": device.type,
         },
     )
-    return Run(experiment, resize_epoch, device, data, chain)
+    notes = dict.fromkeys(note for network in shrunk for note in network.notes)
+    return Run(experiment, resize_epoch, device, data, chain, tuple(notes))
 
 
 def _origin(
@@ -126,36 +134,97 @@ def _origin(
     return origin
 
 
-def _stages(experiment: Experiment, target: nn.Module, resize_epoch: int | Literal["never"]) -> tuple[Stage, ...]:
-    epochs = experiment.schedule.epochs
-    final = Stage("target", experiment.data.image_px, epochs)
-    if resize_epoch == 0:
-        return (final,)
-    shrunk = _shrunk(experiment, target)
-    layers = tuple(dataclasses.asdict(layer) for layer in shrunk.layers)
-    if resize_epoch == "never":
-        return (Stage("pretrain", shrunk.image_px, epochs, layers),)
-    return (Stage("pretrain", shrunk.image_px, resize_epoch, layers), final)
+def _stages(experiment: Experiment, pretrain: Sequence[Shrunk]) -> tuple[Stage, ...]:
+    epochs = stage_epochs(experiment)
+    stages = []
+    for number, shrunk in enumerate(pretrain):
+        # The smallest is called the same however many follow, as runs share its epochs.
+        name = ("pretrain", "middle")[number] if number < 2 else f"middle{number}"
+        layers = tuple(dataclasses.asdict(layer) for layer in shrunk.layers)
+        stages.append(Stage(name, shrunk.image_px, sum(epochs[: number + 1]), layers))
+    if epochs[-1] > 0:
+        stages.append(Stage("target", experiment.data.image_px, sum(epochs)))
+    return tuple(stages)
 
 
-def _shrunk(experiment: Experiment, target: nn.Module) -> Shrunk:
-    settings = experiment.shrink
-    return shrink(
-        target,
-        experiment.data.image_px,
-        table=settings.table,
-        pretrain_px=settings.image_px,
-        padding=settings.padding,
-        channels=experiment.data.channels,
-    )
+def shrunk_stages(experiment: Experiment, target: nn.Module) -> list[Shrunk]:
+    """All pre-train networks, the smallest first.
+
+    Raises:
+        InputError: the target cannot be shrunk this way, or a network is not larger than the one before it.
+    """
+    found = [_shrunk(experiment, target, number) for number in range(len(experiment.shrink.stages))]
+    for number, (small, large) in enumerate(pairwise(found), start=1):
+        _check_growth(small, large, _key(number), experiment.data.image_px)
+    return found
+
+
+def _key(number: int) -> str:
+    return "shrink" if number == 0 else f"shrink.middle[{number - 1}]"
+
+
+def _check_growth(small: Shrunk, large: Shrunk, key: str, image_px: int) -> None:
+    if large.image_px < small.image_px:
+        raise InputError(
+            f"{key}.image_px must be between {small.image_px}, that of the stage before, and data.image_px={image_px}; "
+            f"got {large.image_px}"
+        )
+    kernels, grown = ({layer.name: layer.pretrain_kernel for layer in shrunk.layers} for shrunk in (small, large))
+    for name, before in kernels.items():
+        after = grown.get(name, before)  # a layer that is not named is the target's own
+        if after[0] < before[0] or after[1] < before[1]:
+            raise InputError(
+                f"{key} must not be smaller than the stage before it, but its layer {name} is: "
+                f"{after[0]}x{after[1]} after {before[0]}x{before[1]}"
+            )
+    if large.image_px == small.image_px and kernels == grown:
+        raise InputError(
+            f"{key} must differ from the stage before it; it has the same kernels and the same images of "
+            f"{small.image_px} px: give it another table, or an image_px up to data.image_px={image_px}"
+        )
+
+
+def _shrunk(experiment: Experiment, target: nn.Module, number: int) -> Shrunk:
+    settings = experiment.shrink.stages[number]
+    try:
+        return shrink(
+            target,
+            experiment.data.image_px,
+            table=settings.table,
+            pretrain_px=settings.image_px,
+            padding=settings.padding,
+            channels=experiment.data.channels,
+            input_only=settings.input_only,
+        )
+    except InputError as error:
+        if number == 0:
+            raise
+        raise InputError(f"{_key(number)}: {error}") from error
+
+
+def _rescale(experiment: Experiment, target: nn.Module, batches: int) -> dict[str, Any]:
+    """The settings of the rescale as the recipe has them; what is off, or has nothing to act on, is left out."""
+    settings = experiment.rescale
+    recipe: dict[str, Any] = {"interpolation": settings.interpolation, "momentum": settings.momentum}
+    if settings.recalibrate and any(isinstance(module, _BatchNorm) for module in target.modules()):
+        recipe["recalibrate"] = True
+    if settings.interpolation == "fit" or "recalibrate" in recipe:
+        recipe["calibration_batches"] = min(settings.calibration_batches, batches)
+    warmup = settings.warmup_batches
+    if warmup > batches:
+        raise InputError(f"rescale.warmup_batches must be at most {batches}, the batches of an epoch; got {warmup}")
+    return recipe | ({"warmup_batches": warmup} if warmup > 0 else {})
 
 
 def _check_output(target: nn.Module, experiment: Experiment) -> None:
     data = experiment.data
     shape = (2, data.channels, data.image_px, data.image_px)
+    images, labels = torch.empty(shape, device="meta"), torch.zeros(2, dtype=torch.int64, device="meta")
     try:
         with torch.no_grad():
-            logits = meta_copy(target).eval()(torch.empty(shape, device="meta"))
+            logits = meta_copy(target).eval()(images)
+            with torch.random.fork_rng(devices=[]):  # dropout may throw its dice on the CPU
+                trained = meta_copy(target).train()(images)
     except Exception as error:  # whatever the user's network raises on these images
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
@@ -168,9 +237,11 @@ def _check_output(target: nn.Module, experiment: Experiment) -> None:
             f"the network {experiment.model['_target_']} must return (images, data.classes={data.classes}) scores; "
             f"got {got} for 2 images"
         )
+    loss_and_scores(trained, labels)
 
 
-def _device(name: str) -> torch.device:
+def device_for(name: str) -> torch.device:
+    """The device that the setting ``device`` means here."""
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError("device=cuda, but torch finds no CUDA device here; allowed: auto, cpu")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

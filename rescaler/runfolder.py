@@ -18,7 +18,7 @@ from typing import Any, Literal
 import yaml
 
 from rescaler import provenance
-from rescaler.chain import Epoch
+from rescaler.chain import Epoch, Stage
 from rescaler.files import write_text
 from rescaler.plan import Run
 from rescaler.record import Record
@@ -63,9 +63,19 @@ class RunFolder:
 
     def _variant(self) -> str:
         """How the run may differ from others of its comparison, beside the resize epoch."""
-        settings = self._run.experiment
-        table = ", ".join(f"{side}->{to}" for side, to in settings.shrink.table.items() if side != to)
-        return f"{table}; {settings.rescale.interpolation}; momentum {settings.rescale.momentum}"
+        chain = self._run.chain
+        stages = [stage for stage in chain.stages if stage.layers]
+        parts = [_kernels(stage) for stage in stages]
+        if len(stages) > 1:
+            spans = zip(parts, stages, strict=True)
+            parts = [f"{kernels} at {stage.image_px} px to epoch {stage.last_epoch}" for kernels, stage in spans]
+        if chain.forks:
+            recipe = chain.rescale
+            parts += [recipe["interpolation"], f"momentum {recipe['momentum']}"]
+            parts += ["BatchNorm recalibrated"] if "recalibrate" in recipe else []
+            counts = ("calibration_batches", "warmup_batches")
+            parts += [f"{recipe[key]} {key.replace('_', ' ')}" for key in counts if key in recipe]
+        return "; ".join(parts)
 
     def _metrics(self) -> str:
         text = io.StringIO()
@@ -117,6 +127,17 @@ class RunFolder:
             "started": self._started,
             "updated": _now(),
         }
+
+
+def _kernels(stage: Stage) -> str:
+    """The kernel sides that change, as ``3->2, 5->3``."""
+    changes = {
+        pair
+        for layer in stage.layers
+        if layer["kind"] == "convolution"
+        for pair in zip(layer["target_kernel"], layer["pretrain_kernel"], strict=True)
+    }
+    return ", ".join(f"{large}->{small}" for large, small in sorted(changes) if large != small) or "input only"
 
 
 def _now() -> str:

@@ -9,8 +9,8 @@ from typing import Any
 
 
 @dataclass
-class ShrinkSettings:
-    """How the pre-train network follows from the target network."""
+class StageSettings:
+    """How one pre-train network follows from the target network."""
 
     table: dict[int, int] = field(default_factory=dict)
     """Kernel table: target kernel side -> pre-train kernel side, in pixels (the paper's Table 1)."""
@@ -18,14 +18,36 @@ class ShrinkSettings:
     """Side of the pre-train images; ``null``: the data's ``image_px`` divided by the first shrunk kernel's scale."""
     padding: dict[str, int] = field(default_factory=dict)
     """Padding of single layers of the pre-train network by module name, where the safe rule is not wanted."""
+    input_only: bool = False
+    """Progressive resizing, a baseline: the kernels stay the target's, and only the images are smaller."""
+
+
+@dataclass
+class ShrinkSettings(StageSettings):
+    """The pre-train networks: the smallest, and those that come between it and the target network."""
+
+    middle: list[StageSettings] = field(default_factory=list)
+    """Further pre-train networks, each larger than the one before it."""
+
+    @property
+    def stages(self) -> list[StageSettings]:
+        """All pre-train networks, the smallest first."""
+        return [self, *self.middle]
 
 
 @dataclass
 class RescaleSettings:
-    """How weights go from the pre-train network to the target network."""
+    """How the state goes from the pre-train network to the target network."""
 
     interpolation: str = "bilinear"
+    """Of the kernels; ``fit``: ``pinv``, then the kernels that best repeat the pre-train network's responses."""
+    recalibrate: bool = False
+    """Measure the BatchNorm statistics anew."""
+    calibration_batches: int = 8
+    """Mini-batches of training images that the fit and the recalibration look at."""
     momentum: str = "rescale"
+    warmup_batches: int = 0
+    """Mini-batches over which the learning rate rises again from zero; 0: it is kept."""
 
 
 @dataclass
@@ -120,7 +142,8 @@ class Experiment:
     logger: LoggerSettings = field(default_factory=LoggerSettings)
     ledger: LedgerSettings = field(default_factory=LedgerSettings)
     resize_epoch: Any = "auto"
-    """Completed pre-train epochs before the rescale: 0 .. epochs, ``never`` or ``auto``."""
+    """Completed pre-train epochs before the target network takes over: 0 .. epochs, ``never`` or ``auto``; several
+    pre-train networks share them evenly, or each has its last epoch in a list."""
     seed: int = 0
     device: str = "auto"
     memory_format: str = "channels_last"

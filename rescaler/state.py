@@ -1,12 +1,14 @@
 """What an epoch starts from and leaves behind: weights and momentum."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
 
+from rescaler.calibration import fit
 from rescaler.chain import Recipe
 from rescaler.kernels import Interpolation
 from rescaler.rescaling import rescale, rescale_tensors
@@ -62,14 +64,33 @@ class State:
         }
 
 
-def rescaled(state: State, target: nn.Module, settings: Mapping[str, str]) -> State:
+def rescaled(
+    state: State,
+    target: nn.Module,
+    settings: Mapping[str, Any],
+    small: Sequence[Tensor] = (),
+    large: Sequence[Tensor] = (),
+) -> State:
     """The state of ``target`` that follows from the pre-train network's (Eq. 5 and 6).
 
     The momentum is a running mean of gradients by weight, so it is resized like the weights that it moves; ``reset``
     starts it anew.
+
+    Args:
+        state: of the pre-train network.
+        target: the network rescaled into, whose weights are overwritten: the target, or a larger pre-train network.
+        settings: ``rescale`` of a :class:`rescaler.chain.Recipe`.
+        small: training images in the pre-train network's size, by batch; for ``fit``.
+        large: the same images in the target's size, for ``fit`` and the recalibration. Dropout in the latter draws from
+            torch's global generator.
     """
-    mode = cast(Interpolation, settings["interpolation"])
+    fits = settings["interpolation"] == "fit"
+    mode = cast(Interpolation, "pinv" if fits else settings["interpolation"])
     rescale(state.network, target, mode=mode)
+    if fits:
+        fit(state.network, target, torch.cat(list(small)), torch.cat(list(large)))
+    if settings.get("recalibrate"):
+        update_bn(large, target)
     momentum: dict[str, Tensor] = {}
     if settings["momentum"] == "rescale":
         momentum = rescale_tensors(state.momentum, state.network, target, mode=mode)

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import math
 import time
 from collections import defaultdict
@@ -18,6 +19,7 @@ from rescaler.chain import Epoch, Recipe
 from rescaler.data import Batch, ImageData
 from rescaler.errors import InputError
 from rescaler.ledger import Ledger, digest
+from rescaler.models import loss_and_scores
 from rescaler.plan import MEMORY_FORMATS, Run
 from rescaler.provenance import device_name, torch_version
 from rescaler.randomness import seed_for
@@ -128,7 +130,7 @@ def train(run: Run, ledger: Ledger, folder: Path, observer: Observer) -> list[Re
         clocks = Clocks(run.device)
         if epoch.recipe.rescale is not None:
             with clocks.running("rescale"):
-                state = rescaled(state, run.network(epoch.stage), epoch.recipe.rescale)
+                state = start_stage(state, epoch, run)
         trained = train_epoch(state, epoch, run, clocks, observer)
         with clocks.running("evaluation"):
             tested = evaluate(state.network, epoch.recipe, run.data)
@@ -170,18 +172,14 @@ def train_epoch(state: State, epoch: Epoch, run: Run, clocks: Clocks, observer: 
     state.network.train()
     loss_sum = torch.zeros((), dtype=torch.float64, device=run.device)
     correct = torch.zeros((), dtype=torch.int64, device=run.device)
-    batches = run.data.train_batches(
-        image_px=recipe.image_px,
-        seed=run.experiment.seed,
-        epoch=epoch.number,
-        batches=recipe.batches,
-        batch_size=recipe.batch_size,
-    )
+    warmup = recipe.rescale.get("warmup_batches", 0) if recipe.rescale else 0
     looked = time.perf_counter()
     with clocks.running("train"):
-        for done, (images, labels) in enumerate(clocks.waiting(batches), start=1):
-            logits = state.network(images.contiguous(memory_format=MEMORY_FORMATS[recipe.memory_format]))
-            loss = cross_entropy(logits, labels)
+        for done, (images, labels) in enumerate(clocks.waiting(_batches(epoch, recipe.image_px, run)), start=1):
+            if done <= warmup:
+                for group in optimizer.param_groups:
+                    group["lr"] = recipe.learning_rate * done / warmup
+            loss, logits = loss_and_scores(state.network(images), labels)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -194,6 +192,35 @@ def train_epoch(state: State, epoch: Epoch, run: Run, clocks: Clocks, observer: 
     _refuse_divergence(loss_sum.item(), epoch)
     state.keep_momentum(optimizer)
     return Scores(loss_sum.item() / recipe.batches, correct.item() / (recipe.batches * recipe.batch_size), math.nan)
+
+
+def _batches(epoch: Epoch, image_px: int, run: Run) -> Iterator[Batch]:
+    """The epoch's training images, at any size."""
+    recipe = epoch.recipe
+    batches = run.data.train_batches(
+        image_px=image_px,
+        seed=run.experiment.seed,
+        epoch=epoch.number,
+        batches=recipe.batches,
+        batch_size=recipe.batch_size,
+    )
+    for images, labels in batches:
+        yield images.contiguous(memory_format=MEMORY_FORMATS[recipe.memory_format]), labels
+
+
+def start_stage(state: State, epoch: Epoch, run: Run) -> State:
+    """What the first epoch of a stage starts from, where the stage before it left ``state``."""
+    settings = epoch.recipe.rescale
+    assert settings is not None
+    large_count = settings.get("calibration_batches", 0)
+    small_count = large_count if settings["interpolation"] == "fit" else 0
+    small_px, large_px = run.chain.stage(epoch.number - 1).image_px, epoch.stage.image_px
+    small, large = (
+        [images for images, _ in itertools.islice(_batches(epoch, image_px, run), count)]
+        for image_px, count in ((small_px, small_count), (large_px, large_count))
+    )
+    torch.manual_seed(seed_for(run.experiment.seed, "calibration", epoch.number))
+    return rescaled(state, run.network(epoch.stage), settings, small, large)
 
 
 def _refuse_divergence(loss_sum: float, epoch: Epoch) -> None:

@@ -11,8 +11,10 @@ from omegaconf import DictConfig
 
 from rescaler.compose import explain, register, to_experiment
 from rescaler.errors import InputError
-from rescaler.experiment import resolve_resize_epoch
+from rescaler.experiment import resolve_resize_epoch, stage_epochs
+from rescaler.kernels import KERNEL_TABLE
 from rescaler.models import build
+from rescaler.plan import shrunk_stages
 from rescaler.settings import Experiment
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -53,7 +55,7 @@ def test_the_default_is_the_papers_table_2_in_miniature() -> None:
     assert resolve_resize_epoch(made) == 17
     assert (made.schedule.epochs, made.schedule.milestones) == (55, [18, 29, 43, 52])
     assert made.schedule.weight_decay_until == 29
-    assert made.shrink.table == {1: 1, 3: 2, 5: 3, 7: 5, 11: 7}
+    assert made.shrink.table == KERNEL_TABLE
 
 
 def test_the_imagenet_experiments_are_the_papers() -> None:
@@ -81,6 +83,35 @@ def test_the_sweeps_are_the_papers(sweep: str, suffix: str, resize_epochs: str) 
     assert config.hydra.sweeper.params.resize_epoch == resize_epochs
     assert config.hydra.mode.name == "MULTIRUN"
     assert config.schedule.hold_after_resize == (sweep == "table3")
+
+
+@pytest.mark.parametrize(
+    ("options", "images_px"),
+    [
+        (("shrink=input_only",), [17, 28]),
+        (("shrink=three_stages",), [17, 22, 28]),
+        (("experiment=imagenet_overfeat", "shrink=three_stages"), [147, 189, 231]),
+        (("experiment=imagenet_resnet", "shrink=three_stages"), [160, 192, 224]),
+        (("experiment=fashion_resnet", "shrink=three_stages", "shrink.middle.0.image_px=23"), [19, 23, 28]),
+    ],
+)
+def test_the_stages_of_each_shrink_config(options: tuple[str, ...], images_px: list[int]) -> None:
+    made = experiment(*options)
+    with torch.device("meta"):
+        target = build(made.model, classes=made.data.classes, channels=made.data.channels)
+    assert [shrunk.image_px for shrunk in shrunk_stages(made, target)] == images_px[:-1]
+    assert made.data.image_px == images_px[-1]
+
+
+def test_resize_epochs_of_several_stages_are_a_list() -> None:
+    assert stage_epochs(experiment("shrink=three_stages", "resize_epoch=[9,17]")) == [9, 8, 38]
+
+
+def test_three_stages_of_a_network_of_3x3_kernels_need_an_image_size() -> None:
+    made = experiment("experiment=fashion_resnet", "shrink=three_stages")
+    target = build(made.model, classes=10, channels=1)
+    with pytest.raises(InputError, match=r"shrink.middle\[0\] must differ .* or an image_px up to data.image_px=28"):
+        shrunk_stages(made, target)
 
 
 def test_an_experiment_yields_to_the_command_line() -> None:

@@ -3,10 +3,10 @@ from typing import Any
 import pytest
 
 from rescaler.errors import InputError
-from rescaler.experiment import CHOICES, check, resolve_resize_epoch
+from rescaler.experiment import CHOICES, check, resolve_resize_epoch, stage_epochs
 from rescaler.kernels import INTERPOLATIONS
 from rescaler.plan import MEMORY_FORMATS
-from rescaler.settings import Experiment, ScheduleSettings
+from rescaler.settings import Experiment, ScheduleSettings, StageSettings
 from rescaler.tracking import resolve_mode
 
 
@@ -29,6 +29,43 @@ def test_auto_is_one_epoch_before_the_learning_rate_first_drops() -> None:
 @pytest.mark.parametrize(("given", "resolved"), [(0, 0), (17, 17), (54, 54), (55, "never"), ("never", "never")])
 def test_resize_epoch_counts_completed_pretrain_epochs(given: object, resolved: object) -> None:
     assert resolve_resize_epoch(experiment(resize_epoch=given)) == resolved
+
+
+@pytest.mark.parametrize(
+    ("middle", "given", "epochs"),
+    [
+        (0, 17, [17, 38]),
+        (0, 0, [0, 55]),
+        (0, "never", [55, 0]),
+        (0, [17], [17, 38]),
+        (1, 17, [9, 8, 38]),
+        (1, "auto", [9, 8, 38]),
+        (1, [4, 17], [4, 13, 38]),
+        (1, 0, [0, 0, 55]),
+        (1, "never", [28, 27, 0]),
+        (1, [9, 55], [9, 46, 0]),
+        (2, 18, [6, 6, 6, 37]),
+    ],
+)
+def test_pretrain_networks_share_the_epochs_before_the_resize(middle: int, given: object, epochs: list[int]) -> None:
+    made = experiment(resize_epoch=given, shrink__middle=[StageSettings()] * middle)
+    assert stage_epochs(made) == epochs
+    assert resolve_resize_epoch(made) == ("never" if epochs[-1] == 0 else sum(epochs[:-1]))
+
+
+@pytest.mark.parametrize("ends", [[17], [9, 9], [17, 9], [0, 17], [9, 56], [9, "auto"], [True, 17], []])
+def test_a_list_of_resize_epochs_must_rise_once_a_stage(ends: list[object]) -> None:
+    with pytest.raises(
+        InputError,
+        match=r"resize_epoch as a list must hold the last epoch of each pre-train network \(their number is 2\), "
+        r"rising, from 1 to epochs \(=55\); got \[",
+    ):
+        check(experiment(resize_epoch=ends, shrink__middle=[StageSettings()]))
+
+
+def test_every_pretrain_network_needs_an_epoch() -> None:
+    with pytest.raises(InputError, match="resize_epoch must be at least 2, an epoch for each pre-train network; got 1"):
+        check(experiment(resize_epoch=1, shrink__middle=[StageSettings()]))
 
 
 @pytest.mark.parametrize("value", [70, -1, 17.5, "soon", True, None])
@@ -59,6 +96,8 @@ def test_impossible_resize_epochs_are_refused(value: object) -> None:
         ({"optim__momentum": 1.0}, r"optim.momentum must be in \[0, 1\); got 1.0"),
         ({"device": "tpu"}, "device must be one of auto, cpu, cuda; got 'tpu'"),
         ({"rescale__interpolation": "cubic"}, "rescale.interpolation must be one of bilinear, .*; got 'cubic'"),
+        ({"rescale__calibration_batches": 0}, "rescale.calibration_batches must be at least 1; got 0"),
+        ({"rescale__warmup_batches": -1}, "rescale.warmup_batches must be 0 or more; got -1"),
         ({"ledger__keep": "some"}, "ledger.keep must be one of last, forks, all; got 'some'"),
         ({"data__image_px": 0}, "data.image_px must be at least 1; got 0"),
     ],
@@ -70,7 +109,7 @@ def test_each_impossible_value_is_named_with_what_is_allowed(changes: dict[str, 
 
 
 def test_the_choices_are_those_of_the_code_that_takes_them() -> None:
-    assert CHOICES["rescale.interpolation"] == INTERPOLATIONS
+    assert CHOICES["rescale.interpolation"] == (*INTERPOLATIONS, "fit")
     assert set(CHOICES["memory_format"]) == set(MEMORY_FORMATS)
     for mode in CHOICES["logger.mode"]:
         assert resolve_mode(mode, {}) == mode

@@ -6,6 +6,7 @@ from conftest import MakeExperiment
 
 from rescaler.errors import InputError
 from rescaler.plan import plan
+from rescaler.settings import StageSettings
 
 
 def test_what_changes_no_number_changes_no_id(make_experiment: MakeExperiment) -> None:
@@ -33,6 +34,58 @@ def test_runs_compare_whatever_their_resize_epoch_and_seed(make_experiment: Make
         assert plan(make_experiment(**other)).comparison != run.comparison
 
 
+@pytest.mark.parametrize(
+    "inert", [{"rescale__calibration_batches": 3}, {"rescale__recalibrate": True}, {"shrink__middle": []}]
+)
+def test_what_has_nothing_to_act_on_changes_no_id(make_experiment: MakeExperiment, inert: dict[str, object]) -> None:
+    assert plan(make_experiment(**inert)).id == plan(make_experiment()).id  # the network has no BatchNorm
+
+
+def test_what_is_off_is_not_in_the_recipe(make_experiment: MakeExperiment) -> None:
+    """Keys of runs that were made before there was a choice stay what they were."""
+    assert plan(make_experiment()).chain.rescale == {"interpolation": "bilinear", "momentum": "rescale"}
+
+
+def test_what_acts_is_in_the_recipe_of_the_epoch_after_the_resize_alone(make_experiment: MakeExperiment) -> None:
+    model = {"_target_": "rescaler.models.resnet_small", "widths": [4], "blocks": 1}
+    settings = {"rescale__interpolation": "fit", "rescale__recalibrate": True, "rescale__warmup_batches": 2}
+    run = plan(make_experiment(model=model, **settings))
+    assert run.chain.rescale == {
+        "interpolation": "fit",
+        "momentum": "rescale",
+        "recalibrate": True,
+        "calibration_batches": 5,  # all of the epoch's
+        "warmup_batches": 2,
+    }
+    assert run.chain.fork_keys() == plan(make_experiment(model=model)).chain.fork_keys()
+
+
+MIDDLE = StageSettings(table={1: 1, 3: 2, 5: 4}, image_px=22)
+
+
+def test_stages_grow_from_the_smallest_network_to_the_target(make_experiment: MakeExperiment) -> None:
+    run = plan(make_experiment(resize_epoch=4, shrink__middle=[MIDDLE]))
+    assert [(stage.name, stage.image_px, stage.last_epoch) for stage in run.chain.stages] == [
+        ("pretrain", 17, 2),
+        ("middle", 22, 4),
+        ("target", 28, 6),
+    ]
+    kernels = [run.network(stage).get_parameter("conv1.weight").shape[-1] for stage in run.chain.stages]
+    assert kernels == [3, 4, 5]
+    assert run.resize_epoch == 4
+
+
+def test_input_only_shrinks_images_and_no_kernel(make_experiment: MakeExperiment) -> None:
+    run = plan(make_experiment(shrink__input_only=True))
+    assert [stage.image_px for stage in run.chain.stages] == [17, 28]
+    small = run.network(run.chain.stages[0])
+    assert small.get_parameter("conv1.weight").shape[-2:] == (5, 5)
+    assert (
+        small.get_parameter("fc4.weight").shape[1]
+        < run.network(run.chain.stages[1]).get_parameter("fc4.weight").shape[1]
+    )
+
+
 def test_every_network_of_a_seed_starts_from_the_same_weights(make_experiment: MakeExperiment) -> None:
     run = plan(make_experiment())
     states = [run.network(run.chain.stages[0]).state_dict() for _ in range(2)]
@@ -43,11 +96,25 @@ def test_every_network_of_a_seed_starts_from_the_same_weights(make_experiment: M
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"shrink__table": {3: 2}}, r"shrink.table has no kernel side for conv1 \(5x5\); it has \[3\]"),
+        ({"shrink__table": {3: 2}}, r"shrink.table has no kernel side for conv1 \(5x5.*\); it has \[3\]"),
         ({"shrink__table": {3: 3, 5: 5}}, "shrinks none of the network's kernels"),
         ({"shrink__table": {3: 4, 5: 3}}, "shrink.table maps a kernel side to one from 1 to itself"),
         ({"shrink__image_px": 2}, "shrink.image_px=2 does not suit the network"),
-        ({"shrink__padding": {"conv9": 0}}, "shrink.padding: there is no convolution 'conv9'"),
+        ({"shrink__padding": {"conv9": 0}}, "shrink.padding: 'conv9' fits no convolution"),
+        (
+            {"shrink__middle": [StageSettings(table=MIDDLE.table, image_px=16)]},
+            r"shrink.middle\[0\].image_px must be between 17, that of the stage before, and data.image_px=28; got 16",
+        ),
+        (
+            {"shrink__middle": [MIDDLE, StageSettings(table={1: 1, 3: 2, 5: 3}, image_px=24)]},
+            r"shrink.middle\[1\] must not be smaller than the stage before it, but its layer conv1 is: 3x3 after 4x4",
+        ),
+        (
+            {"shrink__middle": [StageSettings(table={1: 1, 3: 2, 5: 3})]},
+            r"shrink.middle\[0\] must differ from the stage before it; it has the same kernels and the same images",
+        ),
+        ({"shrink__middle": [StageSettings(table={5: 6})]}, r"shrink.middle\[0\]: shrink.table maps"),
+        ({"rescale__warmup_batches": 6}, "rescale.warmup_batches must be at most 5, the batches of an epoch; got 6"),
         ({"model__image_px": 32}, "cannot take images of 1x28x28"),
         ({"optim__batch_size": 300, "schedule__batches_per_epoch": None}, "optim.batch_size must be at most 200"),
         ({"model": {"_target_": "torch.nn.Identity"}}, "data.classes=4"),

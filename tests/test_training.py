@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,9 @@ from rescaler.kernels import rescale_kernel
 from rescaler.ledger import Ledger, digest
 from rescaler.plan import plan
 from rescaler.record import Record
-from rescaler.settings import DataSettings, Experiment
+from rescaler.settings import DataSettings, Experiment, StageSettings
 from rescaler.state import State
-from rescaler.training import Diverged, _publish, hold_forks, train
+from rescaler.training import Clocks, Diverged, _publish, evaluate, hold_forks, start_stage, train, train_epoch
 
 
 class Watcher:
@@ -219,6 +220,124 @@ def test_momentum_is_rescaled_or_reset(bench: Bench, make_experiment: MakeExperi
     for name, size in (("momentum.conv1.weight", (5, 5)), ("momentum.conv2.weight", (3, 3))):
         carried = rescaled[name] - reset[name]
         torch.testing.assert_close(carried, 0.9 * rescale_kernel(before[name], size), rtol=1e-4, atol=1e-6)
+
+
+def test_momentum_of_a_fit_goes_the_way_of_its_start(bench: Bench, make_experiment: MakeExperiment) -> None:
+    run = plan(make_experiment(rescale__interpolation="fit"))
+    records = bench.train(make_experiment(ledger__keep="all"))
+    before = bench.ledger.state(records[2].key)
+    assert before is not None
+    state = State(run.network(run.chain.stages[0]))
+    state.load(before, records[2].digest)
+    epoch = run.chain.next(records[:3])
+    assert epoch is not None
+    fitted = start_stage(state, epoch, run)
+    expected = rescale_kernel(before["momentum.conv1.weight"], (5, 5), mode="pinv")
+    torch.testing.assert_close(fitted.momentum["conv1.weight"], expected)
+
+
+RESNET = {"_target_": "rescaler.models.resnet_small", "widths": [4, 8], "blocks": 1}
+CALIBRATED = {"rescale__interpolation": "fit", "rescale__recalibrate": True, "rescale__calibration_batches": 2}
+
+
+@pytest.mark.parametrize("stop_after", [3, 4])
+def test_a_calibrated_rescale_is_the_same_after_a_kill(
+    bench: Bench, other: Bench, make_experiment: MakeExperiment, stop_after: int
+) -> None:
+    experiment = make_experiment(model=RESNET, **CALIBRATED)
+    with pytest.raises(KeyboardInterrupt):
+        bench.train(experiment, stop_after)
+    torch.rand(3)
+    assert digests(bench.train(experiment)) == digests(other.train(experiment))
+
+
+def test_what_was_learnt_is_kept_better_by_a_fit(bench: Bench, make_experiment: MakeExperiment) -> None:
+    """Loss on the test set right after the rescale."""
+    records = bench.train(make_experiment(schedule__batches_per_epoch=20))
+    before = bench.ledger.state(records[2].key)
+    assert before is not None
+    loss = {}
+    for interpolation in ("bilinear", "fit"):
+        run = plan(make_experiment(schedule__batches_per_epoch=20, rescale__interpolation=interpolation))
+        state, epoch = State(run.network(run.chain.stages[0])), run.chain.next(records[:3])
+        state.load(before, records[2].digest)
+        assert epoch is not None
+        loss[interpolation] = evaluate(start_stage(state, epoch, run).network, epoch.recipe, run.data).loss
+    assert loss["fit"] < loss["bilinear"]
+
+
+def test_recalibrated_statistics_are_those_of_the_coming_images(bench: Bench, make_experiment: MakeExperiment) -> None:
+    experiment = make_experiment(model=RESNET, rescale__recalibrate=True, rescale__calibration_batches=2)
+    run = plan(experiment)
+    state, epoch = State(run.network(run.chain.stages[0])), run.chain.next(bench.train(experiment)[:3])
+    assert epoch is not None
+    network = start_stage(state, epoch, run).network
+    options = {"image_px": 28, "seed": 0, "epoch": 4, "batches": 5, "batch_size": 16}
+    images = torch.cat([images for images, _ in itertools.islice(run.data.train_batches(**options), 2)])
+    with torch.no_grad():
+        first = network.get_submodule("conv1")(images)
+    torch.testing.assert_close(network.get_buffer("bn1.running_mean"), first.mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
+
+
+def test_the_learning_rate_rises_over_the_first_batches_after_a_rescale(
+    bench: Bench, make_experiment: MakeExperiment
+) -> None:
+    """One batch with a warm-up over two trains at half the rate: half the step from the same start."""
+    states = {}
+    for name, changes in {
+        "half": {"schedule__batches_per_epoch": 2, "rescale__warmup_batches": 2},
+        "whole": {"schedule__batches_per_epoch": 2},
+    }.items():
+        experiment = make_experiment(resize_epoch=1, schedule__epochs=2, rescale__momentum="reset", **changes)
+        run = plan(experiment)
+        epoch = run.chain.next(bench.train(experiment, name=name)[:1])
+        assert epoch is not None
+        one = dataclasses.replace(epoch, recipe=dataclasses.replace(epoch.recipe, batches=1))
+        state = State(run.network(epoch.stage))
+        start = state.tensors()["network.conv1.weight"].clone()
+        train_epoch(state, one, run, Clocks(run.device), Watcher())
+        states[name] = state.tensors()["network.conv1.weight"] - start
+    torch.testing.assert_close(2 * states["half"], states["whole"], rtol=1e-3, atol=1e-7)
+
+
+THREE = {"shrink__middle": [StageSettings(table={1: 1, 3: 2, 5: 4}, image_px=22)], "resize_epoch": [2, 4]}
+
+
+@pytest.mark.parametrize("stop_after", [2, 3, 4])
+def test_three_stages_go_on_to_the_same_bits(
+    bench: Bench, other: Bench, make_experiment: MakeExperiment, stop_after: int
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        bench.train(make_experiment(**THREE), stop_after)
+    records = bench.train(make_experiment(**THREE))
+    assert [record.image_px for record in records] == [17] * 2 + [22] * 2 + [28] * 2
+    assert [record.rescaled for record in records] == [False, False, True, False, True, False]
+    assert digests(records) == digests(other.train(make_experiment(**THREE)))
+    assert bench.kept(records) == [2, 4, 6]
+
+
+def test_three_stages_share_the_trunk_of_two(bench: Bench, make_experiment: MakeExperiment) -> None:
+    bench.train(make_experiment(resize_epoch=3, ledger__keep="all"), name="two")
+    records = bench.train(make_experiment(**THREE), name="three")
+    assert bench.watcher.computed == [3, 4, 5, 6]
+    assert [record.stage for record in records] == ["pretrain"] * 2 + ["middle"] * 2 + ["target"] * 2
+
+
+def test_three_stages_hold_after_the_last_rescale(bench: Bench, make_experiment: MakeExperiment) -> None:
+    held = {"schedule__hold_after_resize": True, "schedule__hold_limit": 2}
+    records = bench.train(make_experiment(**THREE, **held))
+    assert min(record.epoch for record in records if record.held) == 5
+
+
+def test_input_only_trains_on_small_images_with_the_targets_kernels(
+    bench: Bench, make_experiment: MakeExperiment
+) -> None:
+    records = bench.train(make_experiment(shrink__input_only=True, schedule__batches_per_epoch=20, ledger__keep="all"))
+    assert [record.image_px for record in records] == [17] * 3 + [28] * 3
+    state = bench.ledger.state(records[2].key)
+    assert state is not None
+    assert state["network.conv1.weight"].shape[-2:] == (5, 5)
+    assert records[-1].test_top1 > 0.9
 
 
 def test_divergence_stops_the_run_with_epoch_and_learning_rate(bench: Bench, make_experiment: MakeExperiment) -> None:

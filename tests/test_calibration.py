@@ -1,0 +1,166 @@
+import copy
+from collections import OrderedDict
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rescaler import calibration
+from rescaler.calibration import fit
+from rescaler.rescaling import rescale
+from rescaler.shrinking import shrink
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+class Two(nn.Module):
+    """Two convolutions and a fully-connected layer, of every kind that a fit must tell apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(2, 4, 3, padding=1, stride=2, padding_mode="reflect")
+        self.second = nn.Conv2d(4, 8, 3, padding=2, dilation=2, groups=4, bias=False)
+        self.drop = nn.Dropout(0.5)
+        self.last = nn.Linear(8 * 6 * 6, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = F.relu(self.second(F.relu(self.first(images), inplace=True)))
+        scores: Tensor = self.last(self.drop(maps.flatten(1)))
+        return scores
+
+
+def _images(count: int, small_px: int, large_px: int) -> tuple[Tensor, Tensor]:
+    """The same smooth images in two sizes."""
+    images = F.interpolate(torch.randn(count, 2, 5, 5), (large_px, large_px), mode="bicubic")
+    return F.interpolate(images, (small_px, small_px), mode="bilinear", antialias=True), images
+
+
+def _error(pretrain: nn.Module, target: nn.Module, small: Tensor, large: Tensor) -> float:
+    with torch.no_grad():
+        return F.mse_loss(target.eval()(large), pretrain.eval()(small)).item()
+
+
+def test_responses_come_closer_on_images_that_it_has_not_seen() -> None:
+    target = Two()
+    shrunk = shrink(target, 12)
+    small, large = _images(400, shrunk.image_px, 12)
+    rescale(shrunk.network, target, mode="pinv")
+    before = _error(shrunk.network, target, small[300:], large[300:])
+    fit(shrunk.network, target, small[:300], large[:300], ridge=0.1)
+    assert _error(shrunk.network, target, small[300:], large[300:]) < before / 2
+
+
+def test_finds_the_kernel_where_there_is_one_that_answers_exactly() -> None:
+    """The small images are the middle pixels of the large ones, so a kernel with only a centre repeats a 1x1."""
+    target, pretrain = nn.Sequential(nn.Conv2d(2, 3, 3)), nn.Sequential(nn.Conv2d(2, 3, 1))
+    large = torch.randn(500, 2, 3, 3)
+    fit(pretrain, target, large[:, :, 1:2, 1:2], large, ridge=1e-9)
+    found, known = target.state_dict(), pretrain.state_dict()
+    expected = F.pad(known["0.weight"], (1, 1, 1, 1))
+    torch.testing.assert_close(found["0.weight"], expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found["0.bias"], known["0.bias"], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("rows", "width"), [(40, 6), (6, 40)])
+def test_ridge_regression_is_where_its_gradient_vanishes(rows: int, width: int) -> None:
+    inputs, outputs = torch.randn(3, rows, width, dtype=torch.float64), torch.randn(3, rows, 2, dtype=torch.float64)
+    weights = calibration._ridge_regression(inputs, outputs, 0.5).requires_grad_()
+    penalty = 0.5 * inputs.square().mean((1, 2)) * rows * weights.square().sum((1, 2))
+    loss = (inputs @ weights - outputs).square().sum() + penalty.sum()
+    (gradient,) = torch.autograd.grad(loss, weights)
+    torch.testing.assert_close(gradient, torch.zeros_like(gradient), atol=1e-9, rtol=0)
+
+
+def test_what_the_images_do_not_determine_stays() -> None:
+    target = Two()
+    shrunk = shrink(target, 12)
+    rescale(shrunk.network, target)
+    before = copy.deepcopy(target.state_dict())
+    small, large = _images(50, shrunk.image_px, 12)
+    small[:, 1], large[:, 1] = 0, 0  # a channel that is always black
+    fit(shrunk.network, target, small, large)
+    assert torch.equal(target.first.weight[:, 1], before["first.weight"][:, 1])
+    assert not torch.equal(target.first.weight[:, 0], before["first.weight"][:, 0])
+
+
+def test_a_strong_ridge_changes_nothing_but_the_mean() -> None:
+    target = Two()
+    shrunk = shrink(target, 12)
+    rescale(shrunk.network, target)
+    before = copy.deepcopy(target.state_dict())
+    fit(shrunk.network, target, *_images(50, shrunk.image_px, 12), ridge=1e12)
+    for name in ("first.weight", "second.weight", "last.weight"):
+        torch.testing.assert_close(target.state_dict()[name], before[name])
+
+
+def test_only_resized_layers_change_and_nothing_is_left_behind() -> None:
+    norm = nn.BatchNorm2d(4)
+    target = nn.Sequential(
+        OrderedDict(
+            conv=nn.Conv2d(2, 4, 3, padding=1),
+            norm=norm,
+            narrow=nn.Conv2d(4, 3, 1),
+            pool=nn.AdaptiveAvgPool2d(1),
+            flatten=nn.Flatten(),
+            fc=nn.Linear(3, 2),
+        )
+    )
+    shrunk = shrink(target, 12)
+    rescale(shrunk.network, target)
+    norm.eval()
+    before, pretrain = copy.deepcopy(target.state_dict()), copy.deepcopy(shrunk.network.state_dict())
+    fit(shrunk.network, target, *_images(20, shrunk.image_px, 12))
+    changed = {name for name, tensor in target.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed == {"conv.weight", "conv.bias"}
+    assert all(torch.equal(tensor, pretrain[name]) for name, tensor in shrunk.network.state_dict().items())
+    assert target.training
+    assert not norm.training
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in target.modules())
+
+
+def test_few_rows_are_the_same_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "MAX_ROWS", 100)
+    first = Two()
+    shrunk = shrink(first, 12)
+    second, images = copy.deepcopy(rescale(shrunk.network, first)), _images(20, shrunk.image_px, 12)
+    fit(shrunk.network, first, *images)
+    torch.rand(7)  # whatever the global generator has given
+    fit(shrunk.network, second, *images)
+    assert all(torch.equal(tensor, second.state_dict()[name]) for name, tensor in first.state_dict().items())
+
+
+def test_a_shared_layer_is_fitted_once() -> None:
+    conv = nn.Conv2d(2, 2, 3, padding=1)
+    target = nn.Sequential(conv, nn.ReLU(), conv, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    shrunk = shrink(target, 12)
+    rescale(shrunk.network, target, mode="pinv")
+    fit(shrunk.network, target, *_images(50, shrunk.image_px, 12))
+    assert target[0] is target[2]
+    assert conv.weight.isfinite().all()
+
+
+def test_a_convolution_that_pads_itself_keeps_what_it_has() -> None:
+    class Padding(nn.Conv2d):
+        def forward(self, images: Tensor) -> Tensor:
+            side = self.kernel_size[0] - 1
+            return super().forward(F.pad(images, (side // 2, side - side // 2, side // 2, side - side // 2)))
+
+    target, pretrain = nn.Sequential(Padding(2, 4, 3)), nn.Sequential(Padding(2, 4, 2))
+    rescale(pretrain, target)
+    before = target.state_dict()["0.weight"].clone()
+    fit(pretrain, target, *_images(20, 8, 12))
+    assert torch.equal(target.state_dict()["0.weight"], before)
+
+
+def test_half_precision_stays_half() -> None:
+    target = Two().bfloat16()
+    shrunk = shrink(target, 12)
+    rescale(shrunk.network, target)
+    small, large = _images(20, shrunk.image_px, 12)
+    fit(shrunk.network, target, small.bfloat16(), large.bfloat16())
+    assert {parameter.dtype for parameter in target.parameters()} == {torch.bfloat16}
+    assert all(parameter.isfinite().all() for parameter in target.parameters())
