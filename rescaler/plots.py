@@ -100,7 +100,13 @@ def _colours(epochs: DataFrame) -> dict[Any, Any]:
 
 def _legend(rows: DataFrame) -> str:
     first = rows.iloc[0]
-    label = network_label(first["resize_epoch"], first["hold"], rows, first["distinction"])
+    label = network_label(
+        first["resize_epoch"],
+        image_px=rows["image_px"].iloc[-1],
+        hold=first["hold"],
+        held_epochs=int(rows["held"].sum()),
+        distinction=first["distinction"],
+    )
     return label if first["status"] == "done" else f"{label}, {first['status']}"
 
 
@@ -124,7 +130,7 @@ def _mark_baselines(left: Axes, right: Axes, epochs: DataFrame) -> None:
         colour = _BASELINES[kind[0]]
         for panel in (left, right):
             panel.axhline(height, color=colour, linewidth=0.9, linestyle=(0, (5, 3)), zorder=2)
-        name = network_label(kind[0], False, epochs.iloc[:0], kind[2])
+        name = network_label(kind[0], distinction=kind[2])
         seeds = len(bests[kind])
         right.annotate(
             f"{name}\n{height:.2f} %" + (f"\nmean of {seeds}" if seeds > 1 else ""),

@@ -247,9 +247,8 @@ def test_headings_tell_equal_ones_apart(tmp_path: Path) -> None:
     assert headings(rows)["deadbeef01"] == f"{text} (comparison deadbeef)"
 
 
-def test_network_label_of_a_target_that_is_held_says_nothing_of_it(tmp_path: Path) -> None:
-    _, epochs = load(write(tmp_path, TARGET))
-    assert network_label(0, True, epochs) == "Target (28×28)"
+def test_network_label_of_a_target_that_is_held_says_nothing_of_it() -> None:
+    assert network_label(0, image_px=28, hold=True, held_epochs=0) == "Target (28×28)"
 
 
 @pytest.mark.parametrize(("longest_s", "unit"), [(0, "s"), (599, "s"), (600, "min"), (7199, "min"), (7200, "h")])
