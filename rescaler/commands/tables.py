@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rescaler.errors import InputError
+from rescaler.commands import sources
 from rescaler.files import write_text
 
 if TYPE_CHECKING:
@@ -29,24 +29,14 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         description="Best accuracy, training time and time saved against the target network, for all runs in and below "
         "the given folders. Runs of different models, data or schedules come in separate tables.",
     )
-    parser.add_argument(
-        "sources", nargs="*", default=["runs"], metavar="RUNS", help="folders, or wandb:ENTITY/PROJECT; default: runs"
-    )
+    sources.add_arguments(parser)
     parser.add_argument(
         "--table", type=int, choices=TABLES, help="the paper's Table 2, 3 or 4, its numbers and ours side by side"
-    )
-    parser.add_argument(
-        "--margin",
-        type=float,
-        default=0.5,
-        metavar="POINTS",
-        help="accuracy that may be lost and still counts as preserved; default: %(default)s",
     )
     parser.add_argument("--csv", metavar="FILE", help="write all numbers as CSV; - for standard output")
     parser.add_argument("--markdown", metavar="FILE", help="write the tables as Markdown; - for standard output")
     parser.add_argument("--latex", metavar="FILE", help="write the tables as LaTeX (booktabs); - for standard output")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the figure: FILE.png, FILE.svg or FILE.pdf")
-    parser.add_argument("--epochs", type=int, metavar="N", help="count only the first N epochs of each run")
     parser.set_defaults(run=run)
 
 
@@ -58,16 +48,10 @@ def run(arguments: argparse.Namespace) -> None:
     """
     from rich.console import Console
 
-    from rescaler.results import load_epochs, load_runs, paper_table, read_at, table
+    from rescaler.results import paper_table, table
     from rescaler.results.report import paper_reports, reports
 
-    if not 0 <= arguments.margin < 100:
-        raise InputError(f"--margin must be between 0 and 100 points; got {arguments.margin:g}")
-    margin = arguments.margin / 100
-    runs = load_runs(arguments.sources)
-    if arguments.epochs is not None:
-        runs = read_at(runs, arguments.epochs)
-    epochs = load_epochs(runs)
+    runs, epochs, margin = sources.load(arguments)
     # What is piped on is the file alone; a person still sees the tables.
     console = Console(stderr=_STDOUT in (arguments.csv, arguments.markdown, arguments.latex))
     if arguments.table is None:
@@ -102,7 +86,7 @@ def _show(found: "Sequence[Report]", epochs: "DataFrame", plot: Path | None, con
     for report in found:
         report.print(console)
     if plot is not None:
-        from rescaler.plots import accuracy_figure, save_figure
+        from rescaler.figures import accuracy_figure, save_figure
 
         save_figure(accuracy_figure(epochs), plot)
         console.print(f"Accuracy over epochs and over time: {plot}", markup=False, highlight=False, soft_wrap=True)
