@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from rescaler.commands import ledger, tables, upload
+from rescaler.commands import ledger, report, tables, upload
 from rescaler.errors import InputError
 
 
@@ -15,7 +15,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description="Read what runs recorded. To train, see `python -m rescaler.run --help`.",
     )
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (tables, ledger, upload):
+    for command in (tables, report, ledger, upload):
         command.add_parser(subparsers)
     parsed = parser.parse_args(arguments)
     try:

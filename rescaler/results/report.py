@@ -12,14 +12,28 @@ from rich.text import Text
 from rescaler.results import paper
 from rescaler.results.labels import headings
 from rescaler.results.quantities import (
-    ACCURACY, COUNT, HOURS, MORE, NONE, POINTS, SHARE, Quantity, interval, time_quantity,
-)  # fmt: skip
+    ACCURACY,
+    COUNT,
+    HOURS,
+    MORE,
+    NONE,
+    POINTS,
+    SHARE,
+    Quantity,
+    interval,
+    time_quantity,
+)
 from rescaler.results.statistics import MARGIN, over_seeds
 from rescaler.results.tables import cost, paper_table, table
 
 _ESTIMATED = "~ estimated from the run's own target epochs; run resize_epoch=0 to measure"
-_WORDS = frozenset({"Network", "Status", "Row", "Of", "Accuracy"})
+_NOT_THE_SAME = (
+    "Accuracies compare only on the same network and data; shares of time and differences to the target do in any case"
+)
+WORDS = frozenset({"Network", "Status", "Row", "Of", "Accuracy"})
 """Columns of words, which stand left; numbers stand right."""
+_WHOLE = frozenset({"Network", "Row", "Of"})
+"""Columns that are not broken into lines in a narrow terminal."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +48,8 @@ class Report:
     def print(self, console: Console) -> None:
         """Print to a terminal."""
         view = Table(box=None, padding=(0, 2, 0, 0))
-        for index, column in enumerate(self.columns):
-            view.add_column(column, justify="left" if column in _WORDS else "right", no_wrap=index == 0)
+        for column in self.columns:
+            view.add_column(column, justify="left" if column in WORDS else "right", no_wrap=column in _WHOLE)
         for row in self.rows:
             view.add_row(*map(Text, row))
         console.print(Text(self.heading, "bold"), soft_wrap=True)
@@ -46,13 +60,13 @@ class Report:
 
     def markdown(self) -> str:
         """The same in Markdown."""
-        ruler = [":---" if column in _WORDS else "---:" for column in self.columns]
+        ruler = [":---" if column in WORDS else "---:" for column in self.columns]
         lines = [" | ".join(cell.replace("|", "\\|") for cell in row) for row in (self.columns, ruler, *self.rows)]
         return "\n\n".join([f"### {self.heading}", "\n".join(f"| {line} |" for line in lines), *self.notes]) + "\n"
 
     def latex(self) -> str:
         """The same in LaTeX, for the packages booktabs and inputenc (utf8); notes become comments."""
-        alignment = "".join("l" if column in _WORDS else "r" for column in self.columns)
+        alignment = "".join("l" if column in WORDS else "r" for column in self.columns)
         styler = DataFrame(self.rows, columns=self.columns).style.hide(axis="index")
         styler = styler.format(escape="latex").format_index(escape="latex", axis=1)
         text: str = styler.to_latex(hrules=True, column_format=alignment, caption=_escape(self.heading))
@@ -73,13 +87,14 @@ def reports(runs: DataFrame, epochs: DataFrame, *, margin: float = MARGIN) -> li
     everything = table(runs, epochs)
     seeds = over_seeds(everything, margin=margin)
     result = []
+    epochs_of = dict(iter(epochs.groupby("comparison", observed=True)))
     for comparison, heading in headings(everything).items():
         rows = everything[everything["comparison"] == comparison]
         time = time_quantity(rows["training_s"].max())
         cells = _cells(rows, time)
         notes = [_ESTIMATED] if rows["estimated"].any() else []
         notes += _seed_notes(seeds[seeds["comparison"] == comparison], time, margin)
-        notes += _cost_notes(rows, epochs[epochs["comparison"] == comparison], time)
+        notes += _cost_notes(rows, epochs_of.get(comparison, epochs[:0]), time)
         result.append(Report(heading, list(cells.columns), cells.to_numpy().tolist(), notes))
     return result
 
@@ -97,7 +112,7 @@ def seed_reports(runs: DataFrame, epochs: DataFrame, *, margin: float = MARGIN) 
             for _, row in seeds[seeds["comparison"] == comparison].iterrows()
         ]
         notes = [_ESTIMATED] if rows["estimated"].any() else []
-        notes += [f"Mean ± standard deviation over the finished seeds; of the best epochs, the median. Differences in points. {_verdict_note(margin)}"]
+        notes += [f"Mean ± standard deviation over the finished seeds; differences in points. {_verdict_note(margin)}"]
         notes += _cost_notes(rows, epochs[epochs["comparison"] == comparison], time)
         result.append(Report(heading, list(lines[0]), [list(line.values()) for line in lines], notes))
     return result
@@ -111,7 +126,9 @@ def paper_reports(
     Arguments as for :func:`rescaler.results.paper_table`.
     """
     everything = paper_table(number, runs, epochs, margin=margin)
-    titles = headings(table(runs, epochs))
+    each = table(runs, epochs)
+    titles = headings(each)
+    each_of, epochs_of = (dict(iter(frame.groupby("comparison", observed=True))) for frame in (each, epochs))
     result = []
     for comparison, rows in everything.groupby("comparison", sort=False, dropna=False):
         time = time_quantity(rows["training_s"].max())
@@ -119,7 +136,9 @@ def paper_reports(
         columns = ["Row", "Of", *["Extra epochs"] * (number == 3), "Best accuracy (epoch)", "Training time"]
         columns += ["Time saved", "Against the target", "Accuracy"]
         title = titles.get(str(comparison))
-        notes = [f"Ours: {title}"] if title else ["Ours: none of these was run"]
+        notes = [f"Ours: {title}. {_NOT_THE_SAME}"] if title else ["Ours: none of these was run"]
+        if title:
+            notes += _device_notes(each_of[comparison], epochs_of.get(comparison, epochs[:0]))
         notes += [_ESTIMATED] if rows["estimated"].eq(True).any() else []
         notes += [f"Ours: mean ± standard deviation of n seeds. Differences in points. {_verdict_note(margin)}"]
         cells = [[line[column] for column in columns] for line in lines]
@@ -127,7 +146,7 @@ def paper_reports(
     return result
 
 
-def _paper_lines(row: "pd.Series[Any]", time: "Quantity") -> list[dict[str, str]]:
+def _paper_lines(row: "pd.Series[Any]", time: Quantity) -> list[dict[str, str]]:
     """A published row, ours, and the differences that mean something."""
     published = {
         "Row": row["row"],
@@ -142,7 +161,7 @@ def _paper_lines(row: "pd.Series[Any]", time: "Quantity") -> list[dict[str, str]
     if row["n"] == 0:
         return [published, dict.fromkeys(published, "") | {"Of": "ours", "Best accuracy (epoch)": "not run"}]
     ours = {
-        "Row": "",
+        "Row": f"[{row['distinction']}]" if row["distinction"] else "",
         "Of": f"ours, n = {row['n']}",
         "Extra epochs": COUNT.over_runs(row, "held_epochs"),
         **_seed_cells(row, time),
@@ -164,7 +183,9 @@ def _seed_cells(row: "pd.Series[Any]", time: Quantity) -> dict[str, str]:
     """What runs that differ in their seed gave."""
     trained = row["n"] > 0
     return {
-        "Best accuracy (epoch)": f"{ACCURACY.over_runs(row, 'best_top1')} ({row['best_epoch']:.0f})" if trained else NONE,
+        "Best accuracy (epoch)": f"{ACCURACY.over_runs(row, 'best_top1')} ({row['best_epoch']:.0f})"
+        if trained
+        else NONE,
         "Training time": time.over_runs(row, "training_s"),
         "Time saved": f"{'~' * bool(row['estimated'])}{SHARE.over_runs(row, 'saved_fraction')}",
         "Against the target": interval(row),
@@ -187,8 +208,10 @@ def _cells(rows: DataFrame, time: Quantity) -> DataFrame:
         return f"{'~' * row['estimated']}{time.show(row['saved_s'])} ({SHARE.show(row['saved_fraction'])})"
 
     def status(row: "pd.Series[Any]") -> str:
-        if row["status"] == "done":
+        if row["complete"]:
             return "done"
+        if row["status"] == "done":
+            return f"done, but its metrics lack epochs ({row['epochs']} are there)"
         error = f": {row['error']}" if row["status"] == "failed" and isinstance(row["error"], str) else ""
         return f"{row['status']} ({row['epochs']}/{row['epochs_scheduled'] + row['held_epochs']} epochs){error}"
 
@@ -196,10 +219,10 @@ def _cells(rows: DataFrame, time: Quantity) -> DataFrame:
     if rows["seed"].nunique() > 1:
         cells["Seed"] = rows["seed"].astype(str)
     trained = rows["epochs"] > 0
-    cells["Best accuracy (epoch)"] = rows.apply(best, axis=1).where(trained, NONE)
+    cells["Best accuracy (epoch)"] = rows.apply(best, axis=1).where(rows["best_top1"].notna(), NONE)
     cells["Training time"] = rows["training_s"].map(time.show).where(trained, NONE)
     cells["Time saved"] = rows.apply(saved, axis=1).where(rows["saved_s"].notna(), NONE)
-    if (rows["status"] != "done").any():
+    if not rows["complete"].all():
         cells["Status"] = rows.apply(status, axis=1)
     return DataFrame(cells)
 
@@ -224,12 +247,7 @@ def _seed_notes(seeds: DataFrame, time: Quantity, margin: float) -> list[str]:
 
 
 def _cost_notes(rows: DataFrame, epochs: DataFrame, time: Quantity) -> list[str]:
-    notes = []
-    if epochs["device"].nunique() > 1:
-        networks = epochs["run"].astype(str).map(rows.set_index("run")["network"])
-        by_device = networks.groupby(epochs["device"].astype(str)).unique().map(", ".join)
-        devices = "; ".join(f"{device}: {names}" for device, names in by_device.items())
-        notes.append(f"Epochs ran on different devices, so their times do not compare. {devices}")
+    notes = _device_notes(rows, epochs)
     spent = cost(epochs)
     if len(rows) > 1 and spent.alone_s > 0:
         less = 1 - spent.shared_s / spent.alone_s
@@ -242,3 +260,12 @@ def _cost_notes(rows: DataFrame, epochs: DataFrame, time: Quantity) -> list[str]
         evaluation = time.show(spent.evaluation_s)
         notes.append(f"Evaluation, not counted above: {evaluation} ({SHARE.show(share)} of all the time)")
     return notes
+
+
+def _device_notes(rows: DataFrame, epochs: DataFrame) -> list[str]:
+    if epochs["device"].nunique() < 2:
+        return []
+    networks = epochs["run"].astype(str).map(rows.set_index("run")["network"])
+    by_device = networks.groupby(epochs["device"].astype(str)).unique().map(", ".join)
+    devices = "; ".join(f"{device}: {names}" for device, names in by_device.items())
+    return [f"Epochs ran on different devices, so their times do not compare. {devices}"]
