@@ -25,6 +25,7 @@ from rescaler.record import METRICS_FILE, SUMMARY_FILE, Record, totals
 
 Status = Literal["running", "done", "failed"]
 
+
 class RunFolder:
     """Writes the files of one run; every file is whole at any moment.
 

@@ -104,12 +104,31 @@ def test_runs_that_are_gone_and_parts_of_the_runs(folder: Path, read_files: list
 @pytest.mark.parametrize("content", [b"", b"PAR1 nonsense", None])
 def test_a_damaged_copy_is_ignored_and_replaced(folder: Path, read_files: list[str], content: bytes | None) -> None:
     expected = load_epochs(load_runs(folder))
-    copy = folder / ".rescaler-epochs.parquet"
+    copy = folder / ".rescaler-epochs.cache"
     copy.write_bytes(copy.read_bytes()[:1000] if content is None else content)
     assert_frame_equal(load_epochs(load_runs(folder)), expected)
     read_files.clear()
     load_epochs(load_runs(folder))
     assert read_files == []
+
+
+@pytest.mark.parametrize("name", ["runs", "epochs"])
+def test_a_flipped_bit_anywhere_never_becomes_another_number(
+    folder: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    runs = load_runs(folder)
+    epochs = load_epochs(runs)
+    copy = folder / f".rescaler-{name}.cache"
+    whole = copy.read_bytes()
+    for position in range(0, len(whole), len(whole) // 12):
+        damaged = bytearray(whole)
+        damaged[position] ^= 1
+        copy.write_bytes(damaged)
+        caplog.clear()
+        again = load_runs(folder)
+        assert_frame_equal(again, runs)
+        assert_frame_equal(load_epochs(again), epochs)
+        assert f"{copy} is built anew" in caplog.text, f"byte {position}"
 
 
 def test_a_copy_with_other_columns_is_ignored(tmp_path: Path) -> None:

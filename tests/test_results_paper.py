@@ -93,7 +93,7 @@ def test_table_3_takes_held_runs_alone_and_table_2_the_others(tmp_path: Path) ->
 
 def test_table_4_names_the_first_target_epoch(tmp_path: Path) -> None:
     curve = [0.5] * 29 + [0.7]
-    rows = table4(*write(tmp_path, FakeRun(28, curve, epochs_planned=30))).set_index("row")
+    rows = table4(*write(tmp_path, FakeRun(28, curve, epochs_planned=30, model="resnet_small"))).set_index("row")
     assert rows["n"].to_dict() == {
         "Pre-train (160×160)": 0,
         "Target (224×224)": 0,
@@ -127,3 +127,22 @@ def test_report_says_what_was_not_run(tmp_path: Path) -> None:
     assert r"\toprule" in latex
     assert r"59.36 \% (59)" in latex
     assert "×" not in latex
+
+
+def test_report_tells_variants_apart(tmp_path: Path) -> None:
+    curve = [0.5] * 20
+    runs = [FakeRun(17, curve, epochs_planned=20, variant=variant) for variant in ("bicubic", "bilinear")]
+    (report,) = paper_reports(2, *write(tmp_path, target(), *runs))
+    assert [row[0] for row in report.rows if row[1] == "ours, n = 1"] == ["", "[bicubic]", "[bilinear]"]
+
+
+def test_report_says_that_devices_differ(tmp_path: Path) -> None:
+    other = FakeRun(17, [0.5] * 20, epochs_planned=20, device="cpu B")
+    (report,) = paper_reports(2, *write(tmp_path, target(), other))
+    assert "cpu A: Target (28×28); cpu B: Resized at epoch 17" in report.markdown()
+
+
+def test_overfeats_runs_do_not_stand_for_resnets(tmp_path: Path) -> None:
+    # Figure 6 resizes OverFeat at epochs 28 and 29 too.
+    overfeat = FakeRun(28, [0.5] * 29 + [0.7], epochs_planned=30)
+    assert (table4(*write(tmp_path, overfeat))["n"] == 0).all()

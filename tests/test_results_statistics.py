@@ -2,8 +2,9 @@ import math
 
 import pandas as pd
 import pytest
+from pandas import DataFrame
 
-from rescaler.results import Difference, paired
+from rescaler.results import Difference, over_seeds, paired
 
 # Student's t with 2 degrees of freedom: 4.302653 bounds 95 %.
 T_2 = 4.302653
@@ -58,3 +59,41 @@ def test_verdict_at_half_a_point(low: float, high: float, verdict: str) -> None:
 
 def test_a_wider_margin_forgives_more() -> None:
     assert Difference(3, -0.01, -0.015, -0.006).verdict(0.02) == "preserved"
+
+
+def test_differences_that_are_all_but_equal_have_an_interval_without_width() -> None:
+    # Ten points each, but for the last bits.
+    found = paired(series(s0=0.8, s1=0.82, s2=0.81), series(s0=0.9, s1=0.92, s2=0.91))
+    assert found is not None
+    assert found.low == pytest.approx(-0.1)
+    assert found.high == pytest.approx(-0.1)
+    assert found.verdict() == "lost"
+
+
+def rows(*runs: tuple[int, int, float]) -> DataFrame:
+    """Finished runs: resize epoch, seed, accuracy."""
+    frame = DataFrame(runs, columns=["resize_epoch", "seed", "best_top1"])
+    frame["run"] = frame["network"] = frame["resize_epoch"].astype(str)
+    frame = frame.assign(comparison="c", hold=False, distinction="", complete=True, estimated=False)
+    return frame.assign(best_epoch=1, training_s=1.0, saved_fraction=0.0, held_epochs=0)
+
+
+def test_over_seeds_pairs_what_has_a_target_of_its_seed() -> None:
+    # Seed 2 has no target: it counts for the mean, not for the difference. Differences -1 and -3 points: mean -2,
+    # standard deviation sqrt(2), and t(1) = 12.7062.
+    found = over_seeds(rows((0, 0, 0.90), (0, 1, 0.92), (2, 0, 0.89), (2, 1, 0.89), (2, 2, 0.95))).set_index("network")
+    row = found.loc["2"]
+    assert (row["n"], row["pairs"]) == (3, 2)
+    assert row["best_top1"] == pytest.approx(0.91)
+    assert row["difference"] == pytest.approx(-0.02)
+    assert row["difference_low"] == pytest.approx(-0.02 - 12.7062 * 0.01, rel=1e-5)
+    assert row["verdict"] == "not enough runs to tell"
+    assert found.loc["0", "pairs"] == 0
+    assert found.loc["0", "verdict"] is None
+
+
+def test_over_seeds_keeps_networks_of_which_nothing_finished() -> None:
+    table = rows((0, 0, 0.90), (2, 0, 0.89))
+    found = over_seeds(table.assign(complete=table["resize_epoch"] == 0)).set_index("network")
+    assert found["n"].to_dict() == {"0": 1, "2": 0}
+    assert found["seeds"].to_dict() == {"0": 1, "2": 1}

@@ -98,7 +98,11 @@ def test_default_folder_is_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["--epochs", "0"], "--epochs must be at least 1; got 0"), (["--plot", "p.gif"], r"--plot must end in \.png")],
+    [
+        (["--epochs", "0"], "--epochs must be at least 1; got 0"),
+        (["--plot", "p.gif"], r"--plot must end in \.png"),
+        (["--margin", "-1"], "--margin must be between 0 and 100 points; got -1"),
+    ],
 )
 def test_bad_options_are_named(folder: Path, arguments: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
@@ -127,6 +131,21 @@ def test_runs_that_never_got_anywhere(tmp_path: Path) -> None:
     lines = [line.split() for line in shown(*failed, folder=tmp_path).splitlines()]
     assert ["Target", "–", "–", "–", "failed", "(0/4", "epochs)"] in lines
     assert ["Resized", "at", "epoch", "2", "–", "–", "–", "failed", "(0/4", "epochs):", "no", "data"] in lines
+
+
+def test_a_finished_run_whose_metrics_lack_epochs_is_not_taken_for_whole(tmp_path: Path) -> None:
+    path = RESIZED.write(tmp_path / "cut") / "metrics.csv"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:3]))
+    assert "done, but its metrics lack epochs (2 are there)" in shown(TARGET, folder=tmp_path)
+
+
+@pytest.mark.parametrize("number", ["2", "3", "4"])
+def test_the_papers_tables_in_every_form(folder: Path, tmp_path: Path, number: str) -> None:
+    files = {kind: tmp_path / f"t.{kind}" for kind in ("csv", "markdown", "latex")}
+    tables(folder, "--table", number, *(part for kind, file in files.items() for part in (f"--{kind}", file)))
+    assert "not run" in files["markdown"].read_text()
+    assert r"\bottomrule" in files["latex"].read_text()
+    assert {"row", "paper_top1", "n"} <= set(pd.read_csv(files["csv"]).columns)
 
 
 def test_seeds_are_rows(tmp_path: Path) -> None:

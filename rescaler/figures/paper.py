@@ -9,6 +9,7 @@ from pandas import DataFrame
 from rescaler.errors import InputError
 from rescaler.figures.accuracy import Over, draw
 from rescaler.figures.style import BASELINES, empty_figure
+from rescaler.results import paper
 
 PaperFigure = Literal[4, 5, 6, 7, 8, 9, 10]
 
@@ -61,7 +62,7 @@ def paper_figure(number: PaperFigure, epochs: DataFrame) -> Figure:
     baseline = epochs["resize_epoch"].isin(list(BASELINES))
     # With the learning rule held, the runs that keep to the schedule stand beside.
     shown = baseline | (epochs["resize_epoch"].isin(content.resized) & (content.held | ~epochs["hold"].astype(bool)))
-    shown &= epochs["model"].astype(str).str.startswith("resnet") == content.residual
+    shown &= paper.residual(epochs["model"]) == content.residual
     rows = epochs[shown]
     if content.resized:
         resized = ~rows["resize_epoch"].isin(list(BASELINES)) & (rows["hold"] | (not content.held))

@@ -15,8 +15,6 @@ from rescaler.results import over_seeds, paper, paper_table, table
 from rescaler.results.quantities import NONE
 from rescaler.results.report import WORDS, Report, paper_reports, reports, seed_reports
 
-_FAMILIES: dict[paper.TableNumber, str] = {2: "overfeat", 3: "overfeat", 4: "resnet"}
-"""Networks that the paper's tables are of: how their names begin."""
 _SHORT = 8
 """Characters of a key that tell it from others."""
 
@@ -111,9 +109,8 @@ def _grouped(caption: str, report: Report, notes: list[str]) -> Table:
 
 
 def _paper(runs: DataFrame, epochs: DataFrame, margin: float) -> Iterator[Table]:
-    for number, family in _FAMILIES.items():
-        alike = runs["model"].str.startswith(family).all()
-        if alike and paper_table(number, runs, epochs, margin=margin)["comparison"].notna().any():
+    for number in paper.TABLES:
+        if paper_table(number, runs, epochs, margin=margin)["comparison"].notna().any():
             for report in paper_reports(number, runs, epochs, margin=margin):
                 yield _grouped(f"Beside the paper’s {report.heading}", report, report.notes)
 

@@ -159,6 +159,8 @@ def _summary(path: Path) -> dict[str, Any] | None:
         wrong = [name for name, kind in SUMMARY.items() if not isinstance(values[name], kind)]
         if wrong:
             raise ValueError(f"wrong type: {', '.join(wrong)}")
+        if isinstance(values["resize_epoch"], str) and values["resize_epoch"] != "never":
+            raise ValueError(f"resize_epoch is {values['resize_epoch']!r}: neither a number nor 'never'")
         pd.to_datetime(values["updated"], format="ISO8601")
     except (OSError, ValueError, KeyError, TypeError) as error:
         log.warning("skipped %s, which is not the summary of a run (%s: %s)", path, type(error).__name__, error)
@@ -184,7 +186,13 @@ def _epochs_of(source: str, runs: DataFrame) -> DataFrame:
 
 def _metrics(path: Path) -> DataFrame | None:
     try:
-        return pd.read_csv(path, usecols=list(EPOCH), dtype=EPOCH)[list(EPOCH)]
+        rows = pd.read_csv(path, usecols=EPOCH.__contains__, dtype=EPOCH)
+        lacking = [name for name in EPOCH if name not in rows]
+        if any(EPOCH[name] is not float for name in lacking):
+            raise ValueError(f"no column {', '.join(lacking)}")
+        if lacking:
+            log.warning("%s has no column %s: shown as missing", path, ", ".join(lacking))
+        return rows.reindex(columns=list(EPOCH))
     except (OSError, ValueError) as error:
         log.warning("skipped %s, which is not the metrics of a run (%s)", path, error)
         return None

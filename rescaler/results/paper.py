@@ -2,6 +2,8 @@
 
 from typing import Literal, NamedTuple
 
+from pandas import Series
+
 TableNumber = Literal[2, 3, 4]
 
 
@@ -76,3 +78,8 @@ CAPTIONS: dict[TableNumber, str] = {
 def target(number: TableNumber) -> PublishedRun:
     """The target baseline that a table is measured against; Table 3's stands in Table 2."""
     return next(run for run in TABLES[2 if number == 3 else number] if run.resize_epoch == 0)
+
+
+def residual(models: "Series[str]") -> "Series[bool]":
+    """Which networks stand beside Table 4 and Figures 9-10 (section 5.3); all others stand beside Tables 2 and 3."""
+    return models.astype(str).str.startswith("resnet")

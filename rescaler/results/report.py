@@ -87,14 +87,14 @@ def reports(runs: DataFrame, epochs: DataFrame, *, margin: float = MARGIN) -> li
     everything = table(runs, epochs)
     seeds = over_seeds(everything, margin=margin)
     result = []
-    epochs_of = dict(iter(epochs.groupby("comparison", observed=True)))
+    places = epochs.groupby("comparison", observed=True).indices
     for comparison, heading in headings(everything).items():
         rows = everything[everything["comparison"] == comparison]
         time = time_quantity(rows["training_s"].max())
         cells = _cells(rows, time)
         notes = [_ESTIMATED] if rows["estimated"].any() else []
         notes += _seed_notes(seeds[seeds["comparison"] == comparison], time, margin)
-        notes += _cost_notes(rows, epochs_of.get(comparison, epochs[:0]), time)
+        notes += _cost_notes(rows, epochs.take(places.get(comparison, ())), time)
         result.append(Report(heading, list(cells.columns), cells.to_numpy().tolist(), notes))
     return result
 
@@ -128,7 +128,7 @@ def paper_reports(
     everything = paper_table(number, runs, epochs, margin=margin)
     each = table(runs, epochs)
     titles = headings(each)
-    each_of, epochs_of = (dict(iter(frame.groupby("comparison", observed=True))) for frame in (each, epochs))
+    places = epochs.groupby("comparison", observed=True).indices
     result = []
     for comparison, rows in everything.groupby("comparison", sort=False, dropna=False):
         time = time_quantity(rows["training_s"].max())
@@ -138,7 +138,8 @@ def paper_reports(
         title = titles.get(str(comparison))
         notes = [f"Ours: {title}. {_NOT_THE_SAME}"] if title else ["Ours: none of these was run"]
         if title:
-            notes += _device_notes(each_of[comparison], epochs_of.get(comparison, epochs[:0]))
+            theirs = epochs.take(places.get(comparison, ()))
+            notes += _device_notes(each[each["comparison"] == comparison], theirs)
         notes += [_ESTIMATED] if rows["estimated"].eq(True).any() else []
         notes += [f"Ours: mean ± standard deviation of n seeds. Differences in points. {_verdict_note(margin)}"]
         cells = [[line[column] for column in columns] for line in lines]

@@ -2,10 +2,9 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
-from pandas import DataFrame
+from pandas import DataFrame, Series
 
 from rescaler.results import paper
 from rescaler.results.labels import network_label, order
@@ -49,7 +48,8 @@ def table(runs: DataFrame, epochs: DataFrame) -> DataFrame:
 
 def _by_run(epochs: DataFrame) -> DataFrame:
     by_run = epochs.groupby("run", observed=True)
-    best = epochs.loc[by_run["test_top1"].idxmax().dropna(), ["run", "test_top1", "epoch"]].set_index("run")
+    measured = epochs.dropna(subset="test_top1").groupby("run", observed=True)
+    best = epochs.loc[measured["test_top1"].idxmax(), ["run", "test_top1", "epoch"]].set_index("run")
     # A target run has no rescale to pay for.
     target = epochs[epochs["stage"] == "target"]
     target_s = (target["train_s"] + target["data_s"]).groupby(target["run"], observed=True).mean()
@@ -81,7 +81,8 @@ def paper_table(number: paper.TableNumber, runs: DataFrame, epochs: DataFrame, *
     """Table 2, 3 or 4: each published row, and our runs beside it.
 
     A comparison (network, data, schedule) that has one of the table's resized runs fills the whole table, further ones
-    follow below it. A row that no finished run fills has ``n = 0``.
+    follow below it; networks called ``resnet...`` stand in Table 4, all others in Tables 2 and 3. A row that no
+    finished run fills has ``n = 0``.
 
     Args:
         number: of the table.
@@ -96,35 +97,40 @@ def paper_table(number: paper.TableNumber, runs: DataFrame, epochs: DataFrame, *
         ``saved_difference``. Accuracies and shares are fractions. Hours of other machines have no difference that
         means something: compare the shares.
     """
-    published = paper.TABLES[number]
-    seeds = over_seeds(table(runs, epochs), margin=margin)
-    held = number == 3
-    fits = seeds["resize_epoch"].isin([row.resize_epoch for row in published if row.resize_epoch not in (0, "never")])
-    comparisons = list(seeds["comparison"][fits & (seeds["hold"] == held)].unique()) or [None]
-    blocks = [_beside(number, seeds[(seeds["comparison"] == comparison)], held) for comparison in comparisons]
-    rows = pd.concat([block.assign(comparison=name) for block, name in zip(blocks, comparisons, strict=True)])
+    published = _published(number)
+    rows = table(runs, epochs)
+    rows = rows[paper.residual(rows["model"]) == (number == 4)]
+    seeds = over_seeds(rows, margin=margin).astype({"resize_epoch": object})
+    baseline = seeds["resize_epoch"].isin([0, "never"])
+    ours = seeds[baseline | (seeds["hold"] == (number == 3))]
+    fits = ours["resize_epoch"].isin(published["resize_epoch"]) & ~baseline
+    comparisons = Series(ours["comparison"][fits].unique() if fits.any() else [None], name="comparison", dtype=object)
+    rows = comparisons.to_frame().merge(published, how="cross")
+    rows = rows.merge(ours, on=["comparison", "resize_epoch"], how="left")
+    rows["n"] = rows["n"].fillna(0).astype(int)
     rows["top1_difference"] = rows["best_top1"] - rows["paper_top1"]
     rows["saved_difference"] = rows["saved_fraction"] - rows["paper_saved_fraction"]
-    return rows.reset_index(drop=True)
+    return rows
 
 
-def _beside(number: paper.TableNumber, ours: DataFrame, held: bool) -> DataFrame:
+def _published(number: paper.TableNumber) -> DataFrame:
     target = paper.target(number)
-    rows = []
-    for row in paper.TABLES[number]:
-        baseline = row.resize_epoch in (0, "never")
-        fits = ours[(ours["resize_epoch"] == row.resize_epoch) & (baseline | (ours["hold"] == held))]
-        published: dict[Any, Any] = {
+    rows = DataFrame(
+        {
             "row": row.label,
+            "resize_epoch": row.resize_epoch,
             "paper_top1": row.best_top1_percent / 100,
             "paper_epoch": row.best_epoch,
             "paper_h": row.training_h,
-            "paper_saved_fraction": math.nan if row is target else 1 - row.training_h / target.training_h,
-            "paper_difference": math.nan if row is target else (row.best_top1_percent - target.best_top1_percent) / 100,
+            "paper_saved_fraction": 1 - row.training_h / target.training_h,
+            "paper_difference": (row.best_top1_percent - target.best_top1_percent) / 100,
             "paper_extra_epochs": math.nan if row.extra_epochs is None else row.extra_epochs,
         }
-        rows += [{**published, **fit} for fit in fits.to_dict("records")] or [published | {"n": 0}]
-    return DataFrame(rows).reindex(columns=[*published, *ours.columns]).astype({"n": int})
+        for row in paper.TABLES[number]
+    ).astype({"resize_epoch": object})
+    against_itself = rows["resize_epoch"] == 0
+    rows.loc[against_itself, ["paper_saved_fraction", "paper_difference"]] = math.nan
+    return rows
 
 
 @dataclass(frozen=True)
