@@ -59,11 +59,10 @@ def execute(experiment: Experiment, folder: Path, *, group: str) -> None:
         run_folder = RunFolder(folder, run)
         tracker = Tracker(
             experiment.logger,
-            run_id=run.id,
-            name=f"{experiment.name} resize_epoch={run.resize_epoch}",
-            group=experiment.logger.group or group,
-            folder=folder,
+            summary=run_folder.summary,
             config=dataclasses.asdict(experiment),
+            group=group,
+            folder=folder,
         )
         try:
             with ProgressBar(run.chain, enabled=experiment.progress) as bar:

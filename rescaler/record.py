@@ -2,8 +2,13 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
+
+SUMMARY_FILE = "summary.json"
+METRICS_FILE = "metrics.csv"
+"""Names in a run's folder: the run in one object, and its epochs' records in one table."""
 
 
 @dataclass(frozen=True)
@@ -59,3 +64,31 @@ class Record:
         if not isinstance(values, dict) or values.keys() != names:
             raise ValueError("not the record of an epoch")
         return cls(**values)
+
+
+def totals(epochs: Sequence[tuple[Record, bool]]) -> dict[str, Any]:
+    """What a run's summary says of its epochs.
+
+    Args:
+        epochs: records in order, each with whether the run read it back from the ledger rather than trained it.
+
+    Returns:
+        Best and last accuracy (None without epochs), seconds by clock as if the run had run alone, and ``computed_s``,
+        training and evaluation of what it did train itself.
+    """
+    records = [record for record, _ in epochs]
+    computed = [record for record, reused in epochs if not reused]
+    best = max(records, key=lambda record: record.test_top1, default=None)
+    return {
+        "epochs": len(records),
+        "best_top1": best and best.test_top1,
+        "best_epoch": best and best.epoch,
+        "final_top1": records[-1].test_top1 if records else None,
+        "training_s": sum(record.training_s for record in records),
+        "train_s": sum(record.train_s for record in records),
+        "data_s": sum(record.data_s for record in records),
+        "rescale_s": sum(record.rescale_s for record in records),
+        "evaluation_s": sum(record.evaluation_s for record in records),
+        "computed_s": sum(record.training_s + record.evaluation_s for record in computed),
+        "reused_epochs": len(records) - len(computed),
+    }

@@ -21,12 +21,9 @@ from rescaler import provenance
 from rescaler.chain import Epoch, Stage
 from rescaler.files import write_text
 from rescaler.plan import Run
-from rescaler.record import Record
+from rescaler.record import METRICS_FILE, SUMMARY_FILE, Record, totals
 
 Status = Literal["running", "done", "failed"]
-
-SUMMARY_FILE = "summary.json"
-METRICS_FILE = "metrics.csv"
 
 
 class RunFolder:
@@ -55,7 +52,7 @@ class RunFolder:
 
     def close(self, status: Status, error: str | None = None) -> dict[str, Any]:
         """Write the files as they stand now; returns the summary."""
-        summary = self._summary(status, error)
+        self.summary = summary = self._summary(status, error)
         write_text(self.path / METRICS_FILE, self._metrics())
         write_text(self.path / "chain.json", json.dumps(self._chain(), indent=1))
         write_text(self.path / SUMMARY_FILE, json.dumps(summary, indent=1))
@@ -92,9 +89,6 @@ class RunFolder:
 
     def _summary(self, status: Status, error: str | None) -> dict[str, Any]:
         run, experiment = self._run, self._run.experiment
-        records = [record for record, _ in self._records]
-        computed = [record for record, reused in self._records if not reused]
-        best = max(records, key=lambda record: record.test_top1, default=None)
         return {
             "run": run.id,
             "comparison": run.comparison,
@@ -107,18 +101,8 @@ class RunFolder:
             "variant": self._variant(),
             "status": status,
             "error": error,
-            "epochs": len(records),
-            "epochs_planned": experiment.schedule.epochs + sum(record.held for record in records),
-            "best_top1": best and best.test_top1,
-            "best_epoch": best and best.epoch,
-            "final_top1": records[-1].test_top1 if records else None,
-            "training_s": sum(record.training_s for record in records),
-            "train_s": sum(record.train_s for record in records),
-            "data_s": sum(record.data_s for record in records),
-            "rescale_s": sum(record.rescale_s for record in records),
-            "evaluation_s": sum(record.evaluation_s for record in records),
-            "computed_s": sum(record.training_s + record.evaluation_s for record in computed),
-            "reused_epochs": len(records) - len(computed),
+            "epochs_planned": experiment.schedule.epochs + sum(record.held for record, _ in self._records),
+            **totals(self._records),
             "device": provenance.device_name(run.device),
             "torch": provenance.torch_version(),
             "version": provenance.version(),

@@ -26,6 +26,7 @@ class FakeRun:
     variant: str = ""
     comparison: str = "c0ffee00"
     device: str = "cpu A"
+    model: str = "overfeat_small"
     updated: str = "2024-05-01T12:00:00+00:00"
     pretrain_s: float = 1.0
     target_s: float = 4.0
@@ -76,7 +77,7 @@ class FakeRun:
             "run": self.run,
             "comparison": self.comparison,
             "name": "table2",
-            "model": "overfeat_small",
+            "model": self.model,
             "data": "fashion_mnist",
             "seed": self.seed,
             "resize_epoch": self.resize_epoch,

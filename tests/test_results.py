@@ -68,7 +68,9 @@ def test_load_runs_skips_what_is_no_summary(tmp_path: Path, caplog: pytest.LogCa
     assert "\n" not in record.message
 
 
-@pytest.mark.parametrize(("key", "value"), [("seed", "0"), ("resize_epoch", None), ("updated", "yesterday")])
+@pytest.mark.parametrize(
+    ("key", "value"), [("seed", "0"), ("resize_epoch", None), ("resize_epoch", "auto"), ("updated", "yesterday")]
+)
 def test_load_runs_skips_a_summary_with_a_wrong_value(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, key: str, value: object
 ) -> None:
@@ -113,6 +115,18 @@ def test_load_epochs_names_damaged_metrics(tmp_path: Path, caplog: pytest.LogCap
     assert set(epochs["run"]) == {PRETRAIN.run}
     target = table(runs, epochs).set_index("resize_epoch").loc[0]
     assert pd.isna(target["training_s"])
+
+
+def test_load_epochs_names_a_missing_metric_and_shows_the_rest(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write(tmp_path, TARGET, RESIZED) / "1" / "metrics.csv"
+    pd.read_csv(path).drop(columns="test_top1").to_csv(path, index=False)
+    runs, epochs = load(tmp_path)
+    assert f"{path} has no column test_top1" in caplog.text
+    row = table(runs, epochs).set_index("resize_epoch").loc[2]
+    assert pd.isna(row["best_top1"])
+    assert (row["training_s"], row["saved_s"]) == (10.5, 5.5)
 
 
 def test_table_has_the_papers_order_and_labels(tmp_path: Path) -> None:
@@ -247,9 +261,8 @@ def test_headings_tell_equal_ones_apart(tmp_path: Path) -> None:
     assert headings(rows)["deadbeef01"] == f"{text} (comparison deadbeef)"
 
 
-def test_network_label_of_a_target_that_is_held_says_nothing_of_it(tmp_path: Path) -> None:
-    _, epochs = load(write(tmp_path, TARGET))
-    assert network_label(0, True, epochs) == "Target (28×28)"
+def test_network_label_of_a_target_that_is_held_says_nothing_of_it() -> None:
+    assert network_label(0, image_px=28, hold=True, held_epochs=0) == "Target (28×28)"
 
 
 @pytest.mark.parametrize(("longest_s", "unit"), [(0, "s"), (599, "s"), (600, "min"), (7199, "min"), (7200, "h")])

@@ -1,5 +1,6 @@
 import argparse
 import io
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -97,7 +98,11 @@ def test_default_folder_is_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["--epochs", "0"], "--epochs must be at least 1; got 0"), (["--plot", "p.gif"], r"--plot must end in \.png")],
+    [
+        (["--epochs", "0"], "--epochs must be at least 1; got 0"),
+        (["--plot", "p.gif"], r"--plot must end in \.png"),
+        (["--margin", "-1"], "--margin must be between 0 and 100 points; got -1"),
+    ],
 )
 def test_bad_options_are_named(folder: Path, arguments: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
@@ -115,7 +120,7 @@ def test_unfinished_runs_say_so(tmp_path: Path) -> None:
     failed = FakeRun(2, [], status="failed", error="cannot write [/x]: No space left | on device")
     running = FakeRun(3, [0.5] * 4, status="running", hold=True, held=1)
     out = shown(TARGET, failed, running, folder=tmp_path)
-    assert "done (4/4 epochs)" in out
+    assert re.search(r"Target .* –  done *\n", out)
     assert "failed (0/4 epochs): cannot write [/x]: No space left | on device" in out
     assert "Resized at epoch 3 (held, +1 epoch) " in out
     assert "running (4/5 epochs)" in out
@@ -126,6 +131,21 @@ def test_runs_that_never_got_anywhere(tmp_path: Path) -> None:
     lines = [line.split() for line in shown(*failed, folder=tmp_path).splitlines()]
     assert ["Target", "–", "–", "–", "failed", "(0/4", "epochs)"] in lines
     assert ["Resized", "at", "epoch", "2", "–", "–", "–", "failed", "(0/4", "epochs):", "no", "data"] in lines
+
+
+def test_a_finished_run_whose_metrics_lack_epochs_is_not_taken_for_whole(tmp_path: Path) -> None:
+    path = RESIZED.write(tmp_path / "cut") / "metrics.csv"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:3]))
+    assert "done, but its metrics lack epochs (2 are there)" in shown(TARGET, folder=tmp_path)
+
+
+@pytest.mark.parametrize("number", ["2", "3", "4"])
+def test_the_papers_tables_in_every_form(folder: Path, tmp_path: Path, number: str) -> None:
+    files = {kind: tmp_path / f"t.{kind}" for kind in ("csv", "markdown", "latex")}
+    tables(folder, "--table", number, *(part for kind, file in files.items() for part in (f"--{kind}", file)))
+    assert "not run" in files["markdown"].read_text()
+    assert r"\bottomrule" in files["latex"].read_text()
+    assert {"row", "paper_top1", "n"} <= set(pd.read_csv(files["csv"]).columns)
 
 
 def test_seeds_are_rows(tmp_path: Path) -> None:
@@ -158,6 +178,9 @@ def test_several_seeds_are_summed_up(tmp_path: Path) -> None:
     resized = [FakeRun(2, [0.5, 0.6, 0.55, top1], seed=seed) for seed, top1 in enumerate((0.80, 0.82, 0.84))]
     targets = [FakeRun(0, [0.5, 0.7, 0.8, 0.9], seed=seed) for seed in range(3)]
     text = shown(*resized, *targets, FakeRun("never", [0.5], status="running"), folder=tmp_path)
-    assert "Resized at epoch 2, 3 seeds: 82.00 ± 2.00 %, 10.50 s, 34.4 % saved" in text
-    assert "Target (28×28), 3 seeds: 90.00 ± 0.00 %, 16.00 s\n" in text
+    assert (
+        "Resized at epoch 2, 3 seeds: 82.00 ± 2.00 %, 10.50 ± 0.00 s, 34.4 ± 0.0 % saved; accuracy: lost, −8.00 ("
+        in text
+    )
+    assert "Target (28×28), 3 seeds: 90.00 ± 0.00 %, 16.00 ± 0.00 s\n" in text
     assert "Pre-train (17×17), " not in text

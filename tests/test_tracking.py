@@ -9,16 +9,15 @@ import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from rescaler import tracking
 from rescaler.errors import InputError
 from rescaler.record import Record
 from rescaler.settings import LoggerSettings
-from rescaler.tracking import Tracker, _is_watched, mirror, resolve_mode, row
+from rescaler.tracking import Tracker, resolve_mode, tracker
+from rescaler.tracking.tracker import _is_watched
 
 CLIENT = textwrap.dedent("""
     import json, os, time
@@ -85,21 +84,34 @@ def record(epoch: int) -> Record:
     )
 
 
-def tracker(folder: Path, mode: str = "online") -> Tracker:
-    return Tracker(
-        LoggerSettings(mode=mode, project="kernels", tags=["small", "test"]),
-        run_id="ab12",
-        name="resize_epoch=17",
-        group="table2",
-        folder=folder,
-        config={"resize_epoch": 17, "shrink": {"table": {3: 2}}, "folder": folder},
-    )
+SUMMARY = {
+    "run": "ab12",
+    "comparison": "c0ffee",
+    "name": "small",
+    "model": "overfeat_small",
+    "data": "fashion_mnist",
+    "seed": 3,
+    "resize_epoch": 17,
+    "hold": False,
+    "status": "running",
+    "epochs": 0,
+    "epochs_planned": 20,
+    "started": "2026-05-01T12:00:00+00:00",
+    "updated": "2026-05-01T12:00:00+00:00",
+}
+CONFIG = {"resize_epoch": "auto", "shrink": {"table": {3: 2}}, "schedule": {"epochs": 20}}
+"""As the run's folder has them before the first epoch."""
+
+
+def start(folder: Path, mode: str = "online") -> Tracker:
+    settings = LoggerSettings(mode=mode, project="kernels", tags=["small", "test"])
+    return Tracker(settings, summary=SUMMARY, config=CONFIG, group="table2", folder=folder)
 
 
 @contextlib.contextmanager
 def tracked(folder: Path, mode: str = "online") -> Iterator[Tracker]:
     """A run that ends with the block."""
-    run = tracker(folder, mode)
+    run = start(folder, mode)
     yield run
     run.finish({})
 
@@ -118,6 +130,11 @@ def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def entries(journal: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in journal.read_text().splitlines()]
+
+
+def last(summary: dict[str, Any], exit_code: int = 0) -> dict[str, Any]:
+    """The last entry: an earlier attempt's status was overwritten at the start."""
+    return {"exit_code": exit_code, "summary": {"status": "running", "error": None, **summary}}
 
 
 @pytest.mark.parametrize(
@@ -143,14 +160,6 @@ def test_an_unknown_mode_is_refused_with_its_source() -> None:
         resolve_mode("auto", {"WANDB_MODE": "auto"})
 
 
-def test_a_row_has_both_axes_and_the_resize_event() -> None:
-    shown = row(record(18), reused=True, time_s=5400.0)
-    assert (shown["epoch"], shown["training_h"]) == (18, 1.5)
-    assert (shown["rescaled"], shown["reused"], shown["stage"], shown["image_px"]) == (1, 1, "target", 28)
-    assert [shown[f"seconds/{clock}"] for clock in ("train", "data", "rescale", "evaluation")] == [8.0, 1.0, 0.5, 4.0]
-    assert row(record(17), reused=False, time_s=0.0)["rescaled"] == 0
-
-
 def test_disabled_starts_nothing_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a process was started"))
     with tracked(tmp_path, "disabled") as run:
@@ -169,12 +178,14 @@ def test_where_nobody_can_watch_the_client_starts_when_the_run_ends(
     assert journal.exists()
 
 
-def test_auto_is_live_for_a_user_who_is_logged_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("server", ["api.wandb.ai", "api.forge.coreweave.com"])
+def test_auto_is_live_for_a_user_who_is_logged_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: str) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     assert not _is_watched("auto", {})
     assert _is_watched("auto", {"WANDB_API_KEY": "secret"})
-    (tmp_path / ".netrc").write_text("machine api.wandb.ai login user password secret\n")
+    (tmp_path / ".netrc").write_text(f"machine {server} login user password secret\n")
     assert _is_watched("auto", {})
+    assert not _is_watched("auto", {"WANDB_BASE_URL": "https://wandb.example.com"})
 
 
 def test_the_client_is_not_imported_by_the_training() -> None:
@@ -187,25 +198,14 @@ def test_epochs_and_end_arrive_in_order(tmp_path: Path, journal: Path) -> None:
         for epoch in (1, 2, 3):
             run.epoch(record(epoch), reused=False)
         run.finish({"best_top1": 0.5})
-    assert entries(journal) == [{"step": 1}, {"step": 2}, {"step": 3}, {"exit_code": 0, "summary": {"best_top1": 0.5}}]
-
-
-def test_time_is_the_sum_over_the_chain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    sent: list[dict[str, Any]] = []
-    run = tracker(tmp_path, "disabled")
-    monkeypatch.setattr(run, "_send", sent.append)
-    for epoch in (17, 18):
-        run.epoch(record(epoch), reused=epoch == 17)
-    assert [3600 * message["training_h"] for message in sent] == pytest.approx(
-        [9.0, 18.5]
-    )  # evaluation is not training
+    assert entries(journal) == [{"step": 1}, {"step": 2}, {"step": 3}, last({"best_top1": 0.5})]
 
 
 def test_a_failed_training_marks_the_run_as_failed(tmp_path: Path, journal: Path) -> None:
-    run = tracker(tmp_path)
+    run = start(tmp_path)
     run.epoch(record(1), reused=False)
     run.finish({}, failed=True)
-    assert entries(journal) == [{"step": 1}, {"exit_code": 1, "summary": {}}]
+    assert entries(journal) == [{"step": 1}, last({}, exit_code=1)]
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_a_hanging_client_blocks_no_epoch_and_the_end_only_for_a_while(
     tmp_path: Path, journal: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("CLIENT", "hangs")
-    monkeypatch.setattr(tracking, "_CLOSE_S", 0.5)
+    monkeypatch.setattr(tracker, "_CLOSE_S", 0.5)
     start = time.monotonic()
     with tracked(tmp_path) as run:
         for epoch in range(1, 1001):  # more than a pipe holds
@@ -282,7 +282,7 @@ def test_the_end_does_not_wait_for_forked_workers(tmp_path: Path, journal: Path)
         run.finish({})
     os.kill(worker, signal.SIGKILL)
     os.waitpid(worker, 0)
-    assert entries(journal) == [{"exit_code": 0, "summary": {}}]
+    assert entries(journal) == [last({})]
 
 
 def test_a_killed_training_leaves_a_failed_run(tmp_path: Path, journal: Path) -> None:
@@ -290,8 +290,8 @@ def test_a_killed_training_leaves_a_failed_run(tmp_path: Path, journal: Path) ->
         import os, signal, sys
         from pathlib import Path
         sys.path.insert(0, sys.argv[1])
-        from tests.test_tracking import record, tracker
-        run = tracker(Path(sys.argv[2]))
+        from tests.test_tracking import record, start
+        run = start(Path(sys.argv[2]))
         run.epoch(record(1), reused=False)
         os.kill(os.getpid(), signal.SIGKILL)
     """)
@@ -303,78 +303,4 @@ def test_a_killed_training_leaves_a_failed_run(tmp_path: Path, journal: Path) ->
     while not (journal.exists() and len(entries(journal)) == 2):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    assert entries(journal) == [{"step": 1}, {"exit_code": 1, "summary": {}}]
-
-
-def test_a_resumed_run_leaves_out_what_the_server_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    steps: list[int] = []
-    run = SimpleNamespace(
-        starting_step=3,
-        summary={},
-        define_metric=lambda *_, **__: None,
-        log=lambda _, step: steps.append(step),
-        finish=lambda **_: None,
-    )
-    client = SimpleNamespace(init=lambda **_: run, Settings=lambda **_: None)
-    monkeypatch.setitem(sys.modules, "wandb", client)
-    rows = (json.dumps(row(record(epoch), reused=epoch < 4, time_s=9.0)) for epoch in range(1, 6))
-    mirror(iter([json.dumps({"mode": "online"}), *rows]))
-    assert steps == [3, 4, 5]
-
-
-@pytest.mark.parametrize(
-    ("settings", "netrc", "expected"),
-    [
-        ({}, "", "offline"),
-        ({"api_key": "k"}, "", "online"),
-        ({"identity_token_file": "token"}, "", "online"),
-        ({}, "machine api.example.com login user password k", "online"),
-        ({}, "machine other.example.com login user password k", "offline"),
-        ({"api_key": "k", "mode": "offline"}, "", "offline"),
-        ({"mode": "disabled"}, "", "disabled"),
-    ],
-)
-def test_auto_is_online_for_a_user_who_is_logged_in(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], netrc: str, expected: str
-) -> None:
-    known = {"mode": "online", "api_key": None, "identity_token_file": None, "base_url": "https://api.example.com"}
-    client = SimpleNamespace(setup=lambda: SimpleNamespace(settings=SimpleNamespace(**{**known, **settings})))
-    monkeypatch.setitem(sys.modules, "wandb", client)
-    (tmp_path / "netrc").write_text(netrc)
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    assert tracking._preferred_mode() == expected
-
-
-def records_of(folder: Path) -> Iterator[dict[str, Any]]:
-    """What the client kept of the last run in ``folder``, read by its own command."""
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(folder / "wandb" / "latest-run")]
-    kept = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return map(json.loads, kept.splitlines())
-
-
-def test_the_real_client_keeps_config_history_and_summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in [name for name in os.environ if name.startswith("WANDB_")]:
-        monkeypatch.delenv(variable)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))  # a user who is not logged in
-    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
-    with tracked(tmp_path, "auto") as run:
-        for epoch in range(16, 20):
-            run.epoch(record(epoch), reused=epoch < 18)
-        run.finish({"best_top1": 0.5, "best_epoch": 18, "training_s": 34200.0, "resize_epoch": 17})
-
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    kept = list(records_of(tmp_path))
-    start = next(entry["run"] for entry in kept if entry["type"] == "run")
-    assert (start["run_id"], start["run_group"], start["project"]) == ("ab12", "table2", "kernels")
-    assert (start["display_name"], start["tags"]) == ("resize_epoch=17", ["small", "test"])
-    assert start["config"]["update"]["resize_epoch"] == 17
-    assert start["config"]["update"]["shrink"] == {"table": {"3": 2}}
-    history = [entry["history"]["item"] for entry in kept if entry["type"] == "history"]
-    assert [item["_step"] for item in history] == [16, 17, 18, 19]
-    assert [3600 * item["training_h"] for item in history] == pytest.approx([9.0, 18.0, 27.5, 36.5])
-    assert [item["rescaled"] for item in history] == [0, 0, 1, 0]
-    summary: dict[str, Any] = {}
-    for entry in kept:
-        summary |= entry.get("summary", {}).get("update", {})
-    assert (summary["best_top1"], summary["best_epoch"], summary["training_s"]) == (0.5, 18, 34200.0)
-    assert kept[-1]["exit"]["exit_code"] == 0
+    assert entries(journal) == [{"step": 1}, last({}, exit_code=1)]

@@ -6,15 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rescaler.commands import sources
 from rescaler.files import write_text
 
 if TYPE_CHECKING:
     from pandas import DataFrame
     from rich.console import Console
 
+    from rescaler.results.report import Report
+
 # pandas and matplotlib take seconds to import, so they are imported where they are used.
 
 _STDOUT = "-"
+TABLES = (2, 3, 4)
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -25,11 +29,14 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         description="Best accuracy, training time and time saved against the target network, for all runs in and below "
         "the given folders. Runs of different models, data or schedules come in separate tables.",
     )
-    parser.add_argument("folders", nargs="*", type=Path, default=[Path("runs")], metavar="DIR", help="default: runs")
+    sources.add_arguments(parser)
+    parser.add_argument(
+        "--table", type=int, choices=TABLES, help="the paper's Table 2, 3 or 4, its numbers and ours side by side"
+    )
     parser.add_argument("--csv", metavar="FILE", help="write all numbers as CSV; - for standard output")
     parser.add_argument("--markdown", metavar="FILE", help="write the tables as Markdown; - for standard output")
+    parser.add_argument("--latex", metavar="FILE", help="write the tables as LaTeX (booktabs); - for standard output")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the figure: FILE.png, FILE.svg or FILE.pdf")
-    parser.add_argument("--epochs", type=int, metavar="N", help="count only the first N epochs of each run")
     parser.set_defaults(run=run)
 
 
@@ -41,20 +48,24 @@ def run(arguments: argparse.Namespace) -> None:
     """
     from rich.console import Console
 
-    from rescaler.report import reports
-    from rescaler.results import load_epochs, load_runs, read_at, table
+    from rescaler.results import paper_table, table
+    from rescaler.results.report import paper_reports, reports
 
-    runs = load_runs(arguments.folders)
-    if arguments.epochs is not None:
-        runs = read_at(runs, arguments.epochs)
-    epochs = load_epochs(runs)
+    runs, epochs, margin = sources.load(arguments)
     # What is piped on is the file alone; a person still sees the tables.
-    console = Console(stderr=_STDOUT in (arguments.csv, arguments.markdown))
-    _show(runs, epochs, arguments.plot, console)
+    console = Console(stderr=_STDOUT in (arguments.csv, arguments.markdown, arguments.latex))
+    if arguments.table is None:
+        found, numbers = reports(runs, epochs, margin=margin), table(runs, epochs)
+    else:
+        found = paper_reports(arguments.table, runs, epochs, margin=margin)
+        numbers = paper_table(arguments.table, runs, epochs, margin=margin)
+    _show(found, epochs, arguments.plot, console)
     if arguments.csv is not None:
-        _write(arguments.csv, table(runs, epochs).to_csv(index=False))
+        _write(arguments.csv, numbers.to_csv(index=False))
     if arguments.markdown is not None:
-        _write(arguments.markdown, "\n".join(report.markdown() for report in reports(runs, epochs)))
+        _write(arguments.markdown, "\n".join(report.markdown() for report in found))
+    if arguments.latex is not None:
+        _write(arguments.latex, "\n".join(report.latex() for report in found))
 
 
 def show_results(folders: Sequence[Path], *, plot: Path | None, console: "Console") -> None:
@@ -64,18 +75,18 @@ def show_results(folders: Sequence[Path], *, plot: Path | None, console: "Consol
         InputError: a folder has no run, or the figure cannot be written.
     """
     from rescaler.results import load_epochs, load_runs
+    from rescaler.results.report import reports
 
     runs = load_runs(folders)
-    _show(runs, load_epochs(runs), plot, console)
+    epochs = load_epochs(runs)
+    _show(reports(runs, epochs), epochs, plot, console)
 
 
-def _show(runs: "DataFrame", epochs: "DataFrame", plot: Path | None, console: "Console") -> None:
-    from rescaler.report import reports
-
-    for report in reports(runs, epochs):
+def _show(found: "Sequence[Report]", epochs: "DataFrame", plot: Path | None, console: "Console") -> None:
+    for report in found:
         report.print(console)
     if plot is not None:
-        from rescaler.plots import accuracy_figure, save_figure
+        from rescaler.figures import accuracy_figure, save_figure
 
         save_figure(accuracy_figure(epochs), plot)
         console.print(f"Accuracy over epochs and over time: {plot}", markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,171 @@
+"""``rescaler upload``: send recorded runs to W&B afterwards."""
+
+import argparse
+import csv
+import dataclasses
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from rescaler.errors import InputError
+from rescaler.record import Record
+from rescaler.settings import LoggerSettings
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# wandb, pandas and rich take seconds to import, so they are imported where they are used.
+
+log = logging.getLogger(__name__)
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Register the command."""
+    parser = subparsers.add_parser(
+        "upload",
+        help="send recorded runs to W&B afterwards",
+        description="Send all runs in and below the given folders to W&B, those in progress as far as they are. "
+        "What is there already is not sent again, and a run that went on is continued: repeat it at any time.",
+    )
+    parser.add_argument("folders", nargs="*", type=Path, default=[Path("runs")], metavar="DIR", help="default: runs")
+    parser.add_argument("--project", help="default: the runs' own logger.project")
+    parser.add_argument("--entity", help="default: the runs' own logger.entity")
+    parser.add_argument("--group", help="default: the runs' own logger.group, or the name of their sweep's folder")
+    parser.add_argument("--offline", action="store_true", help="write W&B's offline files instead, for `wandb sync`")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Run the command.
+
+    Raises:
+        InputError: a folder has no run, the user is not logged in, or the server cannot be reached or refuses.
+    """
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    chosen = {key: getattr(arguments, key) for key in ("project", "entity", "group")}
+    recorded = list(_recorded(arguments.folders, {key: value for key, value in chosen.items() if value is not None}))
+    if not recorded:
+        raise InputError("none of the runs could be read")
+    sent, rest = (_write if arguments.offline else _send)(recorded, console)
+    verb = "written to W&B's offline files" if arguments.offline else "sent to W&B"
+    console.print(f"{sent} of {len(recorded)} runs {verb}, {rest} needed nothing", highlight=False)
+    if arguments.offline and sent:
+        places = " ".join(map(str, arguments.folders))
+        console.print(f"send them with: find {places} -type d -name wandb -exec wandb sync {{}} +", soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """A run as its folder has it."""
+
+    opening: dict[str, Any]
+    epochs: list[dict[str, Any]]
+    summary: dict[str, Any]
+    """As it is to stand in W&B, with the time saved."""
+
+    @property
+    def project(self) -> str:
+        return "/".join(filter(None, (self.opening["entity"], self.opening["project"])))
+
+    def mirror(self, mode: str, folder: str) -> None:
+        """Mirror the run as :class:`rescaler.tracking.Tracker` would have; the client keeps its files in ``folder``."""
+        from rescaler.tracking.client import mirror
+
+        # Of this machine and this process is nothing to tell: they trained nothing.
+        not_ours = {"x_disable_meta": True, "x_disable_stats": True, "x_save_requirements": False}
+        mirror(self._messages({**self.opening, "mode": mode, "dir": folder}), **not_ours)
+
+    def _messages(self, opening: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+        from rescaler.tracking.schema import History
+
+        history = History()
+        yield opening
+        for epoch in self.epochs:
+            record = Record(**{key: value for key, value in epoch.items() if key != "reused"})
+            yield history.row(record, reused=epoch["reused"])
+        yield {"summary": self.summary, "failed": self.summary["status"] == "failed"}
+
+
+def _recorded(folders: Sequence[Path], chosen: Mapping[str, str]) -> Iterator[_Recorded]:
+    from rescaler.results import load_epochs, load_runs
+    from rescaler.tracking.client import time_saved
+
+    runs = load_runs(folders)
+    saved = time_saved(runs, load_epochs(runs))
+    for folder in map(Path, runs["folder"]):
+        try:
+            recorded = _read(folder, chosen)
+        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+            why = " ".join(str(error).split())
+            log.warning("skipped %s, which cannot be read (%s: %s)", folder, type(error).__name__, why)
+            continue
+        yield dataclasses.replace(recorded, summary=recorded.summary | saved.get(recorded.opening["id"], {}))
+
+
+def _read(folder: Path, chosen: Mapping[str, str]) -> _Recorded:
+    from rescaler.tracking.schema import epoch, opening
+
+    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        # The summary and the metrics of a live run are two files: what the summary does not count yet is left out.
+        epochs = [epoch(values) for values in csv.DictReader(file)][: summary["epochs"]]
+    sweep = folder.resolve().parent
+    group = sweep.name if (sweep / "multirun.yaml").exists() else folder.resolve().name
+    settings = LoggerSettings(**{**config["logger"], **chosen})
+    return _Recorded(opening(summary, config, settings, group=group, folder=folder), epochs, summary)
+
+
+def _send(recorded: Sequence[_Recorded], console: "Console") -> tuple[int, int]:
+    """Send to the server; how many runs, and how many needed nothing."""
+    from rich.progress import track
+
+    from rescaler.tracking.client import answering, connect, standing
+
+    with console.status("asking W&B what it has"):
+        api = connect()
+        known = {
+            project: standing(api, project, [run.opening["id"] for run in recorded if run.project == project])
+            for project in {run.project for run in recorded}
+        }
+    sent = 0
+    for run in track(recorded, "uploading", console=console):
+        there = known[run.project].get(run.opening["id"], {})
+        if there.get("state") == "running":
+            log.warning("%s is being mirrored by its own process: left to it", run.opening["dir"])
+        elif not _same(there, run):
+            with tempfile.TemporaryDirectory() as folder, answering(f"after {sent} runs; the same command goes on"):
+                run.mirror("online", folder)
+            sent += 1
+    return sent, len(recorded) - sent
+
+
+def _write(recorded: Sequence[_Recorded], console: "Console") -> tuple[int, int]:
+    """Write offline files; for how many runs, and how many needed nothing."""
+    from rich.progress import track
+
+    from rescaler.tracking.offline import fragments
+
+    written = 0
+    for run in track(recorded, "writing", console=console):
+        folder = Path(run.opening["dir"])
+        if not os.access(folder, os.W_OK):
+            raise InputError(f"cannot write {folder}: W&B's offline files belong into the run's own folder")
+        kept = fragments(folder / "wandb", run.opening["id"])
+        if not (kept and _same(kept[-1].summary, run)):
+            run.mirror("offline", run.opening["dir"])
+            written += 1
+    return written, len(recorded) - written
+
+
+def _same(there: Mapping[str, Any], run: _Recorded) -> bool:
+    return all(there.get(key) == value for key, value in run.summary.items())

@@ -1,0 +1,16 @@
+"""Figures from the frames of :mod:`rescaler.results`: the paper's Figures 4 to 10, and what the paper lacks.
+
+All share one style, are readable in grey print and to colour-blind eyes, and say what is missing. Each comparison
+(network, data, schedule) is drawn apart.
+"""
+
+from rescaler.figures.accuracy import accuracy_figure
+from rescaler.figures.clocks import clock_figure, cost_figure
+from rescaler.figures.paper import PAPER_FIGURES, paper_figure
+from rescaler.figures.saving import pareto_front, saving_figure
+from rescaler.figures.style import save_figure, to_svg
+
+__all__ = [
+    "PAPER_FIGURES", "accuracy_figure", "clock_figure", "cost_figure", "paper_figure", "pareto_front", "save_figure",
+    "saving_figure", "to_svg",
+]  # fmt: skip

@@ -1,0 +1,94 @@
+"""What the figures draw of several seeds: one curve, one bar for all of them."""
+
+from typing import Any
+
+from pandas import DataFrame
+
+from rescaler.results import network_label, order
+
+KIND = ["resize_epoch", "hold", "distinction"]
+"""Runs of a comparison that agree in these differ in their seed at most."""
+
+_NAMED = 4
+
+
+def counted(epochs: DataFrame) -> DataFrame:
+    """The epochs of the runs that a figure shows, in the paper's order.
+
+    Of several runs that differ in their seed alone the finished ones; if none is finished, the one that is furthest.
+
+    Args:
+        epochs: those of one comparison, from :func:`rescaler.results.load_epochs`.
+    """
+    # A baseline has nothing to hold: with and without the setting, it is the same run.
+    hold = epochs["hold"].astype(bool) & ~epochs["resize_epoch"].isin([0, "never"])
+    rows = epochs.assign(hold=hold, distinction=epochs["distinction"].astype(str), rank=order(epochs["resize_epoch"]))
+    runs: list[str] = []
+    for _, kind in rows.groupby(KIND, sort=False, observed=True):
+        done = kind["run"][kind["status"] == "done"].unique()
+        runs += list(done) or [kind.sort_values("epoch")["run"].iloc[-1]]
+    return rows[rows["run"].isin(runs)].sort_values(["rank", "hold", "distinction", "seed", "run", "epoch"])
+
+
+def kind_labels(counted_epochs: DataFrame) -> dict[Any, str]:
+    """What the networks are called in legends, by :data:`KIND`."""
+    labels = {}
+    for kind, rows in counted_epochs.groupby(KIND, sort=False, observed=True):
+        last = rows.iloc[-1]
+        label = network_label(
+            last["resize_epoch"], image_px=last["image_px"], hold=last["hold"], distinction=last["distinction"]
+        )
+        labels[kind] = label if last["status"] == "done" else f"{label}, {last['status']}"
+    return labels
+
+
+def mean_curves(epochs: DataFrame) -> DataFrame:
+    """One curve for the runs of a comparison that differ in their seed alone: their mean; see :func:`counted`.
+
+    A curve ends where the first of its runs does.
+
+    Args:
+        epochs: those of one comparison, from :func:`rescaler.results.load_epochs`.
+
+    Returns:
+        One row an epoch and curve, in the paper's order: ``KIND``, ``label``, ``epoch``, ``runs``; over the runs, the
+        mean of ``test`` and ``train`` accuracy (percent) with ``test_low`` and ``test_high``, and of ``time_s``;
+        ``rescaled``; ``changed``, whether the learning rate did, in any run; ``held``, in how many runs; and of the
+        whole curve ``finished``, and ``best``, the mean of the runs' best test accuracies (percent).
+    """
+    rows = counted(epochs)
+    rate = rows.groupby("run", observed=True)["learning_rate"]
+    curves = rows.assign(changed=rate.diff().fillna(0) != 0).groupby([*KIND, "epoch"], sort=False, observed=True)
+    means = curves.agg(
+        runs=("run", "nunique"),
+        test=("test_top1", "mean"),
+        test_low=("test_top1", "min"),
+        test_high=("test_top1", "max"),
+        train=("train_top1", "mean"),
+        time_s=("time_s", "mean"),
+        rescaled=("rescaled", "any"),
+        changed=("changed", "any"),
+        held=("held", "sum"),
+    )
+    runs = means.groupby(KIND, observed=True)["runs"].transform("max")
+    # The mean of the best accuracies, as in the tables: the best of the mean curve is lower.
+    bests = rows.groupby([*KIND, "run"], observed=True)["test_top1"].max().groupby(KIND).mean()
+    finished = (rows["status"] == "done").groupby([rows[name] for name in KIND]).all()
+    means = means[means["runs"] == runs].join(bests.rename("best")).join(finished.rename("finished")).reset_index()
+    means[["test", "test_low", "test_high", "train", "best"]] *= 100
+    labels = kind_labels(rows)
+    means["label"] = [labels[kind] for kind in means[KIND].itertuples(index=False, name=None)]
+    if means["runs"].nunique() > 1:
+        means["label"] += ", n = " + means["runs"].astype(str)
+    return means
+
+
+def unfinished(epochs: DataFrame) -> list[str]:
+    """The runs that are not done, in words; of many, the first few and how many more."""
+    words = []
+    for _, rows in epochs[epochs["status"] != "done"].groupby("run", sort=False, observed=True):
+        run = rows.iloc[0]
+        name = network_label(run["resize_epoch"], hold=run["hold"], distinction=run["distinction"])
+        planned = run["epochs_scheduled"] + rows["held"].sum()
+        words.append(f"{name}, seed {run['seed']}: {run['status']}, {len(rows)} of {planned} epochs")
+    return words[:_NAMED] + [f"{len(words) - _NAMED} more"] * (len(words) > _NAMED)

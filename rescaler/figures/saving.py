@@ -1,0 +1,113 @@
+"""Accuracy against training time saved: what a resize epoch buys, and what it costs."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+from numpy.typing import ArrayLike, NDArray
+from pandas import DataFrame, Series
+
+from rescaler.figures import style
+from rescaler.figures.curves import KIND, counted, kind_labels, unfinished
+from rescaler.results import MARGIN, network_label, over_seeds, table
+
+
+def pareto_front(saved: ArrayLike, accuracy: ArrayLike) -> NDArray[np.bool_]:
+    """Which points no other point beats: none saves as much and is as accurate, and is better in one of both."""
+    points = np.column_stack([saved, accuracy])
+    as_good = (points[:, None] >= points[None, :]).all(axis=2)
+    better = (points[:, None] > points[None, :]).any(axis=2)
+    return np.asarray(~(as_good & better).any(axis=0))
+
+
+def saving_figure(runs: DataFrame, epochs: DataFrame, *, margin: float = MARGIN) -> Figure:
+    """Draw best test accuracy against training time saved, a part for each comparison.
+
+    A point is the mean over seeds, its bars one standard deviation, the faint points single runs. The line is the
+    Pareto front: the best accuracy of what saves at least as much. The shaded band is what counts as preserved.
+
+    Args:
+        runs: from :func:`rescaler.results.load_runs`.
+        epochs: theirs, from :func:`rescaler.results.load_epochs`.
+        margin: accuracy that may be lost and still counts as preserved, as a fraction.
+    """
+    each = table(runs, epochs)
+    if epochs.empty:
+        return style.empty_figure("Accuracy against time saved: no run has finished an epoch yet")
+    # A baseline has nothing to hold, and the target saves nothing, by definition.
+    each["hold"] &= ~each["resize_epoch"].isin(list(style.BASELINES))
+    each["saved_fraction"] = each["saved_fraction"].mask(each["resize_epoch"] == 0, 0.0)
+    seeds = over_seeds(each, margin=margin)
+    empty = seeds["saved_fraction"].isna().groupby(seeds["comparison"], sort=False).all()
+    figure, parts = style.comparison_parts(each, [0.8 if nothing else 4.4 for nothing in empty])
+    for part in parts:
+        comparison = part.rows["comparison"].iloc[0]
+        points = seeds[(seeds["comparison"] == comparison) & seeds["saved_fraction"].notna()]
+        own = epochs[epochs["comparison"] == comparison]
+        if points.empty:
+            style.say(part.body, "No finished run whose time can be compared yet")
+        else:
+            _draw(part.body, points, part.rows[part.rows["complete"]], kind_labels(counted(own)), margin)
+        part.note([*_notes(points), *(f"Unfinished: {run}" for run in unfinished(own))])
+    return figure
+
+
+def _draw(part: SubFigure, points: DataFrame, runs: DataFrame, labels: Mapping[Any, str], margin: float) -> None:
+    panel = part.subplots()
+    style.frame(panel, grid="both")
+    panel.set_xlabel("Training time saved against the target (%)")
+    panel.set_ylabel("Best test accuracy (%)")
+    resized = points.index[~points["resize_epoch"].isin(list(style.BASELINES))]
+    shade = dict(zip(resized, style.shades(len(resized)), strict=True))
+    handles = {}
+    for index, point in points.iterrows():
+        same = (runs[KIND] == point[KIND]).all(axis=1)
+        label = labels[tuple(point[KIND])] + (f", n = {point['n']}" if points["n"].nunique() > 1 else "")
+        colour = style.BASELINES.get(point["resize_epoch"]) or shade[index]
+        handles[label] = _point(panel, point, runs[same], colour)
+    front = points[pareto_front(points["saved_fraction"], points["best_top1"])].sort_values("saved_fraction")
+    saved, best = 100 * front["saved_fraction"], 100 * front["best_top1"]
+    # Between two points, what was run and saves more.
+    (line,) = panel.plot(saved, best, color=style.FAINT, linewidth=1.5, drawstyle="steps-pre", zorder=1)
+    handles["Pareto front"] = line
+    target = points["best_top1"][points["resize_epoch"] == 0]
+    if len(target):
+        band = panel.axhspan(100 * (target.max() - margin), 100 * target.max(), color="#eeeeee", zorder=0)
+        handles[f"within {100 * margin:g} points of the target"] = band
+    panel.margins(0.08)
+    panel.ticklabel_format(useOffset=False)
+    part.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=4, **style.LEGEND)
+
+
+def _point(panel: Axes, point: "Series[Any]", runs: DataFrame, colour: Any) -> Artist:
+    x, y = 100 * point["saved_fraction"], 100 * point["best_top1"]
+    face = "white" if point["estimated"] else colour
+    (marker,) = panel.plot(
+        x, y, "D" if point["hold"] else "o", color=colour, markerfacecolor=face, markersize=6.5, zorder=4
+    )
+    above = y
+    if point["n"] > 1:
+        spread = {"xerr": 100 * point["saved_fraction_sd"], "yerr": 100 * point["best_top1_sd"]}
+        panel.errorbar(x, y, **spread, fmt="none", ecolor=colour, elinewidth=1, capsize=2, zorder=3)
+        panel.plot(100 * runs["saved_fraction"], 100 * runs["best_top1"], ".", color=colour, alpha=0.35, zorder=2)
+        above = max(y + spread["yerr"], 100 * runs["best_top1"].max())
+    short = {0: "target", "never": "pre-train"}.get(point["resize_epoch"], str(point["resize_epoch"]))
+    panel.annotate(
+        short, (x, above), xytext=(0, 5), textcoords="offset points", ha="center", fontsize=8, color=style.INK
+    )
+    return marker
+
+
+def _notes(points: DataFrame) -> list[str]:
+    run = set(points["resize_epoch"])
+    absent = [network_label(baseline) for baseline in (0, "never") if baseline not in run]
+    notes = [f"Not finished: {', '.join(absent)}"] if absent and not points.empty else []
+    if points["estimated"].any():
+        notes.append("Hollow: the target's time is estimated from the run's own target epochs")
+    if (points["n"] > 1).any():
+        spread = "bars one standard deviation, faint points single runs"
+        notes.append(f"Points are means over {style.seeds(points['n'])}, {spread}")
+    return notes

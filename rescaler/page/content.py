@@ -1,0 +1,199 @@
+"""What the page says of each comparison: the runs of one network, data set and schedule."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pandas import DataFrame
+
+from rescaler.page.headline import Headline, headline
+from rescaler.page.pictures import Picture, pictures
+from rescaler.page.settings import Comparison, compare, read_command, read_settings
+from rescaler.results import over_seeds, paper, paper_table, table
+from rescaler.results.quantities import NONE
+from rescaler.results.report import WORDS, Report, paper_reports, reports, seed_reports
+
+_SHORT = 8
+"""Characters of a key that tell it from others."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with the rows of one thing below each other, under one name."""
+
+    caption: str
+    columns: list[str]
+    words: frozenset[str]
+    """Columns that stand left."""
+    groups: list[tuple[str, list[list[str]]]]
+    """First cell, and the other cells of its rows."""
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class Section:
+    """One comparison."""
+
+    id: str
+    heading: str
+    facts: list[tuple[str, str]]
+    headline: Headline
+    unfinished: list[str]
+    by_network: Table
+    tables: list[Table]
+    pictures: list[Picture]
+    settings: Comparison | None
+    """None where no run's settings are at hand."""
+    without_settings: int
+    """Runs whose settings are not at hand."""
+    commands: list[str]
+    provenance: Table
+
+
+def sections(runs: DataFrame, epochs: DataFrame, *, margin: float) -> list[Section]:
+    """One section for each comparison; arguments as for :func:`rescaler.page.render`."""
+    everything = table(runs, epochs)
+    seeds = over_seeds(everything, margin=margin)
+    parts = []
+    each = zip(seed_reports(runs, epochs, margin=margin), reports(runs, epochs, margin=margin), strict=True)
+    for comparison, (by_seed, by_run) in zip(everything["comparison"].unique(), each, strict=True):
+        rows, own_runs, own_epochs = (part[part["comparison"] == comparison] for part in (everything, runs, epochs))
+        folders = [Path(folder) for folder in rows["folder"]]
+        known = [found for folder in folders if (found := read_settings(folder)) is not None]
+        settings = compare(known) if known else None
+        commands = [command for folder in folders if (command := read_command(folder)) is not None]
+        parts.append(
+            Section(
+                id=f"c-{comparison}",
+                heading=by_seed.heading,
+                facts=list(_facts(own_runs, own_epochs, settings)),
+                headline=headline(seeds[seeds["comparison"] == comparison]),
+                unfinished=_unfinished(rows, own_runs),
+                by_network=_grouped("By network", by_seed, by_seed.notes),
+                tables=[
+                    *_paper(own_runs, own_epochs, margin),
+                    _grouped("By run", by_run, []),  # the notes stand below the first table
+                ],
+                pictures=list(pictures(own_runs, own_epochs, margin=margin)),
+                settings=settings,
+                without_settings=len(own_runs) - len(known),
+                commands=list(dict.fromkeys(commands)),
+                provenance=_provenance(rows, own_runs, own_epochs),
+            )
+        )
+    return parts
+
+
+def between(parts: Sequence[Section]) -> Table | None:
+    """The settings in which the comparisons differ from each other; None where there is nothing to say."""
+    known = [part for part in parts if part.settings is not None]
+    if len(known) < 2:
+        return None
+    shared = [part.settings.shared for part in known if part.settings is not None]
+    keys = dict.fromkeys(key for settings in shared for key in settings)
+    rows = [(key, [settings.get(key, "differs within") for settings in shared]) for key in keys]
+    columns = ["Setting", *(part.heading for part in known)]
+    groups = [(key, [values]) for key, values in rows if len(set(values)) > 1]
+    return Table("Settings in which the comparisons differ", columns, frozenset(columns), groups, [])
+
+
+def _grouped(caption: str, report: Report, notes: list[str]) -> Table:
+    groups: list[tuple[str, list[list[str]]]] = []
+    for first, *others in report.rows:
+        if not groups or first not in ("", groups[-1][0]):
+            groups.append((first, []))
+        groups[-1][1].append(others)
+    return Table(caption, report.columns, WORDS, groups, notes)
+
+
+def _paper(runs: DataFrame, epochs: DataFrame, margin: float) -> Iterator[Table]:
+    for number in paper.TABLES:
+        if paper_table(number, runs, epochs, margin=margin)["comparison"].notna().any():
+            for report in paper_reports(number, runs, epochs, margin=margin):
+                yield _grouped(f"Beside the paper’s {report.heading}", report, report.notes)
+
+
+def _facts(runs: DataFrame, epochs: DataFrame, settings: Comparison | None) -> Iterator[tuple[str, str]]:
+    shared = {} if settings is None else settings.shared
+    statuses = runs["status"].value_counts()
+    seeds = runs["seed"].nunique()
+    yield "Runs", f"{', '.join(f'{n} {status}' for status, n in statuses.items())}; {seeds} seed{'s' * (seeds > 1)}"
+    yield "Network", _distinct(runs, "model")
+    if (kernels := _distinct(runs, "variant")) != NONE:
+        yield "Kernels", kernels.replace("->", " → ")
+    sides = " → ".join(f"{px} px" for px in sorted(epochs["image_px"].unique()))
+    yield "Data", f"{_distinct(runs, 'data')}{f', images of {sides}' if sides else ''}"
+    length = runs["epochs_planned"].min() if epochs.empty else epochs["epochs_scheduled"].max()
+    named = (("batch size", "optim.batch_size"), ("momentum", "optim.momentum"))
+    schedule = [f"{length} epochs", *(f"{name} {shared[key]}" for name, key in named if key in shared)]
+    yield "Schedule", ", ".join(schedule)
+    if {"schedule.learning_rates", "schedule.milestones"} <= shared.keys():
+        rates, milestones = (shared[f"schedule.{key}"].strip("[]") for key in ("learning_rates", "milestones"))
+        yield "Learning rates", f"{rates}; changed after epochs {milestones}" if milestones else rates
+    yield "Device", _distinct(runs, "device")
+    yield "Versions", f"rescaler {_distinct(runs, 'version')}, torch {_distinct(runs, 'torch')}"
+    yield "Commit", ", ".join(map(_commit, _values(runs, "commit"))) or NONE
+    yield "Last written", _when(runs["updated"].max())
+
+
+def _unfinished(rows: DataFrame, runs: DataFrame) -> list[str]:
+    updated = runs.set_index("run")["updated"]
+    lines = []
+    for _, row in rows[rows["status"] != "done"].iterrows():
+        scheduled = row["epochs_scheduled"] + row["held_epochs"]
+        line = f"{row['network']}, seed {row['seed']}: {row['status']} after {row['epochs']} of {scheduled} epochs, "
+        line += f"last written {_when(updated[row['run']])}"
+        lines.append(f"{line}: {row['error']}" if isinstance(row["error"], str) else line)
+    return lines
+
+
+def _provenance(rows: DataFrame, runs: DataFrame, epochs: DataFrame) -> Table:
+    by_run = {str(run): part for run, part in epochs.groupby("run", observed=True)}
+    recorded = runs.set_index("run")
+    groups: list[tuple[str, list[list[str]]]] = []
+    for _, row in rows.iterrows():
+        run, own = recorded.loc[row["run"]], by_run.get(str(row["run"]))
+        cells = [
+            str(row["run"])[:_SHORT],
+            str(row["seed"]),
+            *_keys(own),
+            _commit(run.get("commit")),
+            str(run["folder"]),
+        ]
+        if not groups or groups[-1][0] != row["network"]:
+            groups.append((row["network"], []))
+        groups[-1][1].append(cells)
+    columns = ["Network", "Run", "Seed", "Origin", "Before the rescale", "Last epoch", "Reused", "Commit", "Folder"]
+    notes = ["Keys of the chain of epochs, shortened: runs that have a key in common share all epochs up to it"]
+    return Table("Where the numbers are from", columns, frozenset(columns) - {"Seed", "Reused"}, groups, notes)
+
+
+def _keys(epochs: DataFrame | None) -> list[str]:
+    """Origin, last epoch before the rescale, last epoch; and how many epochs the run took over from others."""
+    if epochs is None:
+        return [NONE, NONE, NONE, NONE]
+    keys, rescaled = [epochs["parent"].iloc[0], *epochs["key"]], [*epochs["rescaled"], False]
+    before = [key for key, next_rescaled in zip(keys, rescaled, strict=True) if next_rescaled]
+    shown = [str(key)[:_SHORT] for key in (keys[0], *(before[:1] or [NONE]), keys[-1])]
+    return [*shown, f"{epochs['reused'].sum()} of {len(epochs)}"]
+
+
+def _values(runs: DataFrame, name: str) -> list[Any]:
+    """Distinct values of a column that not all sources have."""
+    return [] if name not in runs else [value for value in runs[name].unique() if not pd.isna(value) and value != ""]
+
+
+def _distinct(runs: DataFrame, name: str) -> str:
+    return ", ".join(map(str, _values(runs, name))) or NONE
+
+
+def _commit(commit: Any) -> str:
+    if not isinstance(commit, str):
+        return NONE
+    return f"{commit[:_SHORT]}{' with local changes' * commit.endswith('+')}"
+
+
+def _when(moment: pd.Timestamp) -> str:
+    return f"{moment:%Y-%m-%d %H:%M} UTC"

@@ -1,0 +1,213 @@
+"""Read runs back from their folders or from W&B: one row a run, one row an epoch."""
+
+import json
+import logging
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pandas import DataFrame
+
+from rescaler.errors import InputError
+from rescaler.record import METRICS_FILE, SUMMARY_FILE
+from rescaler.results.cache import Cache
+from rescaler.results.columns import EPOCH, IDENTITY, SUMMARY, epoch_frame
+
+log = logging.getLogger(__name__)
+
+_WANDB = "wandb:"
+_SETTLED_S = 2.0
+"""Clocks of file systems are coarse: a file that is written twice in a moment may look the same."""
+_mirrors: dict[str, dict[str, list[dict[str, Any]]]] = {}
+"""Epochs by run of what was last loaded from W&B, by source: a second request would cost minutes."""
+
+Source = str | Path
+
+
+def load_runs(sources: Source | Iterable[Source]) -> DataFrame:
+    """All runs of some sources, one row a run.
+
+    A run found twice (a sweep started again in a new folder) counts once: the copy that is furthest, then newest.
+    A ``summary.json`` that no run wrote is named in the log and left out.
+
+    Args:
+        sources: folders, searched with all below them, that hold runs' folders or W&B's offline files;
+            ``wandb:ENTITY/PROJECT`` (or ``wandb:PROJECT``) for a project on W&B's server.
+
+    Returns:
+        The fields of ``summary.json``; ``folder``, the run's own; ``source``, where it was found; ``last_epoch``, up to
+        which to read it: all; ``distinction``, what tells the run from others of its comparison, resize epoch and seed.
+
+    Raises:
+        InputError: a source has no run.
+    """
+    each = [sources] if isinstance(sources, Source) else list(sources)
+    frames = [_read_source(source) for source in each]
+    runs = pd.concat(frames, ignore_index=True) if frames else DataFrame()
+    if runs.empty:
+        raise InputError("no source of runs was named: give folders, or wandb:ENTITY/PROJECT")
+    runs["variant"] = runs["variant"].fillna("") if "variant" in runs else ""
+    runs["updated"] = pd.to_datetime(runs["updated"], utc=True, format="ISO8601")
+    advance = runs.assign(done=runs["status"] == "done").sort_values(["epochs", "done", "updated"])
+    runs = runs.loc[advance.drop_duplicates("run", keep="last").index.sort_values()]
+    return _distinguished(runs.assign(last_epoch=runs["epochs_planned"]))
+
+
+def load_epochs(runs: DataFrame) -> DataFrame:
+    """Metrics of the epochs of ``runs``, as :func:`load_runs` or :func:`read_at` gave them, one row an epoch.
+
+    Returns:
+        The fields of :class:`rescaler.record.Record`; ``reused``, whether this run read the epoch from the ledger; what
+        tells the runs apart (``run``, ``comparison``, ``seed``, ``resize_epoch`` ...); ``epochs_scheduled``, the held
+        ones left out; ``training_s`` of the epoch; ``time_s``, training up to and including it, as if run alone.
+    """
+    parts = [_epochs_of(str(source), part) for source, part in runs.groupby("source", sort=False)]
+    parts = [part for part in parts if not part.empty]
+    rows = pd.concat(parts, ignore_index=True) if parts else epoch_frame(()).assign(folder="")
+    row = pd.Series(range(len(runs)), index=runs["folder"].astype(str))
+    at = row.reindex(rows["folder"].astype(str)).to_numpy()
+    for name in IDENTITY:
+        values = runs[name].to_numpy()
+        # The same few texts again and again: as categories they take a byte or two each.
+        kind = values.dtype if name in ("seed", "hold", "resize_epoch") else "category"
+        rows[name] = pd.Series(values[at] if len(rows) else [], dtype=kind)
+    # The summary and the metrics of a live run are two files: what the summary does not count yet is left out.
+    rows = rows[rows["epoch"].to_numpy() <= runs["epochs"].to_numpy()[at]] if len(rows) else rows
+    held = rows.groupby("run", observed=True)["held"].sum().reindex(runs["run"], fill_value=0)
+    scheduled = (runs["epochs_planned"] - held.to_numpy()).clip(upper=runs["last_epoch"])
+    rows["epochs_scheduled"] = pd.Series(scheduled.to_numpy(), index=runs["run"]).reindex(rows["run"]).to_numpy()
+    rows["training_s"] = rows["train_s"] + rows["data_s"] + rows["rescale_s"]
+    rows["time_s"] = rows.groupby("run", observed=True)["training_s"].cumsum()
+    order = [*IDENTITY, *EPOCH, "epochs_scheduled", "training_s", "time_s"]
+    return rows[order].reset_index(drop=True)
+
+
+def read_at(runs: DataFrame, last_epoch: int) -> DataFrame:
+    """The runs as if each had stopped after ``last_epoch`` (the paper trains 65 epochs and reads its tables at 55).
+
+    The results in the summaries stay those of the whole runs; :func:`rescaler.results.table` has the earlier ones.
+
+    Raises:
+        InputError: ``last_epoch`` is below 1.
+    """
+    if last_epoch < 1:
+        raise InputError(f"--epochs must be at least 1; got {last_epoch}")
+    return runs.assign(
+        last_epoch=last_epoch,
+        epochs=runs["epochs"].clip(upper=last_epoch),
+        status=runs["status"].mask(runs["epochs"] >= last_epoch, "done"),
+    )
+
+
+def _distinguished(runs: DataFrame) -> DataFrame:
+    """Add ``distinction``: what tells runs of one resize epoch and seed apart (kernel table, interpolation ...)."""
+    alike = ["comparison", "resize_epoch", "hold", "seed"]
+    runs = runs.assign(distinction=runs["variant"].where(runs.duplicated(alike, keep=False), ""))
+    still_alike = runs.duplicated([*alike, "distinction"], keep=False)
+    return runs.assign(distinction=runs["distinction"].mask(still_alike, runs["run"].str[:8])).reset_index(drop=True)
+
+
+def _read_source(source: Source) -> DataFrame:
+    if isinstance(source, str) and source.startswith(_WANDB):
+        from rescaler.results.from_wandb import read_project
+
+        return _from_wandb(source, read_project(source.removeprefix(_WANDB)))
+    folder = Path(source)
+    found = _summaries(folder)
+    if not found.empty:
+        return found.assign(source=str(folder))
+    from rescaler.results.from_wandb import read_offline
+
+    mirrored = read_offline(folder)
+    if not mirrored:
+        raise InputError(f"no runs in {folder}: it must be a run's folder (with a summary.json) or one above runs")
+    return _from_wandb(f"{_WANDB}{folder}", mirrored)
+
+
+def _from_wandb(source: str, mirrored: Sequence[Any]) -> DataFrame:
+    _mirrors[source] = {str(run.summary["folder"]): run.epochs for run in mirrored}
+    return DataFrame([run.summary for run in mirrored]).assign(source=source)
+
+
+def _summaries(folder: Path) -> DataFrame:
+    def read(file: str) -> DataFrame | None:
+        summary = _summary(folder / file)
+        return None if summary is None else DataFrame({"summary": [json.dumps(summary)]})
+
+    texts = Cache(folder, "runs", ["summary"]).read(_stamps(folder, _find(folder)), read)
+    if texts.empty:
+        return DataFrame()
+    rows = DataFrame([json.loads(text) for text in texts["summary"]])
+    rows["folder"] = pd.Series([folder / str(file).removesuffix(SUMMARY_FILE) for file in texts["file"]], dtype=object)
+    return rows
+
+
+def _find(folder: Path) -> Iterator[str]:
+    """Summaries in and below ``folder``; W&B's own files and hidden folders are no places for runs."""
+    for path, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if name != "wandb" and not name.startswith("."))
+        if SUMMARY_FILE in files:
+            yield os.path.relpath(os.path.join(path, SUMMARY_FILE), folder)  # noqa: PTH118 - for the speed of it
+
+
+def _summary(path: Path) -> dict[str, Any] | None:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        wrong = [name for name, kind in SUMMARY.items() if not isinstance(values[name], kind)]
+        if wrong:
+            raise ValueError(f"wrong type: {', '.join(wrong)}")
+        if isinstance(values["resize_epoch"], str) and values["resize_epoch"] != "never":
+            raise ValueError(f"resize_epoch is {values['resize_epoch']!r}: neither a number nor 'never'")
+        pd.to_datetime(values["updated"], format="ISO8601")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        log.warning("skipped %s, which is not the summary of a run (%s: %s)", path, type(error).__name__, error)
+        return None
+    return dict(values)
+
+
+def _epochs_of(source: str, runs: DataFrame) -> DataFrame:
+    """Rows of :data:`EPOCH` and ``folder``, in the order of ``runs``."""
+    if source in _mirrors:
+        known = _mirrors[source]
+        frames = [epoch_frame(known[str(folder)]).assign(folder=str(folder)) for folder in runs["folder"]]
+        return pd.concat(frames, ignore_index=True)
+    folders = runs["folder"][runs["epochs"] > 0]
+    files = {os.path.relpath(folder / METRICS_FILE, source): str(folder) for folder in folders}
+    stamps = _stamps(Path(source), files)
+    rows = Cache(Path(source), "epochs", list(EPOCH)).read(stamps, lambda file: _metrics(Path(source, file)))
+    if rows.empty:
+        return epoch_frame(())
+    rows["folder"] = rows["file"].cat.rename_categories(files)
+    return rows
+
+
+def _metrics(path: Path) -> DataFrame | None:
+    try:
+        rows = pd.read_csv(path, usecols=EPOCH.__contains__, dtype=EPOCH)
+        lacking = [name for name in EPOCH if name not in rows]
+        if any(EPOCH[name] is not float for name in lacking):
+            raise ValueError(f"no column {', '.join(lacking)}")
+        if lacking:
+            log.warning("%s has no column %s: shown as missing", path, ", ".join(lacking))
+        return rows.reindex(columns=list(EPOCH))
+    except (OSError, ValueError) as error:
+        log.warning("skipped %s, which is not the metrics of a run (%s)", path, error)
+        return None
+
+
+def _stamps(folder: Path, files: Iterable[str]) -> dict[str, str]:
+    """What changes whenever a file is written, by file; empty for one so young that its next change may not show."""
+    stamps = {}
+    now = time.time()
+    for file in files:
+        try:
+            stat = os.stat(f"{folder}/{file}")  # noqa: PTH116 - ten thousand of them
+        except OSError:
+            stamps[file] = ""
+            continue
+        young = now - stat.st_mtime < _SETTLED_S
+        stamps[file] = "" if young else f"{stat.st_ino}-{stat.st_size}-{stat.st_mtime_ns}-{stat.st_ctime_ns}"
+    return stamps

@@ -1,0 +1,85 @@
+"""Tables 1 to 4 of Gusmão et al., "Fast Training of Convolutional Neural Networks via Kernel Rescaling"."""
+
+from typing import Literal, NamedTuple
+
+from pandas import Series
+
+TableNumber = Literal[2, 3, 4]
+
+
+class PublishedKernel(NamedTuple):
+    """A row of Table 1: sides in pixels, and the printed s, s² and s⁴."""
+
+    target: int
+    pretrain: int
+    s: float
+    s2: float
+    s4: float
+
+
+class PublishedRun(NamedTuple):
+    """A row of Tables 2 to 4, and which of our runs stands beside it.
+
+    Our ``resize_epoch`` counts completed pre-train epochs. So do Table 2's labels; those of Table 4, and Table 3's 19
+    and 30, name the first target epoch (section 5.2 resizes at the end of epochs 18, 29 and 43; the hours of Tables 2
+    and 4 are sums of the baselines' epochs only if they are read so).
+    """
+
+    label: str
+    resize_epoch: int | Literal["never"]
+    best_top1_percent: float
+    best_epoch: int
+    training_h: float
+    extra_epochs: int | None = None
+    """Held epochs (Table 3)."""
+
+
+TABLE_1 = (
+    PublishedKernel(1, 1, 1.00, 1.00, 1.00),
+    PublishedKernel(3, 2, 1.50, 2.25, 5.06),
+    PublishedKernel(5, 3, 1.67, 2.77, 7.71),
+    PublishedKernel(7, 5, 1.40, 1.96, 3.84),
+    PublishedKernel(11, 7, 1.57, 2.49, 6.09),
+)
+"""Suggested kernel resolutions. Computed, 5x5's s² is 2.78 and s⁴ 7.72, and 11x11's s² is 2.47."""
+
+TABLES: dict[TableNumber, tuple[PublishedRun, ...]] = {
+    2: (
+        PublishedRun("Pre-train (147×147)", "never", 55.55, 53, 106.8),
+        PublishedRun("Target (231×231)", 0, 59.25, 55, 269.1),
+        PublishedRun("Resized at Epoch 17", 17, 59.25, 54, 220.0),
+        PublishedRun("Resized at Epoch 18", 18, 59.01, 55, 217.0),
+        PublishedRun("Resized at Epoch 19", 19, 58.84, 55, 213.9),
+        PublishedRun("Resized at Epoch 20", 20, 58.91, 54, 210.9),
+    ),
+    3: (
+        PublishedRun("Resized at Epoch 19 (Continued)", 18, 59.36, 59, 238.4, 5),
+        PublishedRun("Resized at Epoch 30 (Continued)", 29, 58.52, 64, 224.4, 9),
+        PublishedRun("Resized at Epoch 43 (Continued)", 43, 55.80, 64, 186.6, 10),
+    ),
+    4: (
+        PublishedRun("Pre-train (160×160)", "never", 69.05, 85, 70.09),
+        PublishedRun("Target (224×224)", 0, 72.61, 89, 179.33),
+        PublishedRun("Resized at Epoch 29", 28, 72.91, 86, 145.60),
+        PublishedRun("Resized at Epoch 30", 29, 72.79, 86, 144.32),
+        PublishedRun("Resized at Epoch 59", 58, 71.36, 90, 110.02),
+        PublishedRun("Resized at Epoch 60", 59, 71.01, 85, 107.82),
+    ),
+}
+"""As published, one run a row."""
+
+CAPTIONS: dict[TableNumber, str] = {
+    2: "Table 2: OverFeat-fast on ImageNet, 55 epochs",
+    3: "Table 3: OverFeat-fast on ImageNet, learning rule held after the resize",
+    4: "Table 4: ResNet-34 on ImageNet, 90 epochs",
+}
+
+
+def target(number: TableNumber) -> PublishedRun:
+    """The target baseline that a table is measured against; Table 3's stands in Table 2."""
+    return next(run for run in TABLES[2 if number == 3 else number] if run.resize_epoch == 0)
+
+
+def residual(models: "Series[str]") -> "Series[bool]":
+    """Which networks stand beside Table 4 and Figures 9-10 (section 5.3); all others stand beside Tables 2 and 3."""
+    return models.astype(str).str.startswith("resnet")

@@ -1,0 +1,151 @@
+"""Accuracy, training time and time saved: the paper's Tables 2 to 4 from runs."""
+
+import math
+from dataclasses import dataclass
+
+import pandas as pd
+from pandas import DataFrame, Series
+
+from rescaler.results import paper
+from rescaler.results.labels import network_label, order
+from rescaler.results.statistics import MARGIN, over_seeds
+
+_RUN = ["comparison", "name", "model", "data", "device", "run", "resize_epoch", "hold", "seed", "distinction", "status"]
+
+
+def table(runs: DataFrame, epochs: DataFrame) -> DataFrame:
+    """The paper's Table 2, one row a run, those of one comparison together.
+
+    Time saved is against the target baseline (``resize_epoch=0``) of the same comparison, seed and device. Where that
+    is not finished, its time is estimated as the scheduled epochs times the run's own mean target epoch, see
+    ``estimated``.
+
+    Args:
+        runs: as :func:`rescaler.results.load_runs` or :func:`rescaler.results.read_at` gave them.
+        epochs: theirs, from :func:`rescaler.results.load_epochs`.
+
+    Returns:
+        ``network`` (label), ``best_top1`` (fraction) and ``best_epoch``, ``training_s``, ``saved_s`` and
+        ``saved_fraction`` (missing for the target itself and for unfinished runs), ``evaluation_s``, ``complete``, and
+        what identifies the run.
+    """
+    rows = runs[_RUN].join(_by_run(epochs), on="run")
+    rows["error"] = runs.get("error")
+    rows["folder"] = runs["folder"]
+    for name in ("epochs", "held_epochs"):
+        rows[name] = rows[name].fillna(0).astype(int)
+    rows["epochs_scheduled"] = (runs["epochs_planned"] - rows["held_epochs"]).clip(upper=runs["last_epoch"])
+    rows["complete"] = (rows["status"] == "done") & (rows["epochs"] == runs["epochs"]) & (rows["epochs"] > 0)
+    told = ["resize_epoch", "image_px", "hold", "held_epochs", "distinction"]
+    rows["network"] = [
+        network_label(resize_epoch, image_px=px, hold=hold, held_epochs=held, distinction=distinction)
+        for resize_epoch, px, hold, held, distinction in rows[told].to_numpy().tolist()
+    ]
+    rows = rows.assign(first=pd.factorize(rows["comparison"])[0], rank=order(rows["resize_epoch"]))
+    rows = rows.sort_values(["first", "rank", "hold", "distinction", "seed"])
+    return _saved(rows).drop(columns=["first", "rank", "image_px", "target_epoch_s"]).reset_index(drop=True)
+
+
+def _by_run(epochs: DataFrame) -> DataFrame:
+    by_run = epochs.groupby("run", observed=True)
+    measured = epochs.dropna(subset="test_top1").groupby("run", observed=True)
+    best = epochs.loc[measured["test_top1"].idxmax(), ["run", "test_top1", "epoch"]].set_index("run")
+    # A target run has no rescale to pay for.
+    target = epochs[epochs["stage"] == "target"]
+    target_s = (target["train_s"] + target["data_s"]).groupby(target["run"], observed=True).mean()
+    columns = {
+        "best_top1": best["test_top1"],
+        "best_epoch": best["epoch"],
+        "training_s": by_run["training_s"].sum(),
+        "evaluation_s": by_run["evaluation_s"].sum(),
+        "epochs": by_run.size(),
+        "held_epochs": by_run["held"].sum(),
+        "image_px": by_run["image_px"].last(),
+        "target_epoch_s": target_s,
+    }
+    return DataFrame({name: values.rename_axis("run") for name, values in columns.items()})
+
+
+def _saved(rows: DataFrame) -> DataFrame:
+    alike = ["comparison", "seed", "device"]
+    measured = rows[rows["complete"] & (rows["resize_epoch"] == 0)].groupby(alike)["training_s"].mean()
+    baseline = rows.join(measured.rename("baseline_s"), on=alike)["baseline_s"]
+    saves = rows["complete"] & (rows["resize_epoch"] != 0)
+    target_s = baseline.fillna(rows["target_epoch_s"] * rows["epochs_scheduled"]).where(saves)
+    saved_s = target_s - rows["training_s"]
+    estimated = baseline.isna() & target_s.notna()
+    return rows.assign(saved_s=saved_s, saved_fraction=saved_s / target_s, estimated=estimated)
+
+
+def paper_table(number: paper.TableNumber, runs: DataFrame, epochs: DataFrame, *, margin: float = MARGIN) -> DataFrame:
+    """Table 2, 3 or 4: each published row, and our runs beside it.
+
+    A comparison (network, data, schedule) that has one of the table's resized runs fills the whole table, further ones
+    follow below it; networks called ``resnet...`` stand in Table 4, all others in Tables 2 and 3. A row that no
+    finished run fills has ``n = 0``.
+
+    Args:
+        number: of the table.
+        runs: as :func:`rescaler.results.load_runs` or :func:`rescaler.results.read_at` gave them.
+        epochs: theirs, from :func:`rescaler.results.load_epochs`.
+        margin: accuracy that may be lost and still counts as preserved, as a fraction.
+
+    Returns:
+        ``row`` (the published label), ``paper_top1``, ``paper_epoch``, ``paper_h``, ``paper_saved_fraction``,
+        ``paper_difference`` (against the published target), ``paper_extra_epochs``; ours as
+        :func:`rescaler.results.over_seeds` has them; ``top1_difference``, ours less the published, and
+        ``saved_difference``. Accuracies and shares are fractions. Hours of other machines have no difference that
+        means something: compare the shares.
+    """
+    published = _published(number)
+    rows = table(runs, epochs)
+    rows = rows[paper.residual(rows["model"]) == (number == 4)]
+    seeds = over_seeds(rows, margin=margin).astype({"resize_epoch": object})
+    baseline = seeds["resize_epoch"].isin([0, "never"])
+    ours = seeds[baseline | (seeds["hold"] == (number == 3))]
+    fits = ours["resize_epoch"].isin(published["resize_epoch"]) & ~baseline
+    comparisons = Series(ours["comparison"][fits].unique() if fits.any() else [None], name="comparison", dtype=object)
+    rows = comparisons.to_frame().merge(published, how="cross")
+    rows = rows.merge(ours, on=["comparison", "resize_epoch"], how="left")
+    rows["n"] = rows["n"].fillna(0).astype(int)
+    rows["top1_difference"] = rows["best_top1"] - rows["paper_top1"]
+    rows["saved_difference"] = rows["saved_fraction"] - rows["paper_saved_fraction"]
+    return rows
+
+
+def _published(number: paper.TableNumber) -> DataFrame:
+    target = paper.target(number)
+    rows = DataFrame(
+        {
+            "row": row.label,
+            "resize_epoch": row.resize_epoch,
+            "paper_top1": row.best_top1_percent / 100,
+            "paper_epoch": row.best_epoch,
+            "paper_h": row.training_h,
+            "paper_saved_fraction": 1 - row.training_h / target.training_h,
+            "paper_difference": (row.best_top1_percent - target.best_top1_percent) / 100,
+            "paper_extra_epochs": math.nan if row.extra_epochs is None else row.extra_epochs,
+        }
+        for row in paper.TABLES[number]
+    ).astype({"resize_epoch": object})
+    against_itself = rows["resize_epoch"] == 0
+    rows.loc[against_itself, ["paper_saved_fraction", "paper_difference"]] = math.nan
+    return rows
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds that runs took together."""
+
+    alone_s: float
+    """Training, had every run trained all its epochs itself."""
+    shared_s: float
+    """Training, each distinct epoch once."""
+    evaluation_s: float
+    """Evaluation, each distinct epoch once."""
+
+
+def cost(epochs: DataFrame) -> Cost:
+    """What the runs of ``epochs`` cost with and without a shared trunk."""
+    distinct = epochs.drop_duplicates("key")
+    return Cost(epochs["training_s"].sum(), distinct["training_s"].sum(), distinct["evaluation_s"].sum())

@@ -1,0 +1,51 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_runs import FakeRun
+from figure_reading import load
+from matplotlib.figure import Figure
+
+from rescaler.errors import InputError
+from rescaler.figures import accuracy_figure, save_figure, to_svg
+from rescaler.figures.style import shades
+
+
+@pytest.mark.parametrize(("suffix", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("PDF", b"%PDF")])
+def test_save_figure_goes_by_the_suffix(tmp_path: Path, suffix: str, start: bytes) -> None:
+    _, epochs = load(tmp_path / "runs", FakeRun(2, [0.5, 0.6, 0.4, 0.9]))
+    first, second = (tmp_path / f"{name}.{suffix}" for name in ("first", "second"))
+    for path in (first, second):
+        save_figure(accuracy_figure(epochs), path)
+    assert first.read_bytes().startswith(start)
+    assert first.read_bytes() == second.read_bytes(), "equal figures are equal files"
+    assert {path.name for path in tmp_path.iterdir()} == {"runs", first.name, second.name}
+
+
+def test_save_figure_lists_the_formats(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"--plot must end in \.png, \.svg, \.pdf; got .*plot\.gif"):
+        save_figure(Figure(), tmp_path / "plot.gif")
+    assert not list(tmp_path.iterdir())
+
+
+def test_save_figure_says_where_it_cannot_write(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot write .*file"):
+        save_figure(Figure(), tmp_path / "file" / "plot.png")
+
+
+def test_svg_needs_nothing_beside_itself(tmp_path: Path) -> None:
+    _, epochs = load(tmp_path, FakeRun(2, [0.5, 0.6, 0.4, 0.9]))
+    text = to_svg(accuracy_figure(epochs))
+    assert text == to_svg(accuracy_figure(epochs)), "equal figures are equal texts"
+    assert "<text" not in text, "letters are shapes: no font is needed"
+    assert all(link.startswith("#") for link in (part.split('"')[0] for part in text.split('xlink:href="')[1:]))
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 6, 16])
+def test_shades_are_told_apart_in_grey(count: int) -> None:
+    # Relative luminance (Rec. 709): it must rise from shade to shade, and stay clear of the white page.
+    luminance = [np.dot([0.2126, 0.7152, 0.0722], shade[:3]) for shade in shades(count)]
+    assert luminance == sorted(luminance)
+    assert len(set(luminance)) == count
+    assert max(luminance) < 0.8

@@ -1,0 +1,149 @@
+import dataclasses
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from rescaler.errors import InputError
+from rescaler.results.from_wandb import read_offline, read_project
+from rescaler.settings import LoggerSettings
+from rescaler.tracking import client, offline
+from rescaler.tracking.offline import Fragment
+from rescaler.tracking.schema import History, opening
+from tests.test_tracking import CONFIG, SUMMARY, record
+
+DONE = {"status": "done", "error": None, "epochs": 20, "updated": "2026-05-02T00:00:00+00:00"}
+SETTINGS = LoggerSettings()
+
+
+def config() -> dict[str, Any]:
+    return dict(opening(SUMMARY, CONFIG, SETTINGS, group="", folder=Path("runs/0"))["config"])
+
+
+def rows(last: int, *, reused: int = 0) -> dict[int, dict[str, Any]]:
+    """History as W&B gives it back: through JSON, with its own columns."""
+    history = History()
+    written = [history.row(record(number), reused=number <= reused) for number in range(1, last + 1)]
+    return {row["epoch"]: json.loads(json.dumps(row)) | {"_step": row["epoch"], "_timestamp": 0.5} for row in written}
+
+
+def server_run(**changes: Any) -> SimpleNamespace:
+    """With the attributes of ``wandb.apis.public.Run`` that are read."""
+    held: dict[str, Any] = {
+        "config": config(),
+        "summary_metrics": dict(DONE),
+        "rows": rows(20),
+        "state": "finished",
+    } | changes
+    history = list(held["rows"].values())
+
+    def scan_history(*, use_cache: bool) -> Iterator[dict[str, Any]]:
+        assert history, "the client refuses to scan an empty history"
+        assert not use_cache, "the run may have gone on since"
+        return iter(history)
+
+    last = history[-1]["_step"] if history else -1
+    return SimpleNamespace(path=["me", "kernels", "ab12"], scan_history=scan_history, lastHistoryStep=last, **held)
+
+
+def serve(monkeypatch: pytest.MonkeyPatch, *runs: SimpleNamespace) -> None:
+    api = SimpleNamespace(runs=lambda *_, **__: iter(runs))
+    monkeypatch.setattr(client, "connect", lambda: api)
+
+
+def keep(monkeypatch: pytest.MonkeyPatch, folder: Path, *parts: Fragment) -> None:
+    (folder / "run-ab12.wandb").touch()
+    monkeypatch.setattr(offline, "fragments", lambda _: list(parts))
+
+
+def part(started: str, first: int, last: int, **changes: Any) -> Fragment:
+    own = {number: row for number, row in rows(last).items() if number >= first}
+    return Fragment(Path(f"wandb/{started}/run-ab12.wandb"), "ab12", started, config(), rows=own, **changes)
+
+
+def test_a_run_of_the_server_is_the_run_that_was_mirrored(monkeypatch: pytest.MonkeyPatch) -> None:
+    serve(monkeypatch, server_run(rows=rows(20, reused=17)))
+    ((summary, epochs),) = read_project("me/kernels")
+    assert summary.keys() >= SUMMARY.keys()
+    assert summary.items() >= {**DONE, "run": "ab12", "resize_epoch": 17, "folder": "me/kernels/ab12"}.items()
+    assert (summary["reused_epochs"], summary["best_top1"]) == (17, 0.25)
+    assert epochs == [{**dataclasses.asdict(record(number)), "reused": number <= 17} for number in range(1, 21)]
+
+
+def test_a_crashed_run_is_read_as_far_as_it_came(monkeypatch: pytest.MonkeyPatch) -> None:
+    serve(monkeypatch, server_run(summary_metrics={"status": "running"}, rows=rows(7), state="crashed"))
+    ((summary, epochs),) = read_project("me/kernels")
+    assert (summary["status"], summary["error"]) == ("failed", "crashed, says W&B")
+    assert (summary["epochs"], len(epochs)) == (7, 7)
+
+
+def test_a_run_that_just_began_has_no_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    serve(monkeypatch, server_run(summary_metrics={}, rows={}, state="running"))
+    ((summary, epochs),) = read_project("me/kernels")
+    assert (summary["status"], summary["epochs"], summary["best_top1"], epochs) == ("running", 0, None, [])
+
+
+def test_epochs_after_a_hole_are_none_of_the_chain(monkeypatch: pytest.MonkeyPatch) -> None:
+    torn = rows(20)
+    del torn[5]
+    serve(monkeypatch, server_run(rows=torn))
+    ((summary, epochs),) = read_project("me/kernels")
+    assert len(epochs) == 4
+    assert summary["error"] == "W&B has 4 of its 20 epochs"
+
+
+def test_foreign_and_damaged_runs_are_named_and_the_rest_is_read(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    damaged = rows(20)
+    del damaged[3]["test/top1"]
+    serve(monkeypatch, server_run(config={}), server_run(), server_run(rows=damaged))
+    with caplog.at_level(logging.WARNING):
+        assert len(read_project("kernels")) == 1
+    assert caplog.messages == [
+        "skipped W&B's me/kernels/ab12, which is no run of rescaler (KeyError: 'test/top1')",
+        "left out 1 runs of W&B's project kernels, which are not of rescaler",
+    ]
+
+
+def test_a_project_without_runs_of_ours_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    serve(monkeypatch, server_run(config={}))
+    with pytest.raises(InputError, match=r"^no runs of rescaler in W&B's project 'me/kernels'$"):
+        read_project("me/kernels")
+
+
+@pytest.mark.parametrize("project", ["", "a/b/c", "/a", "a/"])
+def test_a_name_that_is_no_project_is_refused(project: str) -> None:
+    with pytest.raises(InputError, match=rf"must be wandb:ENTITY/PROJECT or wandb:PROJECT; got 'wandb:{project}'$"):
+        read_project(project)
+
+
+def test_a_folder_without_files_of_the_client_has_no_runs(tmp_path: Path) -> None:
+    assert read_offline(tmp_path) == []
+
+
+def test_attempts_are_one_run_whose_epochs_follow_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = {"status": "failed", "error": "killed", "epochs": 8}
+    keep(monkeypatch, tmp_path, part("1", 1, 8, summary=failed, state="failed"), part("2", 9, 20, summary=DONE))
+    ((summary, epochs),) = read_offline(tmp_path)
+    assert (summary["status"], summary["error"], summary["folder"]) == ("done", None, Path("wandb/2"))
+    assert [epoch["epoch"] for epoch in epochs] == list(range(1, 21))
+
+
+def test_an_attempt_that_is_going_on_is_what_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = {"status": "failed", "error": "killed", "epochs": 8}
+    keep(monkeypatch, tmp_path, part("1", 1, 8, summary=failed, state="failed"), part("2", 9, 12))
+    ((summary, epochs),) = read_offline(tmp_path)
+    assert (summary["status"], summary["epochs"], len(epochs)) == ("running", 12, 12)
+
+
+def test_the_newer_of_two_copies_of_an_epoch_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    newer = part("2", 1, 3)
+    newer.rows = rows(3, reused=3)
+    keep(monkeypatch, tmp_path, part("1", 1, 20, summary=DONE, state="finished"), newer)
+    ((summary, epochs),) = read_offline(tmp_path)
+    assert (summary["status"], summary["reused_epochs"], len(epochs)) == ("done", 3, 20)
