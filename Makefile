@@ -29,7 +29,7 @@ gpu-bench: setup
 	$(BIN)/python -m benchmarks.paper_networks --device cuda --out benchmarks/results/paper_networks_gpu.json
 
 test: setup
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 check: setup
 	$(BIN)/ruff check .

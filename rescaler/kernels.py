@@ -66,7 +66,8 @@ def rescale_kernel(weight: Tensor, size: tuple[int, int], *, mode: Interpolation
 def _stretch(size: tuple[int, int], target: tuple[int, int], mode: Interpolation) -> Tensor:
     """Matrix ``(h * w, H * W)`` from a small kernel to a large one; each of its columns is one tap of the large one."""
     if mode == "pinv":  # no gain: it asks for equal responses, which settles the amplitude
-        return torch.linalg.pinv(_interpolation_matrix(size, target, "bilinear").T)
+        inverse: Tensor = torch.linalg.pinv(_interpolation_matrix(size, target, "bilinear").T)
+        return inverse
     return _interpolation_matrix(size, target, mode) * (math.prod(size) / math.prod(target))
 
 

@@ -18,7 +18,7 @@ MakeExperiment = Callable[..., Experiment]
 
 @pytest.fixture(autouse=True, scope="session")
 def _threads() -> None:
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)  # a test process a core
 
 
 @pytest.fixture

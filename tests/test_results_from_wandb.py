@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from test_tracking import CONFIG, SUMMARY, record
 
 from rescaler.errors import InputError
 from rescaler.results.from_wandb import read_offline, read_project
@@ -14,7 +15,6 @@ from rescaler.settings import LoggerSettings
 from rescaler.tracking import client, offline
 from rescaler.tracking.offline import Fragment
 from rescaler.tracking.schema import History, opening
-from tests.test_tracking import CONFIG, SUMMARY, record
 
 DONE = {"status": "done", "error": None, "epochs": 20, "updated": "2026-05-02T00:00:00+00:00"}
 SETTINGS = LoggerSettings()

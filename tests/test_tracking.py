@@ -290,7 +290,7 @@ def test_a_killed_training_leaves_a_failed_run(tmp_path: Path, journal: Path) ->
         import os, signal, sys
         from pathlib import Path
         sys.path.insert(0, sys.argv[1])
-        from tests.test_tracking import record, start
+        from test_tracking import record, start
         run = start(Path(sys.argv[2]))
         run.epoch(record(1), reused=False)
         os.kill(os.getpid(), signal.SIGKILL)

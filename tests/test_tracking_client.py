@@ -7,12 +7,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from fake_runs import FakeRun
+from test_tracking import record, start
 
 from rescaler.tracking import client
 from rescaler.tracking.offline import _records, fragments
 from rescaler.tracking.schema import AXES, History
-from tests.fake_runs import FakeRun
-from tests.test_tracking import record, start
 
 
 class Run:

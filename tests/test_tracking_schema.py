@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_tracking import CONFIG, SUMMARY, record
 
 from rescaler.settings import LoggerSettings
 from rescaler.tracking.schema import AXES, FIELDS, HIDDEN, NAMES, History, epoch, epoch_of_row, opening, summary_of
-from tests.test_tracking import CONFIG, SUMMARY, record
 
 
 def begin(**changes: Any) -> dict[str, Any]:

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-
-from tests.fake_runs import FakeRun
-from tests.wandb_server import Server
+from fake_runs import FakeRun
+from wandb_server import Server
 
 TOP1 = [0.5, 0.6, 0.7, 0.8]
 TARGET, RESIZED = FakeRun(0, TOP1), FakeRun(2, TOP1)

@@ -1,7 +1,6 @@
 """Torchvision's classification networks, one of each family with real numbers and all of them by their shapes."""
 
 import runpy
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,15 +45,6 @@ _REFUSALS = {
     "swin": r"^SwinTransformer has no kernel to shrink: .* leave pixels out: features\.0\.0 \(4x4, stride 4\)$",
     "maxvit": r"^shrink\.image_px=149 does not suit the network: in or after layer .*partition_op\" \(64x38x38 input\)",
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Small layers gain nothing by more, and lose much where other processes want the cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def _make(name: str) -> nn.Module:

@@ -94,7 +94,7 @@ def reports(runs: DataFrame, epochs: DataFrame, *, margin: float = MARGIN) -> li
         cells = _cells(rows, time)
         notes = [_ESTIMATED] if rows["estimated"].any() else []
         notes += _seed_notes(seeds[seeds["comparison"] == comparison], time, margin)
-        notes += _cost_notes(rows, epochs.take(places.get(comparison, ())), time)
+        notes += _cost_notes(rows, epochs.iloc[places.get(comparison, [])], time)
         result.append(Report(heading, list(cells.columns), cells.to_numpy().tolist(), notes))
     return result
 
@@ -138,7 +138,7 @@ def paper_reports(
         title = titles.get(str(comparison))
         notes = [f"Ours: {title}. {_NOT_THE_SAME}"] if title else ["Ours: none of these was run"]
         if title:
-            theirs = epochs.take(places.get(comparison, ()))
+            theirs = epochs.iloc[places.get(comparison, [])]
             notes += _device_notes(each[each["comparison"] == comparison], theirs)
         notes += [_ESTIMATED] if rows["estimated"].eq(True).any() else []
         notes += [f"Ours: mean ± standard deviation of n seeds. Differences in points. {_verdict_note(margin)}"]
