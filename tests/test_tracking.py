@@ -296,7 +296,7 @@ def test_a_killed_training_leaves_a_failed_run(tmp_path: Path, journal: Path) ->
         os.kill(os.getpid(), signal.SIGKILL)
     """)
     packages = str(tmp_path / "packages")
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
     ended = subprocess.run([sys.executable, "-c", code, packages, str(tmp_path)], env=environment, check=False)
     assert ended.returncode == -signal.SIGKILL
     deadline = time.monotonic() + 10
