@@ -44,12 +44,13 @@ THREE_STAGES = {
     "overfeat_small": ["shrink=three_stages"],
     "resnet_small": ["shrink=three_stages", "shrink.middle.0.image_px=23"],
 }
-PLAIN = ["rescale.interpolation=bilinear", "rescale.recalibrate=false"]
-BEST = ["rescale.interpolation=fit", "rescale.recalibrate=true"]
+MOMENTUM = "rescale.momentum=rescale"
+PLAIN = ["rescale.interpolation=bilinear", "rescale.recalibrate=false", MOMENTUM]
+BEST = ["rescale.interpolation=fit", "rescale.recalibrate=true", MOMENTUM]
 WHOLE = {
     "the target from the start": ["resize_epoch=0"],
     "resized at 17, bilinear": ["resize_epoch=17", *PLAIN],
-    "resized at 17, pinv": ["resize_epoch=17", "rescale.interpolation=pinv", "rescale.recalibrate=false"],
+    "resized at 17, pinv": ["resize_epoch=17", "rescale.interpolation=pinv", "rescale.recalibrate=false", MOMENTUM],
     "resized at 17, fit": ["resize_epoch=17", *BEST],
     "resized at 42, bilinear": ["resize_epoch=42", *PLAIN],
     "resized at 42, fit": ["resize_epoch=42", *BEST],
@@ -85,7 +86,7 @@ def choices(network: str) -> Iterator[list[str]]:
     """Overrides of each choice; those that mean nothing for a network repeat an earlier one."""
     for recalibrate in ("false", "true"):
         for interpolation in ("bilinear", "bicubic", "nearest", "area", "pinv", "fit"):
-            yield [f"rescale.interpolation={interpolation}", f"rescale.recalibrate={recalibrate}"]
+            yield [f"rescale.interpolation={interpolation}", f"rescale.recalibrate={recalibrate}", MOMENTUM]
     batches = jobs(NETWORKS[network])[0].experiment.schedule.batches_per_epoch
     for more in (["rescale.momentum=reset"], [f"rescale.warmup_batches={batches}"]):
         for choice in (PLAIN, BEST):
