@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rescaler.description import Description, describe
-    from rescaler.kernels import TABLE_1, rescale_kernel
+    from rescaler.kernels import KERNEL_TABLE, TABLE_1, rescale_kernel
     from rescaler.rescaling import rescale
     from rescaler.shrinking import Shrunk, shrink
 
-__all__ = ["TABLE_1", "Description", "Shrunk", "describe", "rescale", "rescale_kernel", "shrink"]
+__all__ = ["KERNEL_TABLE", "TABLE_1", "Description", "Shrunk", "describe", "rescale", "rescale_kernel", "shrink"]
 
 _HOMES = {
     "Description": "rescaler.description",
     "describe": "rescaler.description",
+    "KERNEL_TABLE": "rescaler.kernels",
     "TABLE_1": "rescaler.kernels",
     "rescale_kernel": "rescaler.kernels",
     "rescale": "rescaler.rescaling",
