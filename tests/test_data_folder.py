@@ -8,7 +8,7 @@ import torch
 from image_tree import plant, save
 from PIL import Image
 
-from rescaler.data import Batch
+from rescaler.data import EVERY_IMAGE, Batch
 from rescaler.data.folder import FolderImages
 from rescaler.errors import InputError
 from rescaler.settings import DataSettings
@@ -26,8 +26,8 @@ def made(tree: Path, workers: int = 0, *, flip: bool = True) -> FolderImages:
     return FolderImages(tree, replace(SETTINGS, workers=workers, flip=flip), CPU)
 
 
-def train(data: FolderImages, image_px: int, epoch: int, start: int = 0) -> Iterator[Batch]:
-    return data.train_batches(image_px=image_px, seed=0, epoch=epoch, batches=4, batch_size=3, start=start)
+def train(data: FolderImages, image_px: int, epoch: int, start: int = 0, share: slice = EVERY_IMAGE) -> Iterator[Batch]:
+    return data.train_batches(image_px=image_px, seed=0, epoch=epoch, batches=4, batch_size=3, start=start, share=share)
 
 
 def assert_equal(left: list[Batch], right: list[Batch]) -> None:
@@ -74,6 +74,26 @@ def test_workers_change_no_number_and_leave_the_generator_alone(
     assert set(multiprocessing.active_children()) == processes
     assert len(processes - others) == workers
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_shares_make_up_the_batches(tree: Path, reference: list[list[Batch]], processes: int) -> None:
+    data = made(tree)
+    for rank in range(processes):
+        share = slice(rank, None, processes)
+        large = list(train(data, 32, 2, start=1, share=share))
+        test = list(data.test_batches(image_px=32, batch_size=3, share=share))
+        assert_equal(large, [(pixels[share], labels[share]) for pixels, labels in reference[1][1:]])
+        assert_equal(test, [(pixels[share], labels[share]) for pixels, labels in reference[2]])
+
+
+def test_nothing_outside_the_share_is_read(tree: Path) -> None:
+    _, second = sorted((tree / "val" / "n01440764").iterdir())
+    second.write_bytes(b"damaged")
+    data = made(tree)
+    assert len(list(data.test_batches(image_px=24, batch_size=2, share=slice(0, None, 2)))) == 2
+    with pytest.raises(InputError, match=f"cannot read the image {second}"):
+        list(data.test_batches(image_px=24, batch_size=2, share=slice(1, None, 2)))
 
 
 def test_every_sample_is_augmented_differently(tree: Path) -> None:

@@ -29,8 +29,9 @@ def made(settings: DataSettings = SETTINGS, train: int = 8, test: int = 5) -> Re
 
 
 def epoch(data: ResidentImages, image_px: int, *, batches: int, batch_size: int, start: int = 0) -> list[Batch]:
-    kwargs = {"seed": 0, "epoch": 1, "batches": batches, "batch_size": batch_size, "start": start}
-    return list(data.train_batches(image_px=image_px, **kwargs))
+    return list(
+        data.train_batches(image_px=image_px, seed=0, epoch=1, batches=batches, batch_size=batch_size, start=start)
+    )
 
 
 def shifted(image: Tensor, down: int, right: int) -> Tensor:
@@ -86,6 +87,25 @@ def test_start_goes_on_in_the_middle_of_an_epoch() -> None:
         assert torch.equal(pixels, rest_pixels)
         assert torch.equal(labels, rest_labels)
     assert epoch(data, 3, batches=5, batch_size=3, start=5) == []
+
+
+@pytest.mark.parametrize("processes", [2, 3, 5])
+def test_shares_make_up_the_batches(processes: int) -> None:
+    data = made(replace(SETTINGS, pad_px=1, flip=True), test=9)
+
+    def train(share: slice) -> list[Batch]:
+        return list(data.train_batches(image_px=3, seed=0, epoch=2, batches=3, batch_size=4, start=1, share=share))
+
+    def test(share: slice) -> list[Batch]:
+        return list(data.test_batches(image_px=3, batch_size=4, share=share))
+
+    for batches in (train, test):
+        shares = [batches(slice(rank, None, processes)) for rank in range(processes)]
+        for whole, *parts in zip(batches(slice(None)), *shares, strict=True):
+            for kind in (0, 1):  # images, labels
+                assert sum(len(part[kind]) for part in parts) == len(whole[kind])
+                for rank, part in enumerate(parts):
+                    assert torch.equal(part[kind], whole[kind][rank::processes])
 
 
 def test_an_epoch_flips_the_same_images_at_every_size() -> None:

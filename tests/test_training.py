@@ -272,8 +272,8 @@ def test_recalibrated_statistics_are_those_of_the_coming_images(bench: Bench, ma
     state, epoch = State(run.network(run.chain.stages[0])), run.chain.next(bench.train(experiment)[:3])
     assert epoch is not None
     network = start_stage(state, epoch, run).network
-    options = {"image_px": 28, "seed": 0, "epoch": 4, "batches": 5, "batch_size": 16}
-    images = torch.cat([images for images, _ in itertools.islice(run.data.train_batches(**options), 2)])
+    batches = run.data.train_batches(image_px=28, seed=0, epoch=4, batches=5, batch_size=16)
+    images = torch.cat([images for images, _ in itertools.islice(batches, 2)])
     with torch.no_grad():
         first = network.get_submodule("conv1")(images)
     torch.testing.assert_close(network.get_buffer("bn1.running_mean"), first.mean((0, 2, 3)), rtol=1e-4, atol=1e-5)

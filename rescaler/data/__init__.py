@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 Batch: TypeAlias = "tuple[Tensor, Tensor]"
 """Images, normalised, float32 ``(n, channels, px, px)``, and labels, int64 ``(n,)``; both on the device."""
 
+EVERY_IMAGE = slice(None)
+"""The share of a process that has its batches to itself."""
+
 DATA_SETS = ("fashion_mnist", "cifar10", "cifar100", "imagenet", "synthetic")
 
 
@@ -46,7 +49,15 @@ class ImageData(Protocol):
         """Hex digest of what the set holds; the settings that say how it is fed are not in it."""
 
     def train_batches(
-        self, *, image_px: int, seed: int, epoch: int, batches: int, batch_size: int, start: int = 0
+        self,
+        *,
+        image_px: int,
+        seed: int,
+        epoch: int,
+        batches: int,
+        batch_size: int,
+        start: int = 0,
+        share: slice = EVERY_IMAGE,
     ) -> Iterator[Batch]:
         """Batches ``start .. batches - 1`` of an epoch: shuffled without replacement across epochs, augmented.
 
@@ -57,10 +68,12 @@ class ImageData(Protocol):
             batches: mini-batches in every epoch.
             batch_size: images in every mini-batch.
             start: first batch to yield: the same as in the whole epoch, without replaying those before it.
+            share: which images of each batch are wanted, where processes share it: process r of n takes
+                ``slice(r, None, n)``. They are what they would be in the whole batch; no other is read.
         """
 
-    def test_batches(self, *, image_px: int, batch_size: int) -> Iterator[Batch]:
-        """The test set in order; the last batch may be short."""
+    def test_batches(self, *, image_px: int, batch_size: int, share: slice = EVERY_IMAGE) -> Iterator[Batch]:
+        """The test set in order; the last batch may be short, and a ``share`` of it, as in training, empty."""
 
 
 def load_data(settings: DataSettings, device: "torch.device") -> ImageData:

@@ -16,7 +16,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import default_loader
 from torchvision.transforms import v2
 
-from rescaler.data import Batch
+from rescaler.data import EVERY_IMAGE, Batch
 from rescaler.data.order import epoch_order, sample_seeds
 from rescaler.data.pixels import Normalise
 from rescaler.errors import InputError
@@ -30,10 +30,10 @@ _TEST_MARGIN = 256 / 224
 
 
 class _Request(NamedTuple):
-    """One batch to decode; without seeds, as test images."""
+    """One batch to decode: training images with the seed of each one's augmentation, or test images without."""
 
     indices: list[int]
-    seeds: list[int]
+    seeds: list[int] | None
     image_px: int
 
 
@@ -69,25 +69,27 @@ class _Decoder(Dataset[tuple[Tensor, Tensor] | InputError]):
         self._flip = flip
 
     def __getitem__(self, request: _Request) -> tuple[Tensor, Tensor] | InputError:
+        indices, seeds, image_px = request
+        pixels = torch.empty((len(indices), 3, image_px, image_px), dtype=torch.uint8)
         try:
-            images = self._train_images(request) if request.seeds else self._test_images(request)
+            images = self._test_images(request) if seeds is None else self._train_images(request, seeds)
+            for target, image in zip(pixels, images, strict=True):
+                target.copy_(image)
         except InputError as error:
             return error  # raised by who asked: a DataLoader would wrap a worker's exception into its traceback
-        labels = (self._train if request.seeds else self._test).labels[request.indices]
-        return torch.stack(images), labels
+        return pixels, (self._test if seeds is None else self._train).labels[indices]
 
-    def _train_images(self, request: _Request) -> list[Tensor]:
-        transform, images = _train_transform(request.image_px, self._flip), []
+    def _train_images(self, request: _Request, seeds: list[int]) -> Iterator[Tensor]:
+        transform = _train_transform(request.image_px, self._flip)
         with torch.random.fork_rng(devices=[]):  # without workers, this is the training process
-            for index, seed in zip(request.indices, request.seeds, strict=True):
+            for index, seed in zip(request.indices, seeds, strict=True):
                 image = self._train.open(index)
                 torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPU as well
-                images.append(transform(image))
-        return images
+                yield transform(image)
 
-    def _test_images(self, request: _Request) -> list[Tensor]:
+    def _test_images(self, request: _Request) -> Iterator[Tensor]:
         transform = _test_transform(request.image_px)
-        return [transform(self._test.open(index)) for index in request.indices]
+        return (transform(self._test.open(index)) for index in request.indices)
 
 
 class _Requests(Sampler[_Request]):
@@ -138,20 +140,29 @@ class FolderImages:
         self._passes = 0
 
     def train_batches(
-        self, *, image_px: int, seed: int, epoch: int, batches: int, batch_size: int, start: int = 0
+        self,
+        *,
+        image_px: int,
+        seed: int,
+        epoch: int,
+        batches: int,
+        batch_size: int,
+        start: int = 0,
+        share: slice = EVERY_IMAGE,
     ) -> Iterator[Batch]:
         """See :meth:`rescaler.data.ImageData.train_batches`."""
         size = batches * batch_size
-        order = torch.split(epoch_order(self.train_count, seed=seed, epoch=epoch, size=size), batch_size)
-        seeds = torch.split(sample_seeds(seed=seed, epoch=epoch, size=size), batch_size)
+        order = epoch_order(self.train_count, seed=seed, epoch=epoch, size=size)
+        draws = order, sample_seeds(seed=seed, epoch=epoch, size=size)
+        indices, seeds = (draw.view(batches, batch_size)[start:, share] for draw in draws)
         return self._decoded(
-            _Request(order[batch].tolist(), seeds[batch].tolist(), image_px) for batch in range(start, batches)
+            _Request(index.tolist(), seed.tolist(), image_px) for index, seed in zip(indices, seeds, strict=True)
         )
 
-    def test_batches(self, *, image_px: int, batch_size: int) -> Iterator[Batch]:
+    def test_batches(self, *, image_px: int, batch_size: int, share: slice = EVERY_IMAGE) -> Iterator[Batch]:
         """See :meth:`rescaler.data.ImageData.test_batches`."""
         indices = torch.split(torch.arange(self.test_count), batch_size)
-        return self._decoded(_Request(chunk.tolist(), [], image_px) for chunk in indices)
+        return self._decoded(_Request(chunk[share].tolist(), None, image_px) for chunk in indices)
 
     def _decoded(self, requests: Iterable[_Request]) -> Iterator[Batch]:
         self._passes += 1

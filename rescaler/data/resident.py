@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rescaler.data import Batch
+from rescaler.data import EVERY_IMAGE, Batch
 from rescaler.data.order import epoch_order, shifts_and_flips
 from rescaler.data.pixels import Normalise, resize
 from rescaler.errors import InputError
@@ -64,29 +64,36 @@ class ResidentImages:
         self.fingerprint = _fingerprint(images)
 
     def train_batches(
-        self, *, image_px: int, seed: int, epoch: int, batches: int, batch_size: int, start: int = 0
+        self,
+        *,
+        image_px: int,
+        seed: int,
+        epoch: int,
+        batches: int,
+        batch_size: int,
+        start: int = 0,
+        share: slice = EVERY_IMAGE,
     ) -> Iterator[Batch]:
         """See :meth:`rescaler.data.ImageData.train_batches`."""
         pad_px, size = self._pad_px(image_px), batches * batch_size
         # Every crop of every image, (n, channels, 2 * pad_px + 1, 2 * pad_px + 1, px, px): a view, nothing is copied.
         crops = self._padded_train(image_px).unfold(2, image_px, 1).unfold(3, image_px, 1)
-        order = epoch_order(self.train_count, seed=seed, epoch=epoch, size=size).to(self._device)
-        draws = shifts_and_flips(pad_px, seed=seed, epoch=epoch, size=size)
-        top, left, flip = (draw.to(self._device) for draw in draws)
-        for batch in range(start, batches):
-            here = slice(batch * batch_size, (batch + 1) * batch_size)
-            pixels = crops[order[here], :, top[here], left[here]]
+        order = epoch_order(self.train_count, seed=seed, epoch=epoch, size=size)
+        draws = order, *shifts_and_flips(pad_px, seed=seed, epoch=epoch, size=size)
+        for_batches = [draw.to(self._device).view(batches, batch_size)[start:, share] for draw in draws]
+        for index, top, left, flip in zip(*for_batches, strict=True):
+            pixels = crops[index, :, top, left]
             if self._settings.flip:
-                pixels = torch.where(flip[here, None, None, None], pixels.flip(3), pixels)
-            yield self._normalise(pixels), self._labels[0][order[here]]
+                pixels = torch.where(flip[:, None, None, None], pixels.flip(3), pixels)
+            yield self._normalise(pixels), self._labels[0][index]
 
-    def test_batches(self, *, image_px: int, batch_size: int) -> Iterator[Batch]:
+    def test_batches(self, *, image_px: int, batch_size: int, share: slice = EVERY_IMAGE) -> Iterator[Batch]:
         """See :meth:`rescaler.data.ImageData.test_batches`."""
         if image_px not in self._resized_test:
             self._resized_test[image_px] = resize(self._images.test.images, image_px).to(self._device)
         images = torch.split(self._resized_test[image_px], batch_size)
         for pixels, labels in zip(images, torch.split(self._labels[1], batch_size), strict=True):
-            yield self._normalise(pixels), labels
+            yield self._normalise(pixels[share]), labels[share]
 
     def _pad_px(self, image_px: int) -> int:
         return round(self._settings.pad_px * image_px / self._settings.image_px)
