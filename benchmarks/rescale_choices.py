@@ -22,6 +22,7 @@ from rich.progress import track
 
 from rescaler.chain import Epoch
 from rescaler.compose import jobs
+from rescaler.epoch import evaluate, start_stage
 from rescaler.errors import InputError
 from rescaler.files import write_text
 from rescaler.ledger import Ledger
@@ -31,7 +32,7 @@ from rescaler.record import Record
 from rescaler.settings import Experiment
 from rescaler.state import State
 from rescaler.texttable import TextTable
-from rescaler.training import evaluate, start_stage, train
+from rescaler.training import train
 
 ROOT = Path(__file__).parent.parent
 MARK = "<!-- below: written by benchmarks/rescale_choices.py -->\n"

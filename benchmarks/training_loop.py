@@ -20,12 +20,13 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from rescaler.chain import Epoch
+from rescaler.clocks import Clocks
+from rescaler.epoch import train_epoch
 from rescaler.plan import Run, plan
 from rescaler.provenance import device_name
 from rescaler.record import Record
 from rescaler.settings import DataSettings, Experiment, OptimSettings, ScheduleSettings, ShrinkSettings
 from rescaler.state import State
-from rescaler.training import Clocks, train_epoch
 
 BATCHES, BATCH_SIZE = 120, 64
 

@@ -36,13 +36,13 @@ class LocalLauncher(BasicLauncher):
         Raises:
             InputError: before anything is trained, if a job cannot run as it is; at the end, if a job failed.
         """
-        from rescaler.training import hold_forks
+        from rescaler.keeping import Keeper
 
         jobs = [self._plan(overrides, initial_job_idx + i) for i, overrides in enumerate(job_overrides)]
         for run, ledger, folder in jobs:
             with writing(folder):
                 folder.mkdir(parents=True, exist_ok=True)
-            hold_forks(run, ledger, folder)  # in whatever order they run, each finds its trunk
+            Keeper(run, ledger, folder)  # in whatever order they run, each finds its trunk
         results = super().launch(job_overrides, initial_job_idx)
         self._show([folder for _, _, folder in jobs])
         failed = [

@@ -18,7 +18,7 @@ from rescaler.record import Record
 from rescaler.schedule import next_rule
 from rescaler.settings import ScheduleSettings
 
-NUMERICS = 1
+NUMERICS = 2
 """Raised whenever a change of code changes the numbers of training: older results are then not taken for new ones."""
 
 
@@ -92,16 +92,15 @@ class Chain:
         parent = records[-1].key if records else self.origin
         return self._epoch(parent, [record.test_top1 for record in records])
 
-    def fork_keys(self) -> list[str]:
-        """Keys of the states that are rescaled."""
-        key, keys = self.origin, []
-        for done in range(self.forks[-1] if self.forks else 0):
-            # Nothing before the last rescale depends on accuracies, so any will do.
-            epoch = self._epoch(key, [0.0] * done)
+    def known_keys(self) -> list[str]:
+        """Keys of the epochs that do not depend on accuracies: all, or those up to the last rescale if it holds."""
+        last = self.forks[-1] if self.forks and self.schedule.hold_after_resize else self.stages[-1].last_epoch
+        key, keys = self.origin, list[str]()
+        for done in range(last):
+            epoch = self._epoch(key, [0.0] * done)  # any accuracies will do
             assert epoch is not None
             key = epoch.key
-            if epoch.number in self.forks:
-                keys.append(key)
+            keys.append(key)
         return keys
 
     def stage(self, number: int) -> Stage:

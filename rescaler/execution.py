@@ -8,16 +8,20 @@ from pathlib import Path
 
 import torch
 
+from rescaler import processes, ranks
 from rescaler.chain import Epoch
+from rescaler.epoch import Observer
 from rescaler.errors import InputError
+from rescaler.interruption import Interruption
 from rescaler.ledger import Ledger
-from rescaler.plan import plan
+from rescaler.plan import Run, device_for, plan
 from rescaler.progress import ProgressBar
 from rescaler.record import Record
 from rescaler.runfolder import RunFolder
+from rescaler.saving import Saver
 from rescaler.settings import Experiment
 from rescaler.tracking import Tracker
-from rescaler.training import Observer, train
+from rescaler.training import train
 
 log = logging.getLogger(__name__)
 
@@ -51,11 +55,14 @@ def execute(experiment: Experiment, folder: Path, *, group: str) -> None:
         InputError: the experiment cannot run as it is, or diverged, or could not write.
     """
     with _out_of_memory():
-        run = plan(experiment)
+        processes.join(device_for(experiment.device))
+        run = processes.together(lambda: _checked(experiment))
+        ledger = Ledger(Path(experiment.ledger.folder))
+        if ranks.number() > 0:
+            train(run, ledger, folder, Observers([]))
+            return
         for note in run.notes:
             log.info("%s", note)
-        ledger = Ledger(Path(experiment.ledger.folder))
-        ledger.check_writable()
         run_folder = RunFolder(folder, run)
         tracker = Tracker(
             experiment.logger,
@@ -65,12 +72,20 @@ def execute(experiment: Experiment, folder: Path, *, group: str) -> None:
             folder=folder,
         )
         try:
-            with ProgressBar(run.chain, enabled=experiment.progress) as bar:
-                train(run, ledger, folder, Observers([run_folder, tracker, bar]))
+            with ProgressBar(run.chain, enabled=experiment.progress) as bar, Interruption() as interruption:
+                saver = Saver(ledger, interruption, experiment.checkpoint_every_min)
+                train(run, ledger, folder, Observers([run_folder, tracker, bar]), saver=saver)
         except BaseException as error:
             tracker.finish(run_folder.close("failed", _one_line(error)), failed=True)
             raise
         tracker.finish(run_folder.close("done"))
+
+
+def _checked(experiment: Experiment) -> Run:
+    run = plan(experiment)
+    processes.check(run.network(run.chain.stages[-1]), experiment.optim.batch_size, run.device)
+    Ledger(Path(experiment.ledger.folder)).check_writable()
+    return run
 
 
 @contextlib.contextmanager

@@ -41,6 +41,8 @@ def check(experiment: Experiment) -> None:
     _check_optim(experiment.optim)
     _check_schedule(experiment.schedule)
     _check_rescale(experiment.rescale)
+    every = experiment.checkpoint_every_min
+    _require(every >= 0, "checkpoint_every_min", every, "0 or more")
     stage_epochs(experiment)
 
 

@@ -2,6 +2,7 @@
 
     <folder>/entries/ab/ab12.../record.json   small, immutable, stays
                                 state.pt      weights and momentum, removed when no run holds it
+    <folder>/saves/KEY.pt                     an epoch under way: its state so far, until it is published
     <folder>/holds/KEY.RUN.FOLDER             a run stands on KEY's state or wants it kept, while its folder exists
     <folder>/tmp/                             entries being written
 
@@ -17,29 +18,19 @@ import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import torch
 from torch import Tensor
 
-from rescaler.errors import InputError
-from rescaler.files import sync, write_text, writing
+from rescaler import statefile
+from rescaler.files import replacing, sync, write_text, writing
 from rescaler.record import Record
+from rescaler.statefile import Tensors
 
 log = logging.getLogger(__name__)
 
-Tensors = Mapping[str, Tensor]
 _ABANDONED_S = 24 * 3600
 """Age at which an unpublished entry is taken for the remains of a killed process."""
-
-
-def digest(tensors: Tensors) -> str:
-    """SHA-256 over names, types, shapes and bytes; independent of memory layout and device."""
-    hasher = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        hasher.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
-        hasher.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return hasher.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -95,20 +86,26 @@ class Ledger:
 
     def state(self, key: str) -> dict[str, Tensor] | None:
         """The state of ``key``, on the CPU; None where it is not kept, or damaged (named in the log, and removed)."""
-        path = self.state_path(key)
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-            tensors: dict[str, Tensor] = content["tensors"]
-            if digest(tensors) == content["digest"]:
-                return tensors
-        except FileNotFoundError:
-            return None
-        except Exception as error:  # whatever unpickling or unzipping a damaged file raises
-            log.debug("%s: %s", path, error)
-        log.warning("damaged ledger entry %s: not trusted, its epoch is trained again", path)
-        with writing(path):
-            path.unlink(missing_ok=True)
-        return None
+        content = _read(self.state_path(key))
+        return content and content.tensors
+
+    def saved(self, key: str) -> statefile.Content | None:
+        """What :meth:`save` kept of an epoch under way; None where there is nothing."""
+        return _read(self._save_path(key))
+
+    def save(self, key: str, tensors: Tensors, more: Mapping[str, Any]) -> None:
+        """Keep the state of an epoch under way, in the place of what was saved of it before.
+
+        Any process that trains the epoch goes on from it. It goes when the epoch is published, or no run holds it.
+
+        Raises:
+            InputError: the ledger cannot be written.
+        """
+        with replacing(self._save_path(key)) as temporary:
+            statefile.write(temporary, tensors, more=more)
+
+    def _save_path(self, key: str) -> Path:
+        return self.folder / "saves" / f"{key}.pt"
 
     def publish(self, record: Record, tensors: Tensors) -> Record:
         """Enter an epoch; returns the record that now stands under its key.
@@ -125,15 +122,14 @@ class Ledger:
             temporary.mkdir(parents=True)
             entry.parent.mkdir(parents=True, exist_ok=True)
             try:
-                torch.save({"digest": record.digest, "tensors": dict(tensors)}, temporary / "state.pt")
+                statefile.write(temporary / "state.pt", tensors, known_digest=record.digest)
                 (temporary / "record.json").write_text(record.to_json(), encoding="utf-8")
-                sync(temporary / "state.pt")
                 sync(temporary / "record.json")
-                return self._place(record, temporary)
-            except RuntimeError as error:  # torch.save reports a full disk so
-                raise InputError(f"cannot write {temporary}: {str(error).splitlines()[0]}") from error
+                standing = self._place(record, temporary)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
+            self._save_path(record.key).unlink(missing_ok=True)
+            return standing
 
     def _place(self, record: Record, temporary: Path) -> Record:
         entry = self._entry(record.key)
@@ -163,6 +159,7 @@ class Ledger:
                 hold.unlink(missing_ok=True)
             if not self.held(key):
                 self.state_path(key).unlink(missing_ok=True)
+                self._save_path(key).unlink(missing_ok=True)
 
     def held(self, key: str) -> bool:
         """Whether a run whose folder exists holds the state of ``key``."""
@@ -185,6 +182,7 @@ class Ledger:
             InputError: the ledger cannot be written.
         """
         unneeded = [path for path in self.folder.glob("entries/??/*/state.pt") if not self.held(path.parent.name)]
+        unneeded += [path for path in self.folder.glob("saves/[!.]*") if not self.held(path.stem)]
         dead = [path for path in self._holds.glob("[!.]*") if not _is_live(path)]
         horizon = time.time() - _ABANDONED_S
         remains = [path for path in self._tmp.glob("**/*") if path.is_file() and path.stat().st_mtime < horizon]
@@ -198,6 +196,19 @@ class Ledger:
     def size_bytes(self) -> int:
         """Disk that the ledger's files take."""
         return sum(_size_bytes(path) for path in self.folder.rglob("*"))
+
+
+def _read(path: Path) -> statefile.Content | None:
+    try:
+        return statefile.read(path)
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        log.debug("%s", error)
+    log.warning("damaged ledger entry %s: not trusted, its epoch is trained again", path)
+    with writing(path):
+        path.unlink(missing_ok=True)
+    return None
 
 
 def _size_bytes(path: Path) -> int:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from rescaler import processes
 from rescaler.chain import NUMERICS, Chain, Stage, digest
 from rescaler.data import ImageData, load_data
 from rescaler.errors import InputError
@@ -61,6 +62,7 @@ class Run:
         network = initial_target(self.experiment)
         if stage.layers:
             network = _shrunk(self.experiment, network, self.chain.stages.index(stage)).network
+        network = processes.synchronised(network)
         network = network.to(memory_format=MEMORY_FORMATS[self.experiment.memory_format])
         return network.to(self.device)
 

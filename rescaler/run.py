@@ -1,8 +1,11 @@
 """``python -m rescaler.run``: train one run, or with ``-m`` a sweep."""
 
+import contextlib
 import logging
 import os
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import hydra
@@ -13,7 +16,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from rescaler import compose
+from rescaler import compose, ranks
 from rescaler.commands.tables import show_results
 from rescaler.errors import InputError
 
@@ -40,7 +43,8 @@ def _application(config: DictConfig) -> None:
         if _wants_traceback:
             raise
         sys.exit(f"error: {error}")  # past Hydra, which would add a line of its own
-    show_results([folder], plot=folder / "accuracy.png", console=Console())
+    if ranks.number() == 0:
+        show_results([folder], plot=folder / "accuracy.png", console=Console())
 
 
 def _execute(config: DictConfig, folder: Path, *, group: str) -> None:
@@ -50,13 +54,25 @@ def _execute(config: DictConfig, folder: Path, *, group: str) -> None:
     execute(experiment, folder, group=group)
 
 
+@contextlib.contextmanager
+def _quiet_unless_first() -> Iterator[None]:
+    """Of several processes that train one run, let Hydra write the files of the first alone."""
+    if ranks.number() == 0:
+        yield
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        sys.argv += [f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}", "hydra/job_logging=stdout"]
+        yield
+
+
 def main() -> None:
     """Run the Hydra application; a mistake in the input ends it with one line and exit code 1."""
     os.environ[_TRACEBACK] = "1"  # has Hydra raise rather than print its own account of an error
     logging.raiseExceptions = False  # a log file on a full disk is no reason for a traceback
     compose.register()
     try:
-        _application()
+        with _quiet_unless_first():
+            _application()
     except (InputError, HydraException, OmegaConfBaseException) as error:
         if _wants_traceback:
             raise

@@ -147,4 +147,6 @@ class Experiment:
     seed: int = 0
     device: str = "auto"
     memory_format: str = "channels_last"
+    checkpoint_every_min: float = 10.0
+    """Minutes between saves in the middle of an epoch; 0: only when a signal ends the process."""
     progress: bool = True

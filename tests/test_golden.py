@@ -10,7 +10,7 @@ from rescaler.ledger import Ledger
 from rescaler.plan import plan
 from rescaler.training import train
 
-GOLDEN = [1.389141, 1.376061, 1.289869, 0.806488, 0.679257, 0.427115]
+GOLDEN = [1.388174, 1.370968, 1.207783, 0.727875, 0.629355, 0.512899]
 """Mean training loss of each epoch."""
 
 
@@ -26,5 +26,5 @@ def test_losses_are_those_of_this_numerics_version(make_experiment: MakeExperime
     # If this fails, a change moved the numbers of training: raise NUMERICS, and note old -> new in the CHANGELOG.
     run = plan(make_experiment(schedule__batches_per_epoch=20))
     records = train(run, Ledger(tmp_path / "ledger"), tmp_path, Nobody())
-    assert NUMERICS == 1
+    assert NUMERICS == 2
     assert [record.train_loss for record in records] == pytest.approx(GOLDEN, rel=1e-4)

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from rescaler import ledger as ledger_module
 from rescaler.errors import InputError
-from rescaler.ledger import Ledger, digest
+from rescaler.ledger import Ledger
 from rescaler.record import Record
+from rescaler.statefile import digest
 
 KEY, OTHER = "ab" + "0" * 30, "cd" + "0" * 30
 
@@ -78,7 +79,7 @@ def test_a_truncated_state_is_named_and_not_trusted(
 
 def test_a_state_with_other_content_is_not_trusted(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
     published = ledger.publish(record(), tensors(1))
-    torch.save({"digest": published.digest, "tensors": tensors(3)}, ledger.state_path(KEY))
+    torch.save({"digest": published.digest, "tensors": tensors(3), "more": {}}, ledger.state_path(KEY))
     assert ledger.state(KEY) is None
     assert "damaged ledger entry" in caplog.text
 

@@ -1,6 +1,7 @@
 import dataclasses
 import itertools
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -8,13 +9,19 @@ from conftest import MakeExperiment
 from image_tree import plant
 
 from rescaler.chain import Epoch
+from rescaler.clocks import Clocks
+from rescaler.epoch import Diverged, evaluate, start_stage, train_epoch
+from rescaler.interruption import Interruption
+from rescaler.keeping import Keeper
 from rescaler.kernels import rescale_kernel
-from rescaler.ledger import Ledger, digest
+from rescaler.ledger import Ledger
 from rescaler.plan import plan
 from rescaler.record import Record
+from rescaler.saving import Saver
 from rescaler.settings import DataSettings, Experiment, StageSettings
 from rescaler.state import State
-from rescaler.training import Clocks, Diverged, _publish, evaluate, hold_forks, start_stage, train, train_epoch
+from rescaler.statefile import digest
+from rescaler.training import train
 
 
 class Watcher:
@@ -42,11 +49,13 @@ class Bench:
         self.ledger = Ledger(folder / "ledger")
         self.watcher = Watcher()
 
-    def train(self, experiment: Experiment, stop_after: int | None = None, name: str = "run") -> list[Record]:
+    def train(
+        self, experiment: Experiment, stop_after: int | None = None, name: str = "run", saver: Saver | None = None
+    ) -> list[Record]:
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
         self.watcher = Watcher(stop_after)
-        return train(plan(experiment), self.ledger, folder, self.watcher)
+        return train(plan(experiment), self.ledger, folder, self.watcher, saver=saver)
 
     def kept(self, records: list[Record]) -> list[int]:
         return [record.epoch for record in records if self.ledger.state_path(record.key).exists()]
@@ -92,6 +101,43 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
     assert digests(resumed) == digests(other.train(make_experiment()))
 
 
+class Ending(Saver):
+    """Saves when the ``number``-th chance to save comes, and ends the run."""
+
+    def __init__(self, ledger: Ledger, number: int) -> None:
+        super().__init__(ledger, Interruption())
+        self._left = number
+
+    @property
+    def due(self) -> bool:
+        self._left -= 1
+        return self._left == 0
+
+    def save(self, *arguments: Any) -> None:
+        super().save(*arguments)
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("chance", [2, 5, 6, 21, 24])  # a chance after each of 5 batches, and 1 in the evaluation
+@pytest.mark.parametrize("name", ["run", "another"])
+def test_a_run_saved_in_the_middle_of_an_epoch_goes_on_to_the_same_bits(
+    bench: Bench, other: Bench, make_experiment: MakeExperiment, chance: int, name: str
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        bench.train(make_experiment(), saver=Ending(bench.ledger, chance))
+    saved = list(bench.ledger.folder.glob("saves/*.pt"))
+    assert len(saved) == 1
+    assert bench.ledger.prune().states == 0
+    content = bench.ledger.saved(saved[0].stem)
+    assert content is not None
+    assert content.more["batches"] == min((chance - 1) % 6 + 1, 5)
+    assert content.more["seconds"]["train"] > 0
+    resumed = bench.train(make_experiment(), name=name)
+    assert digests(resumed) == digests(other.train(make_experiment()))
+    assert [record.train_loss for record in resumed] == [record.train_loss for record in other.train(make_experiment())]
+    assert list(bench.ledger.folder.glob("saves/*")) == []
+
+
 def test_a_run_that_found_its_trunk_ends_as_one_that_trained_alone(
     bench: Bench, other: Bench, make_experiment: MakeExperiment
 ) -> None:
@@ -104,7 +150,7 @@ def test_a_run_that_found_its_trunk_ends_as_one_that_trained_alone(
 def test_forks_held_in_advance_share_the_trunk_in_any_order(bench: Bench, make_experiment: MakeExperiment) -> None:
     early = make_experiment(resize_epoch=2)
     (bench.folder / "early").mkdir()
-    hold_forks(plan(early), bench.ledger, bench.folder / "early")
+    Keeper(plan(early), bench.ledger, bench.folder / "early")
     bench.train(make_experiment(resize_epoch=4), name="late")
     bench.train(early, name="early")
     assert bench.watcher.computed == [3, 4, 5, 6]
@@ -350,7 +396,7 @@ def test_who_loses_the_race_goes_on_from_the_published_state(bench: Bench, make_
     theirs = bench.ledger.state(first.key)
     run = plan(make_experiment())
     state = State(run.network(run.chain.stages[0]))  # other numbers under the same key, as a GPU may give
-    standing = _publish(dataclasses.replace(first, train_s=1.0), state, bench.ledger)
+    standing = Keeper(run, bench.ledger, bench.folder).publish(dataclasses.replace(first, train_s=1.0), state)
     assert standing == first
     assert theirs is not None
     assert digest(state.tensors()) == first.digest == state.digest

@@ -1,0 +1,186 @@
+"""Train and test one epoch."""
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, Protocol
+
+import torch
+import torch._dynamo  # the first step of an optimizer imports it, which would count as training
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from rescaler import processes, ranks
+from rescaler.chain import Epoch, Recipe
+from rescaler.clocks import Clocks
+from rescaler.data import Batch, ImageData
+from rescaler.errors import InputError
+from rescaler.models import loss_and_scores
+from rescaler.plan import MEMORY_FORMATS, Run
+from rescaler.randomness import seed_for
+from rescaler.record import Record
+from rescaler.saving import Progress, Saver
+from rescaler.state import State, rescaled
+
+_EVALUATION_BATCH = 250
+_LOOK_S = 0.25
+"""Seconds between looks at the running loss, each of which waits for the device."""
+
+
+class Diverged(InputError):
+    """The loss is no longer a finite number."""
+
+
+class Observer(Protocol):
+    """What watches a run. It changes no number."""
+
+    def batch(self, epoch: Epoch, done: int) -> None:
+        """``done`` batches of ``epoch`` are trained; called a few times a second at most."""
+
+    def epoch(self, record: Record, *, reused: bool) -> None:
+        """An epoch is finished, or was read back from the ledger."""
+
+
+class Scores(NamedTuple):
+    """Mean loss per image, and accuracies as fractions."""
+
+    loss: float
+    top1: float
+    top5: float
+
+
+def train_epoch(
+    state: State,
+    epoch: Epoch,
+    run: Run,
+    clocks: Clocks,
+    observer: Observer,
+    saver: Saver | None = None,
+    progress: Progress | None = None,
+) -> Scores:
+    """Train ``state`` in place, for one epoch or for what is left of it.
+
+    Args:
+        state: of the epoch's network.
+        epoch: which epoch.
+        run: whose.
+        clocks: for its ``train`` and ``data`` seconds.
+        observer: is told how far it is.
+        saver: saves when it is due.
+        progress: what is trained already; counts on in place.
+
+    Raises:
+        Diverged: the loss became NaN or infinite.
+    """
+    recipe, progress = epoch.recipe, progress or Progress()
+    optimizer, network = state.optimizer(recipe), processes.replicated(state.network)
+    network.train()
+    loss_sum = torch.tensor(progress.loss_sum, dtype=torch.float64, device=run.device)
+    hits = torch.tensor(progress.hits, dtype=torch.int64, device=run.device)
+    warmup = recipe.rescale.get("warmup_batches", 0) if recipe.rescale else 0
+    looked = time.perf_counter()
+    with clocks.running("train"):
+        batches = _batches(epoch, recipe.image_px, run, start=progress.batches, share=ranks.share())
+        for done, (images, labels) in enumerate(clocks.waiting(batches), start=progress.batches + 1):
+            if done <= warmup:
+                for group in optimizer.param_groups:
+                    group["lr"] = recipe.learning_rate * done / warmup
+            seed_dropout(run, epoch.number, done)
+            loss, scores = loss_and_scores(network(images), labels)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            loss_sum += loss.detach()
+            hits += (scores.detach().argmax(1) == labels).sum()
+            if saver is not None and saver.due:
+                state.keep_momentum(optimizer)
+                saver.save(state, epoch, Progress(done, loss_sum.item(), int(hits.item())), clocks)
+            if time.perf_counter() - looked > _LOOK_S:
+                if ranks.count() == 1:  # else they find out together, at the end
+                    refuse_divergence(loss_sum.item(), epoch)
+                observer.batch(epoch, done)
+                looked = time.perf_counter()
+    state.keep_momentum(optimizer)
+    progress.batches, progress.loss_sum, progress.hits = recipe.batches, loss_sum.item(), int(hits.item())
+    return _training_scores(progress, epoch, run)
+
+
+def seed_dropout(run: Run, epoch: int, batch: int) -> None:
+    """Have dropout draw what follows from the seed and the place, so that no generator needs saving."""
+    seed = seed_for(run.experiment.seed, "dropout", epoch, batch, ranks.number())
+    if run.device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
+
+
+def _training_scores(progress: Progress, epoch: Epoch, run: Run) -> Scores:
+    sums = torch.tensor([progress.loss_sum, progress.hits], dtype=torch.float64, device=run.device)
+    processes.add_up(sums)
+    loss_sum, hits = sums.tolist()
+    refuse_divergence(loss_sum, epoch)
+    batches, batch_size = epoch.recipe.batches, epoch.recipe.batch_size
+    return Scores(loss_sum / ranks.count() / batches, hits / (batches * batch_size), math.nan)
+
+
+def _batches(epoch: Epoch, image_px: int, run: Run, *, start: int = 0, share: slice = slice(None)) -> Iterator[Batch]:
+    """The epoch's training images, at any size."""
+    recipe = epoch.recipe
+    batches = run.data.train_batches(
+        image_px=image_px,
+        seed=run.experiment.seed,
+        epoch=epoch.number,
+        batches=recipe.batches,
+        batch_size=recipe.batch_size,
+        start=start,
+        share=share,
+    )
+    for images, labels in batches:
+        yield images.contiguous(memory_format=MEMORY_FORMATS[recipe.memory_format]), labels
+
+
+def start_stage(state: State, epoch: Epoch, run: Run) -> State:
+    """What the first epoch of a stage starts from, where the stage before it left ``state``."""
+    settings = epoch.recipe.rescale
+    assert settings is not None
+    large_count = settings.get("calibration_batches", 0)
+    small_count = large_count if settings["interpolation"] == "fit" else 0
+    small_px, large_px = run.chain.stage(epoch.number - 1).image_px, epoch.stage.image_px
+    small, large = (
+        [images for images, _ in itertools.islice(_batches(epoch, image_px, run), count)]
+        for image_px, count in ((small_px, small_count), (large_px, large_count))
+    )
+    torch.manual_seed(seed_for(run.experiment.seed, "calibration", epoch.number))
+    return rescaled(state, run.network(epoch.stage), settings, small, large)
+
+
+def refuse_divergence(loss_sum: float, epoch: Epoch) -> None:
+    """Stop where the loss says that training is lost.
+
+    Raises:
+        Diverged: the loss is NaN or infinite; the message has the epoch and its learning rate.
+    """
+    if not math.isfinite(loss_sum):
+        raise Diverged(
+            f"the loss became {loss_sum:g} in epoch {epoch.number} at learning rate {epoch.recipe.learning_rate:g}: "
+            "training stopped; schedule.learning_rates must be lower"
+        )
+
+
+@torch.inference_mode()
+def evaluate(
+    network: nn.Module, recipe: Recipe, data: ImageData, after_batch: Callable[[], None] = lambda: None
+) -> Scores:
+    """Loss and accuracies over the whole test set at the stage's image size; ``after_batch`` is called after each."""
+    network.eval()
+    sums = torch.zeros(3, dtype=torch.float64, device=next(network.parameters()).device)
+    batches = data.test_batches(image_px=recipe.image_px, batch_size=_EVALUATION_BATCH, share=ranks.share())
+    for images, labels in batches:
+        if len(labels) == 0:  # the last batch was too short for all processes
+            continue
+        scores = network(images.contiguous(memory_format=MEMORY_FORMATS[recipe.memory_format]))
+        hits = scores.topk(min(5, scores.shape[1]), dim=1).indices == labels[:, None]
+        sums += torch.stack([cross_entropy(scores, labels, reduction="sum"), hits[:, 0].sum(), hits.sum()])
+        after_batch()
+    processes.add_up(sums)
+    return Scores(*(sums / data.test_count).tolist())

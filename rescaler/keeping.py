@@ -1,0 +1,132 @@
+"""What a run finds in the ledger, enters there, and wants kept. Of several processes, the first does it for all."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rescaler import processes, ranks
+from rescaler.chain import Epoch
+from rescaler.ledger import Ledger
+from rescaler.plan import Run
+from rescaler.record import Record
+from rescaler.saving import Progress
+from rescaler.state import State
+from rescaler.statefile import Tensors, digest
+
+
+class UnderWay(NamedTuple):
+    """An epoch that was saved in the middle."""
+
+    state: State
+    progress: Progress
+    seconds: dict[str, float]
+
+
+class Keeper:
+    """Of one run.
+
+    Args:
+        run: the run.
+        ledger: where epochs are found and entered.
+        folder: the run's own; the states that it stands on or wants kept stay while it exists.
+        forks: epochs, beside those of the run's own rescales, whose states others will go on from.
+    """
+
+    def __init__(self, run: Run, ledger: Ledger, folder: Path, forks: Sequence[int] = ()) -> None:
+        self._run, self._ledger, self._folder = run, ledger, folder
+        self._is_first = ranks.number() == 0
+        self._keep_all = run.experiment.ledger.keep == "all"
+        own = run.chain.forks if run.experiment.ledger.keep == "forks" else ()
+        keys = run.chain.known_keys() if own or forks else []
+        self._kept = frozenset(keys[number - 1] for number in {*own, *forks} if number <= len(keys))
+        self._hold(self._kept)
+
+    def read_back(self, records: Sequence[Record], state: State | None) -> tuple[list[Record], State | None]:
+        """The records that the ledger holds beyond ``records``, and the state after the last of them.
+
+        Up to the deepest state kept, or none beyond ``state``, which is then returned; the records of a run that is
+        complete are read back without a state.
+        """
+        tensors: Tensors = {}
+
+        def read() -> tuple[list[Record], bool]:
+            nonlocal tensors
+            found = self._run.chain.recorded(self._ledger, records)
+            if self._run.chain.next(found) is None:
+                return found, False
+            for depth in range(len(found), len(records), -1):
+                kept = self._ledger.state(found[depth - 1].key)
+                if kept is not None:
+                    tensors = kept
+                    return found[:depth], True
+            return list(records), False
+
+        found, has_state = processes.from_first(read)
+        reused = found[len(records) :]
+        if reused and self._is_first:
+            self._hold_only([record.key for record in found] if self._keep_all else [found[-1].key])
+        return reused, self._state(found[-1].epoch, tensors, found[-1].digest) if has_state else state
+
+    def resume(self, epoch: Epoch) -> UnderWay | None:
+        """Where an earlier attempt, of whatever run, saved ``epoch`` in the middle; None where none did."""
+        tensors: Tensors = {}
+
+        def read() -> dict[str, Any] | None:
+            nonlocal tensors
+            saved = self._ledger.saved(epoch.key)
+            tensors = saved.tensors if saved else tensors
+            return saved and saved.more
+
+        saved = processes.from_first(read)
+        if saved is None:
+            return None
+        names = [field.name for field in dataclasses.fields(Progress)]
+        state = self._state(epoch.number, tensors, saved["parent_digest"])
+        return UnderWay(state, Progress(**{name: saved[name] for name in names}), saved["seconds"])
+
+    def begin(self, epoch: Epoch) -> None:
+        """Keep what ``epoch`` will leave behind, and what is saved of it."""
+        self._hold([epoch.key])
+
+    def publish(self, record: Record, state: State) -> Record:
+        """Enter the epoch that led to ``state``; where another process was first, go on from its state."""
+
+        def enter() -> Record:
+            tensors = state.tensors()
+            ours = dataclasses.replace(record, digest=digest(tensors), parent_digest=state.digest)
+            standing = self._ledger.publish(ours, tensors)
+            if standing.digest != ours.digest and (theirs := self._ledger.state(record.key)) is not None:
+                state.load(theirs, standing.digest)
+            return standing
+
+        standing = processes.from_first(enter)
+        state.digest = standing.digest
+        if self._is_first and record.parent not in self._kept and not self._keep_all:
+            self._ledger.release(record.parent, self._run.id)
+        return standing
+
+    def _state(self, number: int, tensors: Tensors, state_digest: str) -> State:
+        state = State(self._run.network(self._run.chain.stage(number)), digest=state_digest)
+        if self._is_first:
+            state.load(tensors, state_digest)
+        return state
+
+    def _hold(self, keys: Sequence[str] | frozenset[str]) -> None:
+        if self._is_first:
+            for key in keys:
+                self._ledger.hold(key, self._run.id, self._folder)
+
+    def _hold_only(self, keys: Sequence[str]) -> None:
+        """Hold these and what is kept anyway, and give up what earlier attempts of the run held beside."""
+        self._hold(keys)
+        for key in self._ledger.held_by(self._run.id) - {*keys} - self._kept:
+            self._ledger.release(key, self._run.id)
+
+
+def share(state: State) -> None:
+    """Give all processes the first one's state."""
+    names = processes.from_first(lambda: list(state.momentum))
+    weights = dict(state.network.named_parameters())
+    state.momentum = {name: state.momentum.get(name, weights[name].detach().clone()) for name in names}
+    processes.send_from_first([*state.network.state_dict().values(), *state.momentum.values()])

@@ -1,0 +1,50 @@
+"""Saves in the middle of an epoch: when a signal asks for one, and every so often."""
+
+import dataclasses
+import math
+import time
+from dataclasses import dataclass
+
+from rescaler.chain import Epoch
+from rescaler.clocks import Clocks
+from rescaler.interruption import Interruption
+from rescaler.ledger import Ledger
+from rescaler.state import State
+
+
+@dataclass
+class Progress:
+    """How far an epoch is trained, and its sums so far."""
+
+    batches: int = 0
+    loss_sum: float = 0.0
+    hits: int = 0
+
+
+class Saver:
+    """Keeps an epoch under way in the ledger.
+
+    Args:
+        ledger: where to.
+        interruption: signals that wait for a save.
+        every_min: minutes between saves; 0: only where a signal asks.
+    """
+
+    def __init__(self, ledger: Ledger, interruption: Interruption, every_min: float = 0.0) -> None:
+        self._ledger = ledger
+        self._interruption = interruption
+        self._every_s = 60 * every_min or math.inf
+        self._saved = time.monotonic()
+
+    @property
+    def due(self) -> bool:
+        """Whether to save at the next batch."""
+        return self._interruption.pending or time.monotonic() - self._saved > self._every_s
+
+    def save(self, state: State, epoch: Epoch, progress: Progress, clocks: Clocks) -> None:
+        """Save, then let the signal that asked for it do what it does: end the process, as a rule."""
+        with clocks.running("save"):
+            more = {**dataclasses.asdict(progress), "parent_digest": state.digest, "seconds": dict(clocks.so_far())}
+            self._ledger.save(epoch.key, state.tensors(), more)
+        self._saved = time.monotonic()
+        self._interruption.deliver()

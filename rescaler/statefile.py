@@ -1,0 +1,74 @@
+"""Tensors in a file that tells whether it is whole."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from rescaler.errors import InputError
+from rescaler.files import sync
+
+Tensors = Mapping[str, Tensor]
+
+
+def digest(tensors: Tensors) -> str:
+    """SHA-256 over names, types, shapes and bytes; independent of memory layout and device."""
+    hasher = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        hasher.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+        hasher.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return hasher.hexdigest()
+
+
+class Content(NamedTuple):
+    """What a file holds."""
+
+    tensors: dict[str, Tensor]
+    more: dict[str, Any]
+
+
+def write(
+    path: Path, tensors: Tensors, *, known_digest: str | None = None, more: Mapping[str, Any] | None = None
+) -> None:
+    """Write a file, whose bytes are on the disk when this returns.
+
+    Args:
+        path: the file.
+        tensors: by name, on the CPU.
+        known_digest: of the tensors, where it is known.
+        more: numbers and texts to keep with them.
+
+    Raises:
+        InputError: the disk is full.
+        OSError: the file cannot be written.
+    """
+    content = {"digest": known_digest or digest(tensors), "tensors": dict(tensors), "more": dict(more or {})}
+    try:
+        torch.save(content, path)
+    except RuntimeError as error:  # so torch reports a full disk
+        raise InputError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
+    sync(path)
+
+
+def read(path: Path) -> Content:
+    """Read a file, onto the CPU.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is damaged.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        found = Content(content["tensors"], content.get("more", {}))
+        whole = digest(found.tensors) == content["digest"]
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # whatever unpickling or unzipping a damaged file raises
+        raise ValueError(f"{path}: {error}") from error
+    if not whole:
+        raise ValueError(f"{path}: its tensors are not those that were written")
+    return found

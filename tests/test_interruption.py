@@ -1,0 +1,64 @@
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from rescaler.interruption import Interruption
+
+
+@pytest.fixture
+def handled() -> Iterator[list[int]]:
+    """Signals that reached the handler that was there before, as Submitit's would be."""
+    seen: list[int] = []
+    before = signal.signal(signal.SIGUSR2, lambda number, _: seen.append(number))
+    yield seen
+    signal.signal(signal.SIGUSR2, before)
+
+
+def test_a_signal_waits_until_it_is_delivered(handled: list[int]) -> None:
+    with Interruption() as interruption:
+        os.kill(os.getpid(), signal.SIGUSR2)
+        assert interruption.pending
+        assert handled == []
+        interruption.deliver()
+        assert handled == [signal.SIGUSR2]
+        assert not interruption.pending
+    assert handled == [signal.SIGUSR2]
+
+
+def test_the_second_does_not_wait(handled: list[int]) -> None:
+    with Interruption():
+        os.kill(os.getpid(), signal.SIGUSR2)
+        os.kill(os.getpid(), signal.SIGUSR2)
+        assert handled == [signal.SIGUSR2]
+
+
+def test_none_is_lost_at_the_end(handled: list[int]) -> None:
+    with Interruption():
+        os.kill(os.getpid(), signal.SIGUSR2)
+    assert handled == [signal.SIGUSR2]
+    os.kill(os.getpid(), signal.SIGUSR2)
+    assert handled == [signal.SIGUSR2] * 2
+
+
+def test_without_a_handler_the_process_ends_as_it_would_have() -> None:
+    child = os.fork()
+    if child == 0:
+        with Interruption() as interruption:
+            os.kill(os.getpid(), signal.SIGTERM)
+            if interruption.pending:
+                interruption.deliver()
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status)
+    assert os.WTERMSIG(status) == signal.SIGTERM
+
+
+def test_forked_children_leave_the_warning_to_their_parent(handled: list[int]) -> None:
+    child = os.fork()
+    if child == 0:
+        os.kill(os.getpid(), signal.SIGUSR2)
+        os._exit(len(handled))
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
