@@ -20,8 +20,10 @@ from rescaler.record import Record
 from rescaler.runfolder import RunFolder
 from rescaler.saving import Saver
 from rescaler.settings import Experiment
+from rescaler.sharing import Part
 from rescaler.tracking import Tracker
 from rescaler.training import train
+from rescaler.trunkfolder import TrunkFolder
 
 log = logging.getLogger(__name__)
 
@@ -55,8 +57,7 @@ def execute(experiment: Experiment, folder: Path, *, group: str) -> None:
         InputError: the experiment cannot run as it is, or diverged, or could not write.
     """
     with _out_of_memory():
-        processes.join(device_for(experiment.device))
-        run = processes.together(lambda: _checked(experiment))
+        run = _joined(experiment)
         ledger = Ledger(Path(experiment.ledger.folder))
         if ranks.number() > 0:
             train(run, ledger, folder, Observers([]))
@@ -75,10 +76,47 @@ def execute(experiment: Experiment, folder: Path, *, group: str) -> None:
             with ProgressBar(run.chain, enabled=experiment.progress) as bar, Interruption() as interruption:
                 saver = Saver(ledger, interruption, experiment.checkpoint_every_min)
                 train(run, ledger, folder, Observers([run_folder, tracker, bar]), saver=saver)
+        except SystemExit:  # told to end, and to go on later
+            raise
         except BaseException as error:
             tracker.finish(run_folder.close("failed", _one_line(error)), failed=True)
             raise
         tracker.finish(run_folder.close("done"))
+
+
+def execute_trunk(parts: Sequence[tuple[Experiment, Part]], folder: Path) -> None:
+    """Train epochs that several runs have in common, into the ledger.
+
+    Args:
+        parts: a run that has them, and up to which epoch, for each part of the trunk.
+        folder: the trunk's own.
+
+    Raises:
+        InputError: as of :func:`execute`.
+    """
+    with _out_of_memory():
+        for experiment, part in parts:
+            run = _joined(experiment)
+            ledger = Ledger(Path(experiment.ledger.folder))
+            if ranks.number() > 0:
+                train(run, ledger, folder, Observers([]), part=part)
+                continue
+            trunk_folder = TrunkFolder(folder, part.last_epoch)
+            try:
+                with ProgressBar(run.chain, enabled=experiment.progress) as bar, Interruption() as interruption:
+                    saver = Saver(ledger, interruption, experiment.checkpoint_every_min)
+                    train(run, ledger, folder, Observers([trunk_folder, bar]), saver=saver, part=part)
+            except SystemExit:  # told to end, and to go on later
+                raise
+            except BaseException as error:
+                trunk_folder.close("failed", _one_line(error))
+                raise
+            trunk_folder.close("done")
+
+
+def _joined(experiment: Experiment) -> Run:
+    processes.join(device_for(experiment.device))
+    return processes.together(lambda: _checked(experiment))
 
 
 def _checked(experiment: Experiment) -> Run:
@@ -92,7 +130,10 @@ def _checked(experiment: Experiment) -> Run:
 def _out_of_memory() -> Iterator[None]:
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        plain = type(error) is RuntimeError and "DefaultCPUAllocator" not in str(error)  # torch's only sign on a CPU
+        if plain or isinstance(error, NotImplementedError | RecursionError):
+            raise
         raise InputError(
             f"the device's memory is too small; lower optim.batch_size or data.image_px ({str(error).splitlines()[0]})"
         ) from error

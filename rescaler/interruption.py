@@ -30,9 +30,11 @@ class Interruption:
         self._before = {number: signal.signal(number, self._put_off) for number in _SIGNALS}
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if kind is None and self._pending == signal.SIGUSR2:
+            self._pending = None  # a warning: all is done and nothing is left to save
         self.deliver()
 
     def deliver(self) -> None:

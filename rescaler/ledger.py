@@ -5,6 +5,7 @@
     <folder>/saves/KEY.pt                     an epoch under way: its state so far, until it is published
     <folder>/holds/KEY.RUN.FOLDER             a run stands on KEY's state or wants it kept, while its folder exists
     <folder>/tmp/                             entries being written
+    <folder>/id                               tells whether two machines see the same ledger
 
 An entry is published by one rename, and the first writer wins: two processes that train the same epoch waste time,
 never data. No lock is needed.
@@ -54,6 +55,16 @@ class Ledger:
             InputError: the folder cannot be written.
         """
         write_text(self._tmp / "probe", "")
+        if self.id is None:
+            write_text(self.folder / "id", uuid.uuid4().hex)
+
+    @property
+    def id(self) -> str | None:
+        """Tells this ledger from one that another machine has under the same path; None before it is written to."""
+        try:
+            return (self.folder / "id").read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
 
     @property
     def _tmp(self) -> Path:

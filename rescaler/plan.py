@@ -78,16 +78,17 @@ def initial_target(experiment: Experiment) -> nn.Module:
         return build(experiment.model, classes=experiment.data.classes, channels=experiment.data.channels)
 
 
-def plan(experiment: Experiment) -> Run:
+def plan(experiment: Experiment, *, elsewhere: str | None = None) -> Run:
     """Load the data, check that the networks fit it, and lay out the run.
 
     Args:
         experiment: settings that :func:`rescaler.experiment.check` has passed.
+        elsewhere: type of the device that it will run on, where that is another machine's.
 
     Raises:
         InputError: the experiment cannot run as it is; the message names the key, its value and what is allowed.
     """
-    device = device_for(experiment.device)
+    device = device_for(experiment.device) if elsewhere is None else torch.device("cpu")
     data = load_data(experiment.data, device)
     target = initial_target(experiment)
     _check_output(target, experiment)
@@ -110,7 +111,7 @@ def plan(experiment: Experiment) -> Run:
             "batch_size": optim.batch_size,
             "batches": batches,
             "memory_format": experiment.memory_format,
-            "device_type": device.type,
+            "device_type": elsewhere or device.type,
         },
     )
     notes = dict.fromkeys(note for network in shrunk for note in network.notes)

@@ -1,7 +1,6 @@
 """How far a run is, for who watches: a bar in a terminal, a line every few seconds elsewhere."""
 
 import logging
-import math
 import time
 from typing import Self
 
@@ -9,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from rescaler.chain import Chain, Epoch, Stage
+from rescaler.pace import left_s
 from rescaler.record import Record
 
 log = logging.getLogger(__name__)
@@ -63,33 +63,16 @@ class ProgressBar:
         where = f"epoch {epoch}/{total} {self._chain.stage(epoch).name}"
         news = f"{images_per_s:,.0f} images/s{self._accuracy}"
         if self._measured is not None:
-            news += f"  {_clock(self._left_s(done, *self._measured))} left"
+            news += f"  {clock(left_s(self._chain, done, *self._measured))} left"
         self._bar.update(self._task, completed=done, total=total, description=where, news=news)
         self._bar.refresh()
         if self._lines and time.monotonic() - self._line_start > _LINE_S:
             self._line_start = time.monotonic()
             log.info("%s  %s", where, news)
 
-    def _left_s(self, done: float, measured: Stage, epoch_s: float) -> float:
-        left_s = 0.0
-        for stage in self._chain.stages:
-            left_s += max(0.0, stage.last_epoch - done) * epoch_s * _work(stage) / _work(measured)
-            done = max(done, stage.last_epoch)
-        return left_s
 
-
-def _work(stage: Stage) -> float:
-    """Multiplications relative to the target network's, were all its layers equally wide."""
-    if not stage.layers:
-        return 1.0
-    pretrain, target = (
-        sum(math.prod(layer[f"{network}_kernel"]) * math.prod(layer[f"{network}_output"]) for layer in stage.layers)
-        for network in ("pretrain", "target")
-    )
-    return float(pretrain / target)
-
-
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """A span of time as ``h:mm:ss`` or ``m:ss``."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

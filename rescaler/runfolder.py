@@ -10,7 +10,9 @@ import csv
 import dataclasses
 import io
 import json
+import os
 import socket
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -20,10 +22,15 @@ import yaml
 from rescaler import provenance
 from rescaler.chain import Epoch, Stage
 from rescaler.files import write_text
+from rescaler.pace import recorded_left_s
 from rescaler.plan import Run
 from rescaler.record import METRICS_FILE, SUMMARY_FILE, Record, totals
+from rescaler.settings import Experiment
 
 Status = Literal["running", "done", "failed"]
+CONFIG_FILE = "config.yaml"
+WRITE_S = 15.0
+"""Seconds between two writings within an epoch."""
 
 
 class RunFolder:
@@ -38,15 +45,20 @@ class RunFolder:
         self._run = run
         self._started = _now()
         self._records: list[tuple[Record, bool]] = []
-        write_text(path / "config.yaml", yaml.safe_dump(dataclasses.asdict(run.experiment), sort_keys=False))
+        self._position = 0.0
+        write_config(path, run.experiment)
         self.close("running")
 
     def batch(self, epoch: Epoch, done: int) -> None:
-        """Nothing is written within an epoch."""
+        """Say now and then how far the epoch is."""
+        self._position = epoch.number - 1 + done / epoch.recipe.batches
+        if time.monotonic() - self._written > WRITE_S:
+            self.close("running")
 
     def epoch(self, record: Record, *, reused: bool) -> None:
         """Add an epoch to the files."""
         self._records.append((record, reused))
+        self._position = record.epoch
         if not reused:
             self.close("running")
 
@@ -56,6 +68,7 @@ class RunFolder:
         write_text(self.path / METRICS_FILE, self._metrics())
         write_text(self.path / "chain.json", json.dumps(self._chain(), indent=1))
         write_text(self.path / SUMMARY_FILE, json.dumps(summary, indent=1))
+        self._written = time.monotonic()
         return summary
 
     def _variant(self) -> str:
@@ -101,6 +114,8 @@ class RunFolder:
             "variant": self._variant(),
             "status": status,
             "error": error,
+            "position": self._position,
+            "left_s": recorded_left_s(run.chain, [record for record, _ in self._records], self._position),
             "epochs_planned": experiment.schedule.epochs + sum(record.held for record, _ in self._records),
             **totals(self._records),
             "device": provenance.device_name(run.device),
@@ -108,9 +123,19 @@ class RunFolder:
             "version": provenance.version(),
             "commit": provenance.commit(),
             "host": socket.gethostname(),
+            "requeues": int(os.environ.get("SLURM_RESTART_COUNT", "0")),
             "started": self._started,
             "updated": _now(),
         }
+
+
+def write_config(folder: Path, experiment: Experiment) -> None:
+    """Keep what a run is to do in its folder.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    write_text(folder / CONFIG_FILE, yaml.safe_dump(dataclasses.asdict(experiment), sort_keys=False))
 
 
 def _kernels(stage: Stage) -> str:

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import time
 from dataclasses import dataclass
+from typing import ClassVar
 
 from rescaler.chain import Epoch
 from rescaler.clocks import Clocks
@@ -30,6 +31,9 @@ class Saver:
         every_min: minutes between saves; 0: only where a signal asks.
     """
 
+    saves: ClassVar[int] = 0
+    """Of this process so far."""
+
     def __init__(self, ledger: Ledger, interruption: Interruption, every_min: float = 0.0) -> None:
         self._ledger = ledger
         self._interruption = interruption
@@ -47,4 +51,5 @@ class Saver:
             more = {**dataclasses.asdict(progress), "parent_digest": state.digest, "seconds": dict(clocks.so_far())}
             self._ledger.save(epoch.key, state.tensors(), more)
         self._saved = time.monotonic()
+        Saver.saves += 1
         self._interruption.deliver()

@@ -150,3 +150,47 @@ class Experiment:
     checkpoint_every_min: float = 10.0
     """Minutes between saves in the middle of an epoch; 0: only when a signal ends the process."""
     progress: bool = True
+
+
+@dataclass
+class SlurmSettings:
+    """What each job of a sweep asks SLURM for, and how the launcher goes about it (``hydra/launcher=slurm``)."""
+
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    nodes: int = 1
+    gpus_per_node: int = 1
+    processes_per_node: int | None = None
+    """That train a run together, over torch's DistributedDataParallel; ``null``: one a GPU."""
+    cpus_per_task: int = 8
+    """Of each process."""
+    mem_gb: float | None = None
+    """Of each node; ``null``: what the cluster gives."""
+    timeout_min: int = 24 * 60
+    """Time limit of a job; a run that needs longer is requeued and goes on, any number of times."""
+    signal_delay_s: int = 120
+    """How long before the limit, or a preemption, a job is told to save."""
+    array_parallelism: int = 256
+    """Jobs of one array that run at the same time, at most."""
+    setup: list[str] = field(default_factory=list)
+    """Shell lines before the run starts, such as ``module load cuda``."""
+    python: str | None = None
+    """Command that starts Python on a node, such as ``apptainer exec --nv image.sif python``; ``null``: this one."""
+    mail_type: str | None = None
+    mail_user: str | None = None
+    srun_args: list[str] = field(default_factory=list)
+    additional_parameters: dict[str, Any] = field(default_factory=dict)
+    """Any other option of sbatch, by its long name."""
+    share_trunk: bool = True
+    """Train the epochs that runs have in common in a job of their own, before them; false: each run trains alone."""
+    detach: bool = False
+    """Return when all is submitted."""
+    dry_run: bool = False
+    """Show what would be submitted, and submit nothing."""
+
+    @property
+    def tasks_per_node(self) -> int:
+        """Processes on a node."""
+        return max(1, self.gpus_per_node) if self.processes_per_node is None else self.processes_per_node

@@ -1,6 +1,5 @@
 """The training loop over a chain of epochs."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from rescaler.chain import Epoch
@@ -12,6 +11,7 @@ from rescaler.plan import Run
 from rescaler.provenance import device_name, torch_version
 from rescaler.record import Record
 from rescaler.saving import Progress, Saver
+from rescaler.sharing import Part
 from rescaler.state import State
 
 
@@ -22,8 +22,7 @@ def train(
     observer: Observer,
     *,
     saver: Saver | None = None,
-    last_epoch: int | None = None,
-    forks: Sequence[int] = (),
+    part: Part | None = None,
 ) -> list[Record]:
     """Train what the ledger lacks of a run, and return the records of its epochs.
 
@@ -33,14 +32,13 @@ def train(
         folder: the run's own; the states that the run stands on or wants kept stay while it exists.
         observer: is told of progress.
         saver: saves in the middle of an epoch when it is due.
-        last_epoch: where to stop before the run is complete: it is the trunk of others.
-        forks: epochs whose states others will go on from.
+        part: what to train of the run, where it is the trunk of others.
 
     Raises:
         Diverged: the loss became NaN or infinite; the message has the epoch and its learning rate.
         InputError: the ledger cannot be written, or the data cannot be read.
     """
-    keeper = Keeper(run, ledger, folder, forks)
+    keeper = Keeper(run, ledger, folder, part.forks if part else ())
     records: list[Record] = []
     state: State | None = None
     while True:
@@ -49,7 +47,7 @@ def train(
             records.append(record)
             observer.epoch(record, reused=True)
         epoch = run.chain.next(records)
-        if epoch is None or (last_epoch is not None and epoch.number > last_epoch):
+        if epoch is None or (part is not None and epoch.number > part.last_epoch):
             return records
         state, record = _train(run, epoch, state, keeper, observer, saver)
         records.append(record)

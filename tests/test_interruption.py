@@ -1,3 +1,4 @@
+import contextlib
 import os
 import signal
 from collections.abc import Iterator
@@ -34,12 +35,19 @@ def test_the_second_does_not_wait(handled: list[int]) -> None:
         assert handled == [signal.SIGUSR2]
 
 
-def test_none_is_lost_at_the_end(handled: list[int]) -> None:
-    with Interruption():
+def test_none_is_lost_where_training_stops_early(handled: list[int]) -> None:
+    with contextlib.suppress(KeyError), Interruption():
         os.kill(os.getpid(), signal.SIGUSR2)
+        raise KeyError
     assert handled == [signal.SIGUSR2]
     os.kill(os.getpid(), signal.SIGUSR2)
     assert handled == [signal.SIGUSR2] * 2
+
+
+def test_a_warning_is_pointless_when_all_is_done(handled: list[int]) -> None:
+    with Interruption():
+        os.kill(os.getpid(), signal.SIGUSR2)
+    assert handled == []
 
 
 def test_without_a_handler_the_process_ends_as_it_would_have() -> None:

@@ -42,7 +42,7 @@ AXES: dict[str, str | None] = {
 """Metric that has a chart -> its x axis; W&B knows one for each, so those over both stand there twice."""
 HIDDEN = [name for name in NAMES.values() if name not in AXES]
 
-_CHANGING = {"status", "error", "updated", "epochs_planned", *totals([])}
+_CHANGING = {"status", "error", "updated", "epochs_planned", "position", "left_s", "requeues", *totals([])}
 _LONGEST_TAG = 64
 
 

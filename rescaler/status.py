@@ -1,0 +1,160 @@
+"""How the runs of a sweep stand: what their folders say, held against what the cluster or the process list says."""
+
+import json
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rescaler.record import SUMMARY_FILE
+from rescaler.sweep import Sweep, SweepRun
+
+if TYPE_CHECKING:
+    from rescaler.cluster import JobState
+
+TRUNK_FILE = "trunk.json"
+"""In a trunk's folder: how far it is."""
+
+_DEATHS = {
+    "OUT_OF_MEMORY": "out of memory",
+    "TIMEOUT": "its time limit passed before it could save",
+    "NODE_FAIL": "its node failed",
+    "PREEMPTED": "preempted and not requeued",
+    "DEADLINE": "its deadline passed",
+    "BOOT_FAIL": "its node did not start",
+}
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """How one run stands."""
+
+    name: str
+    state: str
+    """``waiting``, ``running``, ``done``, ``failed``, ``lost`` or ``cancelled``."""
+    detail: str = ""
+    position: float = 0.0
+    """Epochs behind it, in fractions."""
+    epochs: int | None = None
+    """That it will have, as far as is known."""
+    top1: float | None = None
+    """Best test accuracy so far, a fraction."""
+    left_s: float | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """It will not go on by itself."""
+        return self.state not in ("waiting", "running")
+
+    @property
+    def is_unfinished(self) -> bool:
+        """It ended before its last epoch."""
+        return self.is_over and self.state != "done"
+
+
+def statuses(sweep: Sweep) -> list[RunStatus]:
+    """How each run of a sweep stands, in its order.
+
+    Raises:
+        InputError: the cluster does not answer.
+    """
+    jobs: Mapping[str, JobState] = {}
+    if sweep.launcher is not None:
+        from rescaler.cluster import states
+
+        jobs = states([*(run.job for run in sweep.runs if run.job), *sweep.trunk_jobs.values()])
+    return [_status(sweep, run, jobs) for run in sweep.runs]
+
+
+def _status(sweep: Sweep, run: SweepRun, jobs: "Mapping[str, JobState]") -> RunStatus:
+    summary = _read(sweep.folder_of(run) / SUMMARY_FILE)
+    state, detail = _state(sweep, run, summary, jobs)
+    left_s = summary.get("left_s") if state in ("waiting", "running") else None
+    if left_s is not None and state == "running":
+        since = datetime.now(UTC) - datetime.fromisoformat(summary["updated"])
+        left_s = max(0.0, left_s - since.total_seconds())
+    return RunStatus(
+        run.name,
+        state,
+        detail,
+        summary.get("position", 0.0),
+        summary.get("epochs_planned"),
+        summary.get("best_top1"),
+        left_s,
+    )
+
+
+def _state(sweep: Sweep, run: SweepRun, summary: Mapping[str, Any], jobs: "Mapping[str, JobState]") -> tuple[str, str]:
+    said = summary.get("status")
+    if said == "done":
+        return "done", ""
+    if sweep.launcher is None:
+        return _local_state(sweep, said, summary)
+    job = jobs[run.job] if run.job else None
+    if job is None:
+        return "failed", "never submitted"
+    requeues = f"requeued {job.requeues} time{'s' * (job.requeues > 1)}" if job.requeues else ""
+    if job.waits:
+        return "waiting", requeues or _trunk_detail(sweep, run, jobs)
+    if job.runs:
+        return "running", requeues
+    return _ended(sweep, run, summary, job)
+
+
+def _ended(sweep: Sweep, run: SweepRun, summary: Mapping[str, Any], job: "JobState") -> tuple[str, str]:
+    from rescaler.cluster import last_words
+    from rescaler.submission import jobs_folder
+
+    if job.name == "CANCELLED":
+        return "cancelled", ""
+    if summary.get("status") == "failed":
+        return "failed", summary["error"]
+    assert run.job is not None
+    if job.name in _DEATHS:
+        return "lost", _DEATHS[job.name]
+    words = last_words(jobs_folder(sweep.folder), run.job)
+    # A job that said nothing more while it ran was killed; one that never came to run says why.
+    if summary.get("status") == "running" or words is None:
+        return "lost", f"its job {run.job} ended without a word" + (f" ({job.name})" if job.name else "")
+    return "failed", words
+
+
+def _trunk_detail(sweep: Sweep, run: SweepRun, jobs: "Mapping[str, JobState]") -> str:
+    trunk_job = jobs.get(sweep.trunk_jobs.get(run.trunk or "", ""))
+    if run.trunk is None or trunk_job is None or trunk_job.is_over:
+        return ""
+    trunk = _read(sweep.folder / run.trunk / TRUNK_FILE)
+    if not trunk_job.runs or not trunk:
+        return "for its trunk, which waits"
+    return f"for its trunk: epoch {trunk['position']:.1f} of {trunk['epochs_planned']}"
+
+
+def _local_state(sweep: Sweep, said: str | None, summary: Mapping[str, Any]) -> tuple[str, str]:
+    alive = socket.gethostname() != sweep.host or _is_alive(sweep.pid)
+    elsewhere = "" if socket.gethostname() == sweep.host else f"on {sweep.host}, as far as its files say"
+    if said == "failed":
+        return "failed", summary["error"]
+    if said is None:
+        return ("waiting", elsewhere) if alive else ("lost", "never started")
+    return ("running", elsewhere) if alive else ("lost", "its process is gone")
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

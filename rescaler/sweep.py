@@ -1,0 +1,98 @@
+"""A sweep as it was started: what runs where. Kept in its folder, so that it can be looked at, retried and cancelled.
+
+<folder>/sweep.json     names and folders of the runs, and who runs them
+<folder>/0, 1, ...      folders of the runs, each with its settings in config.yaml
+<folder>/trunks/0 ...   folders of trunks, which several runs go on from
+"""
+
+import dataclasses
+import json
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rescaler.errors import InputError
+from rescaler.files import write_text
+
+FILE = "sweep.json"
+
+
+@dataclass
+class SweepRun:
+    """One run of a sweep."""
+
+    name: str
+    """Its overrides, as they tell it apart from the others."""
+    folder: str
+    """Relative to the sweep's."""
+    trunk: str | None = None
+    """Folder of the trunk that it goes on from."""
+    job: str | None = None
+    """Id of the job that runs it, on a cluster."""
+
+
+@dataclass
+class Sweep:
+    """The runs that one command started."""
+
+    folder: Path
+    runs: list[SweepRun]
+    launcher: dict[str, Any] | None = None
+    """Settings of the cluster's jobs; None where the runs are this machine's."""
+    trunk_jobs: dict[str, str] = field(default_factory=dict)
+    """Id of the job by the trunk's folder."""
+    host: str = field(default_factory=socket.gethostname)
+    pid: int = field(default_factory=os.getpid)
+    """Of the process that runs them, or watches them."""
+
+    @property
+    def name(self) -> str:
+        """Of the sweep in W&B."""
+        return self.folder.name
+
+    def folder_of(self, run: SweepRun) -> Path:
+        """Where a run's files are."""
+        return self.folder / run.folder
+
+    def write(self) -> None:
+        """Keep it in its folder.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
+        content = dataclasses.asdict(self)
+        del content["folder"]
+        write_text(self.folder / FILE, json.dumps(content, indent=1))
+
+    @classmethod
+    def read(cls, folder: Path) -> "Sweep":
+        """Read what :meth:`write` wrote.
+
+        Raises:
+            InputError: there is no sweep in ``folder``.
+        """
+        try:
+            content = json.loads((folder / FILE).read_text(encoding="utf-8"))
+            content["runs"] = [SweepRun(**run) for run in content["runs"]]
+            return cls(folder=folder, **content)
+        except FileNotFoundError:
+            raise InputError(
+                f"no sweep at {folder}: it must be the folder that a sweep has made, with {FILE}"
+            ) from None
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise InputError(f"{folder / FILE} is not what a sweep writes: {error}") from error
+
+
+def newest(runs: Path) -> Path:
+    """Folder of the sweep that was started last in or below ``runs``.
+
+    Raises:
+        InputError: there is none.
+    """
+    found: Sequence[Path] = sorted(runs.glob(f"**/{FILE}"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise InputError(f"no sweep in {runs}: start one with `python -m rescaler.run -m KEY=VALUE,VALUE`, or name one")
+    return found[-1].parent
