@@ -103,7 +103,7 @@ class Description:
         groups = [[layer] for layer in self.layers] if every else layertable.alike(self.layers)
         macs = layertable.change(self.target_macs, self.pretrain_macs)
         rows = [*map(layertable.row, groups), ["total", "", "", "", "", macs, f"{self.ratio:.2f}", "", "", ""]]
-        return TextTable(self._heading(), layertable.COLUMNS, rows, self._notes(), left=5)
+        return TextTable(self._heading(), layertable.COLUMNS, rows, self._notes(), layertable.WORDS)
 
     def _heading(self) -> str:
         return (

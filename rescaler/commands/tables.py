@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
     from rich.console import Console
 
-    from rescaler.results.report import Report
+    from rescaler.texttable import TextTable
 
 # pandas and matplotlib take seconds to import, so they are imported where they are used.
 
@@ -82,7 +82,7 @@ def show_results(folders: Sequence[Path], *, plot: Path | None, console: "Consol
     _show(reports(runs, epochs), epochs, plot, console)
 
 
-def _show(found: "Sequence[Report]", epochs: "DataFrame", plot: Path | None, console: "Console") -> None:
+def _show(found: "Sequence[TextTable]", epochs: "DataFrame", plot: Path | None, console: "Console") -> None:
     for report in found:
         report.print(console)
     if plot is not None:
