@@ -81,10 +81,22 @@ def test_load_runs_skips_a_summary_with_a_wrong_value(
     assert str(value if key == "updated" else key) in caplog.text
 
 
-def test_load_runs_names_the_folder_without_runs(tmp_path: Path) -> None:
+def test_load_runs_names_a_source_without_runs_and_loads_the_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     write(tmp_path / "full", TARGET)
-    with pytest.raises(InputError, match=r"no runs in .*empty: it must be"):
-        load_runs([tmp_path / "full", tmp_path / "empty"])
+    assert len(load_runs([tmp_path / "empty", tmp_path / "full"])) == 1
+    (message,) = caplog.messages
+    assert message.startswith(f"left out a source: no runs in {tmp_path / 'empty'}: it must be")
+
+
+def test_load_runs_without_any_runs_says_so(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^no runs in .*empty: it must be"):
+        load_runs([tmp_path / "empty"])
+    with pytest.raises(InputError, match=r"^none of the sources has runs: .*empty, .*gone$"):
+        load_runs([tmp_path / "empty", tmp_path / "gone"])
+    with pytest.raises(InputError, match=r"^no source of runs was named"):
+        load_runs([])
 
 
 def test_load_epochs_adds_up_training_time(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def show_results(folders: Sequence[Path], *, plot: Path | None, console: "Consol
     """Print the tables of all runs in and below ``folders``; draw the figure to ``plot`` and print its path.
 
     Raises:
-        InputError: a folder has no run, or the figure cannot be written.
+        InputError: no folder has runs, or the figure cannot be written.
     """
     from rescaler.results import load_epochs, load_runs
     from rescaler.results.report import reports

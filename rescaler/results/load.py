@@ -31,7 +31,7 @@ def load_runs(sources: Source | Iterable[Source]) -> DataFrame:
     """All runs of some sources, one row a run.
 
     A run found twice (a sweep started again in a new folder) counts once: the copy that is furthest, then newest.
-    A ``summary.json`` that no run wrote is named in the log and left out.
+    Named in the log and left out: a ``summary.json`` that no run wrote; of several sources, one without runs.
 
     Args:
         sources: folders, searched with all below them, that hold runs' folders or W&B's offline files;
@@ -42,13 +42,12 @@ def load_runs(sources: Source | Iterable[Source]) -> DataFrame:
         which to read it: all; ``distinction``, what tells the run from others of its comparison, resize epoch and seed.
 
     Raises:
-        InputError: a source has no run.
+        InputError: no source has runs.
     """
     each = [sources] if isinstance(sources, Source) else list(sources)
-    frames = [_read_source(source) for source in each]
-    runs = pd.concat(frames, ignore_index=True) if frames else DataFrame()
-    if runs.empty:
+    if not each:
         raise InputError("no source of runs was named: give folders, or wandb:ENTITY/PROJECT")
+    runs = pd.concat(_read_sources(each), ignore_index=True)
     runs["variant"] = runs["variant"].fillna("") if "variant" in runs else ""
     runs["updated"] = pd.to_datetime(runs["updated"], utc=True, format="ISO8601")
     advance = runs.assign(done=runs["status"] == "done").sort_values(["epochs", "done", "updated"])
@@ -108,6 +107,20 @@ def _distinguished(runs: DataFrame) -> DataFrame:
     runs = runs.assign(distinction=runs["variant"].where(runs.duplicated(alike, keep=False), ""))
     still_alike = runs.duplicated([*alike, "distinction"], keep=False)
     return runs.assign(distinction=runs["distinction"].mask(still_alike, runs["run"].str[:8])).reset_index(drop=True)
+
+
+def _read_sources(sources: Sequence[Source]) -> list[DataFrame]:
+    frames = []
+    for source in sources:
+        try:
+            frames.append(_read_source(source))
+        except InputError as error:
+            if len(sources) == 1:
+                raise
+            log.warning("left out a source: %s", error)
+    if not frames:
+        raise InputError(f"none of the sources has runs: {', '.join(map(str, sources))}")
+    return frames
 
 
 def _read_source(source: Source) -> DataFrame:
