@@ -60,7 +60,7 @@ def seed_reports(runs: DataFrame, epochs: DataFrame, *, margin: float = MARGIN) 
             for _, row in seeds[seeds["comparison"] == comparison].iterrows()
         ]
         notes = [_ESTIMATED] if rows["estimated"].any() else []
-        notes += [f"Mean ± standard deviation over the finished seeds; differences in points. {_verdict_note(margin)}"]
+        notes += [f"Mean ± standard deviation over the finished seeds. {_against_the_target(margin)}"]
         notes += _cost_notes(rows, epochs[epochs["comparison"] == comparison], time)
         result.append(TextTable(heading, list(lines[0]), [list(line.values()) for line in lines], notes, _WORDS))
     return result
@@ -89,7 +89,7 @@ def paper_reports(
             theirs = epochs.iloc[places.get(comparison, [])]
             notes += _device_notes(each[each["comparison"] == comparison], theirs)
         notes += [_ESTIMATED] if rows["estimated"].eq(True).any() else []
-        notes += [f"Ours: mean ± standard deviation of n seeds. Differences in points. {_verdict_note(margin)}"]
+        notes += [f"Ours: mean ± standard deviation of n seeds. {_against_the_target(margin)}"]
         cells = [[line[column] for column in columns] for line in lines]
         result.append(TextTable(paper.CAPTIONS[number], columns, cells, notes, _WORDS))
     return result
@@ -142,10 +142,10 @@ def _seed_cells(row: "pd.Series[Any]", time: Quantity) -> dict[str, str]:
     }
 
 
-def _verdict_note(margin: float) -> str:
+def _against_the_target(margin: float) -> str:
     return (
-        "Against the target: of the same seed, mean (95 % interval); "
-        f"accuracy is preserved if all of it lies above -{100 * margin:g}, lost if all lies below"
+        "Against the target: difference in points to the target of the same seed, mean (95 % interval); accuracy is "
+        f"preserved if all of the interval lies above −{100 * margin:g}, lost if all of it lies below"
     )
 
 
@@ -185,14 +185,9 @@ def _seed_notes(seeds: DataFrame, time: Quantity, margin: float) -> list[str]:
         if not pd.isna(row["saved_fraction"]):
             note += f", {SHARE.over_runs(row, 'saved_fraction')} saved"
         if row["pairs"] > 1:
-            note += f"; accuracy: {row['verdict']}, {interval(row)} points"
+            note += f"; accuracy: {row['verdict']}, {interval(row)} against the target"
         notes.append(note)
-    if seeds["pairs"].gt(1).any():
-        notes.append(
-            "Points are against the target of the same seed, mean (95 % interval): accuracy is preserved if all of it "
-            f"lies above -{100 * margin:g}, lost if all lies below"
-        )
-    return notes
+    return [*notes, _against_the_target(margin)] if seeds["pairs"].gt(1).any() else notes
 
 
 def _cost_notes(rows: DataFrame, epochs: DataFrame, time: Quantity) -> list[str]:
