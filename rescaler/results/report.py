@@ -131,6 +131,7 @@ def _paper_lines(row: "pd.Series[Any]", time: Quantity) -> list[dict[str, str]]:
 def _seed_cells(row: "pd.Series[Any]", time: Quantity) -> dict[str, str]:
     """What runs that differ in their seed gave."""
     trained = row["n"] > 0
+    judged = trained and row["resize_epoch"] != 0
     return {
         "Best accuracy (epoch)": f"{ACCURACY.over_runs(row, 'best_top1')} ({row['best_epoch']:.0f})"
         if trained
@@ -138,7 +139,7 @@ def _seed_cells(row: "pd.Series[Any]", time: Quantity) -> dict[str, str]:
         "Training time": time.over_runs(row, "training_s"),
         "Time saved": f"{'~' * bool(row['estimated'])}{SHARE.over_runs(row, 'saved_fraction')}",
         "Against the target": interval(row),
-        "Accuracy": row["verdict"] if isinstance(row["verdict"], str) and trained else "",
+        "Accuracy": (row["verdict"] or "not compared") if judged else "",
     }
 
 
