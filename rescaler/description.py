@@ -43,7 +43,7 @@ class DescribedLayer:
 
     @property
     def scale(self) -> float:
-        """Table 1's s; the geometric mean where a kernel's axes differ."""
+        """Table 1's s: ratio of the kernels' sides; their geometric mean where the axes differ, so that s² holds."""
         return math.sqrt(math.prod(self.target_kernel) / math.prod(self.pretrain_kernel))
 
     @property

@@ -78,12 +78,6 @@ def test_plan_becomes_json() -> None:
     assert row["pretrain_kernel"] == [2, 2]
 
 
-def test_scale_squared_is_the_ratio_of_areas() -> None:
-    square, row = (shrink(classifier(nn.Conv2d(1, 2, size)), 28).layers[0] for size in ((3, 3), (1, 7)))
-    assert square.scale == 1.5
-    assert row.scale**2 == pytest.approx(7 / 5)
-
-
 def test_names_modes_and_other_settings_stay() -> None:
     conv = nn.Conv2d(4, 8, 3, stride=2, dilation=2, groups=4, bias=False)
     target = classifier(conv, nn.BatchNorm2d(8)).double()
