@@ -42,7 +42,7 @@ def reports(runs: DataFrame, epochs: DataFrame, *, margin: float = MARGIN) -> li
         cells = _cells(rows, time)
         notes = [_ESTIMATED] if rows["estimated"].any() else []
         notes += _seed_notes(seeds[seeds["comparison"] == comparison], time, margin)
-        notes += _cost_notes(rows, epochs.iloc[places.get(comparison, [])], time)
+        notes += _cost_notes(rows, epochs.iloc[places.get(comparison, [])])
         result.append(TextTable(heading, list(cells.columns), cells.to_numpy().tolist(), notes, _WORDS))
     return result
 
@@ -61,7 +61,7 @@ def seed_reports(runs: DataFrame, epochs: DataFrame, *, margin: float = MARGIN) 
         ]
         notes = [_ESTIMATED] if rows["estimated"].any() else []
         notes += [f"Mean ± standard deviation over the finished seeds. {_against_the_target(margin)}"]
-        notes += _cost_notes(rows, epochs[epochs["comparison"] == comparison], time)
+        notes += _cost_notes(rows, epochs[epochs["comparison"] == comparison])
         result.append(TextTable(heading, list(lines[0]), [list(line.values()) for line in lines], notes, _WORDS))
     return result
 
@@ -191,9 +191,10 @@ def _seed_notes(seeds: DataFrame, time: Quantity, margin: float) -> list[str]:
     return [*notes, _against_the_target(margin)] if seeds["pairs"].gt(1).any() else notes
 
 
-def _cost_notes(rows: DataFrame, epochs: DataFrame, time: Quantity) -> list[str]:
+def _cost_notes(rows: DataFrame, epochs: DataFrame) -> list[str]:
     notes = _device_notes(rows, epochs)
     spent = cost(epochs)
+    time = time_quantity(max(spent.alone_s, spent.evaluation_s))
     if len(rows) > 1 and spent.alone_s > 0:
         less = 1 - spent.shared_s / spent.alone_s
         notes.append(
