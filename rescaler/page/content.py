@@ -114,9 +114,11 @@ def _facts(runs: DataFrame, epochs: DataFrame, settings: Comparison | None) -> I
         yield "Kernels", kernels.replace("->", " → ")
     sides = " → ".join(f"{px} px" for px in sorted(epochs["image_px"].unique()))
     yield "Data", f"{_distinct(runs, 'data')}{f', images of {sides}' if sides else ''}"
-    length = runs["epochs_planned"].min() if epochs.empty else epochs["epochs_scheduled"].max()
+    planned, read = int(runs["epochs_planned"].min()), int(runs["last_epoch"].min())
+    length = planned if epochs.empty or read < planned else epochs["epochs_scheduled"].max()
+    read_early = [f"read after epoch {read}"] if read < planned else []
     named = (("batch size", "optim.batch_size"), ("momentum", "optim.momentum"))
-    schedule = [f"{length} epochs", *(f"{name} {shared[key]}" for name, key in named if key in shared)]
+    schedule = [f"{length} epochs", *read_early, *(f"{name} {shared[key]}" for name, key in named if key in shared)]
     yield "Schedule", ", ".join(schedule)
     if {"schedule.learning_rates", "schedule.milestones"} <= shared.keys():
         rates, milestones = (shared[f"schedule.{key}"].strip("[]") for key in ("learning_rates", "milestones"))
