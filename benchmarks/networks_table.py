@@ -163,7 +163,8 @@ def _tables(rows: list[Row], costs: list[Cost]) -> str:
             for row in done
         ],
     )
-    refused = TextTable("Refused", ("Network", "Why"), [(row.name, row.refusal) for row in rows if row.refusal], left=2)
+    refusals = [(row.name, row.refusal) for row in rows if row.refusal]
+    refused = TextTable("Refused", ("Network", "Why"), refusals, words=("Why",))
     largest = TextTable(
         "Time and memory of the largest",
         ("Network", "Target, MiB", "Pre-train, MiB", "Peak of both, MiB", "Shrink, s", "Rescale, s", "Plain copy, s"),

@@ -26,9 +26,9 @@ NAME = "config"
 """Folder and name of the config that all others are composed into."""
 
 _OPEN = {
-    "model": "model.KEY=VALUE",
-    "shrink.table": "shrink.table={TARGET: PRETRAIN}",
-    "shrink.padding": "shrink.padding.LAYER=PADDING",
+    "model": "+model.KEY=VALUE",
+    "shrink.table": "'+shrink.table={TARGET: PRETRAIN}'",
+    "shrink.padding": "'+shrink.padding={LAYER: PIXELS}'",  # names of layers have dots, at which Hydra parts keys
 }
 """Settings that take any entry, and how a command line adds one."""
 
@@ -103,15 +103,23 @@ def explain(error: BaseException) -> str:
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.full_key:
         key = str(cause.full_key)
-        parent = key.rpartition(".")[0]
-        if parent in _OPEN:
-            return f"unknown key {key}: to add an entry to {parent}, write +{_OPEN[parent]}"
+        if addition := _addition(key):
+            return f"unknown key {key}: {addition}"
         near = difflib.get_close_matches(key, list(_keys(Experiment)), n=1)
         return f"unknown key {key}" + (f": did you mean {near[0]}?" if near else "; --cfg job shows all keys")
     text = str(cause).partition("\nConfig search path:")[0]
     full_key = re.search(r"^\s*full_key: (\S+)", text, flags=re.MULTILINE)
     text = " ".join(re.sub(r"^\s*(full_key|object_type|reference_type)[:=].*$", "", text, flags=re.MULTILINE).split())
-    return f"{full_key[1]}: {text}" if full_key else text
+    if full_key is None:
+        return text
+    addition = _addition(full_key[1])
+    return f"{full_key[1]}: {text}" + (f"; {addition}" if addition else "")
+
+
+def _addition(key: str) -> str:
+    """How to add an entry to the setting that ``key`` is in, if that takes any."""
+    open_to = next((setting for setting in _OPEN if key.startswith(f"{setting}.")), None)
+    return f"to add an entry to {open_to}, write {_OPEN[open_to]}" if open_to else ""
 
 
 def _keys(settings: Any, prefix: str = "") -> Iterator[str]:

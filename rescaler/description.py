@@ -43,7 +43,7 @@ class DescribedLayer:
 
     @property
     def scale(self) -> float:
-        """Table 1's s; the geometric mean where a kernel's axes differ."""
+        """Table 1's s: ratio of the kernels' sides; their geometric mean where the axes differ, so that s² holds."""
         return math.sqrt(math.prod(self.target_kernel) / math.prod(self.pretrain_kernel))
 
     @property
@@ -103,7 +103,7 @@ class Description:
         groups = [[layer] for layer in self.layers] if every else layertable.alike(self.layers)
         macs = layertable.change(self.target_macs, self.pretrain_macs)
         rows = [*map(layertable.row, groups), ["total", "", "", "", "", macs, f"{self.ratio:.2f}", "", "", ""]]
-        return TextTable(self._heading(), layertable.COLUMNS, rows, self._notes(), left=5)
+        return TextTable(self._heading(), layertable.COLUMNS, rows, self._notes(), layertable.WORDS)
 
     def _heading(self) -> str:
         return (

@@ -34,11 +34,6 @@ class Layer:
     target_output: Size
     pretrain_output: Size
 
-    @property
-    def scale(self) -> float:
-        """Table 1's s: ratio of the kernels' sides; their geometric mean where the axes differ, so that s² holds."""
-        return math.sqrt(math.prod(self.target_kernel) / math.prod(self.pretrain_kernel))
-
 
 class InterfaceLinear(nn.Linear):
     """A pre-train network's fully-connected layer that receives a flattened feature map.

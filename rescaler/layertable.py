@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from rescaler.description import DescribedLayer, Sides
 
 COLUMNS = ("Layer", "Kind", "Kernel", "Padding", "Map", "Multiplications", "Ratio", "s", "s²", "s⁴")
+WORDS = ("Kind", "Kernel", "Padding", "Map")
 _NAME_WIDTH = 36
 
 

@@ -1,34 +1,82 @@
-"""A table of text under a heading, for a terminal of any width, a file and Markdown."""
+"""A table of text under a heading: for a terminal, a file, Markdown and LaTeX."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# The library prints tables with torch alone installed: rich and pandas are imported where they are used.
+
+_LATEX = {"×": r"$\times$", "±": r"$\pm$", "–": "--", "−": "$-$", "~": r"$\sim$"}
 
 
 @dataclass(frozen=True)
 class TextTable:
-    """Heading, rows of cells and notes below them."""
+    """Heading, rows of cells and notes below them; the first cell of a row is its name."""
 
     heading: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     notes: Sequence[str] = ()
-    left: int = 1
-    """So many columns are aligned to the left, all others to the right."""
+    words: Collection[str] = ()
+    """Columns of words beside the first; they are aligned to the left, numbers to the right."""
+
+    @property
+    def left(self) -> tuple[bool, ...]:
+        """Whether each column is aligned to the left."""
+        return tuple(index == 0 or column in self.words for index, column in enumerate(self.columns))
 
     def __str__(self) -> str:
         cells = [self.columns, *self.rows]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        return "\n".join([self.heading, "", *(self._line(row, widths) for row in cells), "", *self.notes])
+        lines = "\n".join(self._line(row, widths) for row in cells)
+        return "\n\n".join([self.heading, lines, *["\n".join(self.notes)] * bool(self.notes)])
 
     def _line(self, row: Sequence[str], widths: Sequence[int]) -> str:
         aligned = (
-            f"{cell:<{width}}" if index < self.left else f"{cell:>{width}}"
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+            f"{cell:{'<' if left else '>'}{width}}" for cell, width, left in zip(row, widths, self.left, strict=True)
         )
         return "  ".join(aligned).rstrip()
 
+    def print(self, console: "Console") -> None:
+        """Print; where a terminal is too narrow, cells are broken into lines, but not the names of rows."""
+        from rich.table import Table
+        from rich.text import Text
+
+        if not console.is_terminal:
+            console.print(Text(f"{self}\n"), soft_wrap=True)
+            return
+        view = Table(box=None, padding=(0, 2, 0, 0))
+        for index, (column, left) in enumerate(zip(self.columns, self.left, strict=True)):
+            view.add_column(column, justify="left" if left else "right", no_wrap=index == 0, overflow="fold")
+        for row in self.rows:
+            view.add_row(*map(Text, row))
+        console.print(Text(self.heading, "bold"), soft_wrap=True)
+        console.print(view)
+        for note in self.notes:
+            console.print(Text(note, "dim"), soft_wrap=True)
+        console.print()
+
     def markdown(self) -> str:
         """The same in Markdown."""
-        ruler = [":---" if index < self.left else "---:" for index in range(len(self.columns))]
-        cells = (" | ".join(cell.replace("|", "\\|") for cell in row) for row in (self.columns, ruler, *self.rows))
-        return "\n\n".join([f"### {self.heading}", "\n".join(f"| {line} |" for line in cells), *self.notes]) + "\n"
+        ruler = [":---" if left else "---:" for left in self.left]
+        lines = (" | ".join(cell.replace("|", "\\|") for cell in row) for row in (self.columns, ruler, *self.rows))
+        return "\n\n".join([f"### {self.heading}", "\n".join(f"| {line} |" for line in lines), *self.notes]) + "\n"
+
+    def latex(self) -> str:
+        """The same in LaTeX, for the packages booktabs and inputenc (utf8); notes become comments."""
+        from pandas import DataFrame
+
+        alignment = "".join("l" if left else "r" for left in self.left)
+        styler = DataFrame(self.rows, columns=list(self.columns)).style.hide(axis="index")
+        styler = styler.format(escape="latex").format_index(escape="latex", axis=1)
+        text: str = styler.to_latex(hrules=True, column_format=alignment, caption=_escape(self.heading))
+        for symbol, command in _LATEX.items():
+            text = text.replace(symbol, command)
+        return "".join(f"% {note}\n" for note in self.notes) + text
+
+
+def _escape(text: str) -> str:
+    return "".join(f"\\{letter}" if letter in "%_&#$" else letter for letter in text)

@@ -1,5 +1,6 @@
 """Figures of fake runs, and what can be read off them."""
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,6 +63,13 @@ def legend(panel: Axes) -> list[str]:
 def words(figure: Figure) -> str:
     """All that is written in the figure; lines that were folded are one again."""
     return "\n".join(" ".join(text.get_text().split()) for text in figure.findobj(Text))
+
+
+def overlapping(panel: Axes) -> list[tuple[str, str]]:
+    """Texts written over each other in the panel and beside it, as they are drawn."""
+    panel.get_figure(root=True).draw_without_rendering()  # type: ignore[union-attr]
+    boxes = [(text.get_text(), text.get_window_extent()) for text in panel.texts]
+    return [(one, other) for (one, a), (other, b) in itertools.combinations(boxes, 2) if a.overlaps(b)]
 
 
 def _parts(figure: FigureBase) -> Iterator[FigureBase]:

@@ -35,6 +35,14 @@ def test_a_list_is_one_value() -> None:
     assert job.experiment.model["widths"] == [4, 8, 8]
 
 
+def test_entries_are_added_as_the_errors_say() -> None:
+    padding, table = "+shrink.padding={layer4.0.conv1: 0, layer4.*: 1}", "+shrink.table={17: 11}"
+    (job,) = jobs([padding, table, "+model.hidden=64"])
+    assert job.experiment.shrink.padding == {"layer4.0.conv1": 0, "layer4.*": 1}
+    assert job.experiment.shrink.table[17] == 11
+    assert job.experiment.model["hidden"] == 64
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -43,6 +51,9 @@ def test_a_list_is_one_value() -> None:
         (["resize_epoch=3,70"], "^resize_epoch=70: resize_epoch must be between"),
         (["resize_epoch"], "missing EQUAL"),
         (["model=none"], "Could not find 'model/none'"),
+        (["model.width=3"], r"^unknown key model.width: to add an entry to model, write \+model.KEY=VALUE$"),
+        (["shrink.padding={layer4.*: 1}"], r"^unknown key shrink.padding.layer4.\*: to add .*LAYER: PIXELS}'$"),
+        (["+shrink.padding.layer4.0.conv1=1"], r"^shrink.padding.layer4: .* write '\+shrink.padding={LAYER: PIXELS}'$"),
     ],
 )
 def test_a_mistake_is_one_line(overrides: list[str], message: str) -> None:

@@ -3,6 +3,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from networks import classifier
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -69,6 +70,12 @@ def test_equation_4_bounds_a_layer_without_padding() -> None:
     assert layer.scale == 2
     assert layer.bounds_macs == (169, 676)
     assert layer.bounds_macs[0] < layer.pretrain_macs <= layer.bounds_macs[1]
+
+
+def test_scale_squared_is_the_ratio_of_areas() -> None:
+    square, row = (describe(classifier(nn.Conv2d(1, 2, size)), 28).layers[0] for size in ((3, 3), (1, 7)))
+    assert square.scale == 1.5
+    assert row.scale**2 == pytest.approx(7 / 5)
 
 
 def test_bounds_of_the_whole_network_hold(overfeat: Description) -> None:

@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 import pytest
 from fake_runs import FakeRun, paper_like
-from figure_reading import circles, labels, legend, load, points, thresholds, ticks, verticals, words
+from figure_reading import circles, labels, legend, load, overlapping, points, thresholds, ticks, verticals, words
 
 from rescaler.errors import InputError
 from rescaler.figures import accuracy_figure
@@ -31,6 +31,14 @@ def test_best_accuracies_of_the_baselines_are_lines(tmp_path: Path) -> None:
     figure = accuracy_figure(load(tmp_path, *runs)[1])
     assert all(thresholds(panel) == [75, 87.5] for panel in figure.axes)
     assert {text.get_text() for text in figure.axes[1].texts} == {"Pre-train\n75.00 %", "Target\n87.50 %"}
+
+
+@pytest.mark.parametrize("best", [0.5, 0.501])
+def test_close_baselines_have_labels_that_can_be_read(tmp_path: Path, best: float) -> None:
+    runs = FakeRun("never", [0.5] * 4), FakeRun(0, [best] * 4), FakeRun(2, [0.3, 0.4, 0.5, 0.7])
+    right = accuracy_figure(load(tmp_path, *runs)[1]).axes[1]
+    assert len(right.texts) == 2
+    assert overlapping(right) == []
 
 
 def test_baselines_of_several_seeds_are_averaged(tmp_path: Path) -> None:

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_runs import FakeRun
-from figure_reading import labels, load, points, words
+from fake_runs import FakeRun, paper_like
+from figure_reading import labels, load, overlapping, points, words
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
@@ -76,6 +76,12 @@ def test_seeds_are_a_mean_with_their_spread(tmp_path: Path) -> None:
     # 70 and 72 have a standard deviation of the square root of two.
     assert vertical[:, 1] == pytest.approx([71 - 2**0.5, 71 + 2**0.5])
     assert "Points are means over 2 seeds, bars one standard deviation" in words(figure)
+
+
+def test_names_of_neighbours_stand_apart(tmp_path: Path) -> None:
+    (panel,) = saving_figure(*load(tmp_path, *(paper_like(k) for k in ("never", 0, *range(48, 55))))).axes
+    assert sorted(text.get_text() for text in panel.texts) == [*map(str, range(48, 55)), "pre-train", "target"]
+    assert overlapping(panel) == []
 
 
 def test_a_held_run_is_a_diamond(tmp_path: Path) -> None:

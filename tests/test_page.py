@@ -283,6 +283,7 @@ def test_report_reads_earlier_and_judges_by_the_margin(tmp_path: Path) -> None:
     found = text(output.read_text(encoding="utf-8"))
     assert "lies above −2 points" in found
     assert ", 3 epochs, " in found
+    assert "Schedule 4 epochs, read after epoch 3 " in found
 
 
 @pytest.mark.parametrize(

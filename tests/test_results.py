@@ -81,10 +81,22 @@ def test_load_runs_skips_a_summary_with_a_wrong_value(
     assert str(value if key == "updated" else key) in caplog.text
 
 
-def test_load_runs_names_the_folder_without_runs(tmp_path: Path) -> None:
+def test_load_runs_names_a_source_without_runs_and_loads_the_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     write(tmp_path / "full", TARGET)
-    with pytest.raises(InputError, match=r"no runs in .*empty: it must be"):
-        load_runs([tmp_path / "full", tmp_path / "empty"])
+    assert len(load_runs([tmp_path / "empty", tmp_path / "full"])) == 1
+    (message,) = caplog.messages
+    assert message.startswith(f"left out a source: no runs in {tmp_path / 'empty'}: it must be")
+
+
+def test_load_runs_without_any_runs_says_so(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^no runs in .*empty: it must be"):
+        load_runs([tmp_path / "empty"])
+    with pytest.raises(InputError, match=r"^none of the sources has runs: .*empty, .*gone$"):
+        load_runs([tmp_path / "empty", tmp_path / "gone"])
+    with pytest.raises(InputError, match=r"^no source of runs was named"):
+        load_runs([])
 
 
 def test_load_epochs_adds_up_training_time(tmp_path: Path) -> None:
@@ -123,7 +135,7 @@ def test_load_epochs_names_a_missing_metric_and_shows_the_rest(
     path = write(tmp_path, TARGET, RESIZED) / "1" / "metrics.csv"
     pd.read_csv(path).drop(columns="test_top1").to_csv(path, index=False)
     runs, epochs = load(tmp_path)
-    assert f"{path} has no column test_top1" in caplog.text
+    assert caplog.messages == [f"no test_top1 in {path}: shown as missing"]
     row = table(runs, epochs).set_index("resize_epoch").loc[2]
     assert pd.isna(row["best_top1"])
     assert (row["training_s"], row["saved_s"]) == (10.5, 5.5)

@@ -53,6 +53,17 @@ def test_files_are_read_once(folder: Path, read_files: list[str]) -> None:
     assert len(second) == 4 * COUNT
 
 
+def test_what_the_files_lack_is_said_of_their_copy_too(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("003", "007"):
+        path = folder / name / "metrics.csv"
+        pd.read_csv(path).drop(columns="test_top5").to_csv(path, index=False)
+        settle(path.parent)
+    for _ in range(2):
+        caplog.clear()
+        load_epochs(load_runs(folder))
+        assert caplog.messages == [f"no test_top5 in {folder / '003' / 'metrics.csv'} and 1 more: shown as missing"]
+
+
 def test_a_run_that_changed_is_read_again_and_no_other(folder: Path, read_files: list[str]) -> None:
     load_epochs(load_runs(folder))
     read_files.clear()
@@ -101,34 +112,57 @@ def test_runs_that_are_gone_and_parts_of_the_runs(folder: Path, read_files: list
     assert read_files == []
 
 
+class Table:
+    """A copied column of numbers, a file each, that counts how often it was read from its files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.copy = folder / ".rescaler-numbers.cache"
+        self.reads = 0
+        self._cache = Cache(folder, "numbers", ["value"])
+
+    def read(self) -> list[float]:
+        self.reads = 0
+        stamps = {str(number): "s" for number in range(COUNT)}
+        return list(self._cache.read(stamps, self._read)["value"])
+
+    def _read(self, file: str) -> pd.DataFrame:
+        self.reads += 1
+        return pd.DataFrame({"value": [int(file) / 7]})
+
+
 @pytest.mark.parametrize("content", [b"", b"PAR1 nonsense", None])
-def test_a_damaged_copy_is_ignored_and_replaced(folder: Path, read_files: list[str], content: bytes | None) -> None:
-    expected = load_epochs(load_runs(folder))
-    copy = folder / ".rescaler-epochs.cache"
-    copy.write_bytes(copy.read_bytes()[:1000] if content is None else content)
-    assert_frame_equal(load_epochs(load_runs(folder)), expected)
-    read_files.clear()
-    load_epochs(load_runs(folder))
-    assert read_files == []
+def test_a_damaged_copy_is_ignored_and_replaced(tmp_path: Path, content: bytes | None) -> None:
+    table = Table(tmp_path)
+    expected = table.read()
+    table.copy.write_bytes(table.copy.read_bytes()[:1000] if content is None else content)
+    assert table.read() == expected
+    assert table.reads == COUNT
+    assert table.read() == expected
+    assert table.reads == 0
+
+
+def test_a_flipped_bit_anywhere_never_becomes_another_number(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    table = Table(tmp_path)
+    expected = table.read()
+    whole = table.copy.read_bytes()
+    for position in range(0, len(whole), len(whole) // 15):
+        damaged = bytearray(whole)
+        damaged[position] ^= 1
+        table.copy.write_bytes(damaged)
+        caplog.clear()
+        assert table.read() == expected
+        assert f"{table.copy} is built anew" in caplog.text, f"byte {position}"
 
 
 @pytest.mark.parametrize("name", ["runs", "epochs"])
-def test_a_flipped_bit_anywhere_never_becomes_another_number(
-    folder: Path, name: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_runs_and_epochs_do_without_a_copy_that_is_damaged(folder: Path, name: str) -> None:
     runs = load_runs(folder)
     epochs = load_epochs(runs)
     copy = folder / f".rescaler-{name}.cache"
-    whole = copy.read_bytes()
-    for position in range(0, len(whole), len(whole) // 12):
-        damaged = bytearray(whole)
-        damaged[position] ^= 1
-        copy.write_bytes(damaged)
-        caplog.clear()
-        again = load_runs(folder)
-        assert_frame_equal(again, runs)
-        assert_frame_equal(load_epochs(again), epochs)
-        assert f"{copy} is built anew" in caplog.text, f"byte {position}"
+    copy.write_bytes(copy.read_bytes()[:-1])
+    again = load_runs(folder)
+    assert_frame_equal(again, runs)
+    assert_frame_equal(load_epochs(again), epochs)
 
 
 def test_a_copy_with_other_columns_is_ignored(tmp_path: Path) -> None:

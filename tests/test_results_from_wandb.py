@@ -7,9 +7,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from fake_runs import FakeRun
 from test_tracking import CONFIG, SUMMARY, record
 
 from rescaler.errors import InputError
+from rescaler.results import load_epochs, load_runs
 from rescaler.results.from_wandb import read_offline, read_project
 from rescaler.settings import LoggerSettings
 from rescaler.tracking import client, offline
@@ -72,6 +74,17 @@ def test_a_run_of_the_server_is_the_run_that_was_mirrored(monkeypatch: pytest.Mo
     assert summary.items() >= {**DONE, "run": "ab12", "resize_epoch": 17, "folder": "me/kernels/ab12"}.items()
     assert (summary["reused_epochs"], summary["best_top1"]) == (17, 0.25)
     assert epochs == [{**dataclasses.asdict(record(number)), "reused": number <= 17} for number in range(1, 21)]
+
+
+def test_runs_of_the_server_stand_beside_those_of_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    serve(monkeypatch, server_run(rows=rows(20)))
+    FakeRun(0, [0.5] * 4).write(tmp_path / "0")
+    runs = load_runs(["wandb:me/kernels", tmp_path])
+    assert [str(folder) for folder in runs["folder"]] == ["me/kernels/ab12", str(tmp_path / "0")]
+    monkeypatch.setattr(client, "connect", lambda: pytest.fail("asked a second time"))
+    epochs = load_epochs(runs)
+    assert epochs.groupby("run", observed=True).size().to_dict() == {"ab12": 20, FakeRun(0, []).run: 4}
+    assert set(load_epochs(runs[runs["run"] == "ab12"])["run"]) == {"ab12"}
 
 
 def test_a_crashed_run_is_read_as_far_as_it_came(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -129,6 +129,14 @@ def test_report_says_what_was_not_run(tmp_path: Path) -> None:
     assert "×" not in latex
 
 
+def test_report_says_of_how_many_seeds_a_difference_is(tmp_path: Path) -> None:
+    # Seeds 0 and 1 have a target, seed 2 has none; of epoch 18, none has.
+    runs = [target(seed=0), target(seed=1), *(resized(17, seed=seed) for seed in range(3)), resized(18, seed=2)]
+    (report,) = paper_reports(2, *write(tmp_path, *runs))
+    ours = [row[-2:] for row in report.rows if row[1].startswith("ours, n")]
+    assert ours == [["–", ""], ["−1.00 (−1.00 to −1.00; 2 of 3 seeds)", "lost"], ["–", "not compared"]]
+
+
 def test_report_tells_variants_apart(tmp_path: Path) -> None:
     curve = [0.5] * 20
     runs = [FakeRun(17, curve, epochs_planned=20, variant=variant) for variant in ("bicubic", "bilinear")]

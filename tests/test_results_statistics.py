@@ -92,6 +92,12 @@ def test_over_seeds_pairs_what_has_a_target_of_its_seed() -> None:
     assert found.loc["0", "verdict"] is None
 
 
+def test_over_seeds_judges_nothing_where_no_seed_has_a_target() -> None:
+    row = over_seeds(rows((0, 0, 0.90), (2, 1, 0.89), (2, 2, 0.89))).set_index("network").loc["2"]
+    assert (row["n"], row["pairs"], row["verdict"]) == (2, 0, None)
+    assert row[["difference", "difference_low", "difference_high"]].isna().all()
+
+
 def test_over_seeds_keeps_networks_of_which_nothing_finished() -> None:
     table = rows((0, 0, 0.90), (2, 0, 0.89))
     found = over_seeds(table.assign(complete=table["resize_epoch"] == 0)).set_index("network")

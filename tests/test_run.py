@@ -187,7 +187,7 @@ def test_one_bad_job_refuses_the_whole_sweep(tmp_path: Path, application: Applic
         (["resize_epoc=3"], "unknown key resize_epoc: did you mean resize_epoch?"),
         (["resize_epoch=70"], 'resize_epoch must be between 0 and epochs (=55), "never" or "auto"; got 70'),
         (["shrink.table={1: 1, 3: 3, 5: 5}"], "shrinks none of the network's kernels"),
-        (["shrink.table={16: 11}"], "unknown key shrink.table.16: to add an entry to shrink.table, write +shrink"),
+        (["shrink.table={16: 11}"], "unknown key shrink.table.16: to add an entry to shrink.table, write '+shrink"),
         (["data.mean=[nan]"], "every number must be finite"),
         (["hydra.run.dir=file/run"], "Not a directory"),
         (["data.image_px=6"], "model.image_px=6 is too small"),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import classifier
+from networks import classifier, two_layers
 from torch import Tensor, nn
 
 from rescaler.errors import InputError
@@ -15,56 +15,8 @@ from rescaler.layers import InterfaceLinear
 from rescaler.shrinking import Layer, shrink
 
 
-def _two_layers(image_px: int = 9) -> nn.Sequential:
-    """3x3 convolutions without padding, then the interface: 9 px give 5x5 maps, 6 px (pre-train) give 4x4 maps."""
-    side = image_px - 4
-    return nn.Sequential(
-        OrderedDict(
-            conv1=nn.Conv2d(2, 4, 3),
-            relu=nn.ReLU(),
-            conv2=nn.Conv2d(4, 5, 3),
-            flatten=nn.Flatten(),
-            drop=nn.Dropout(),
-            fc=nn.Linear(5 * side**2, 3),
-        )
-    )
-
-
-def _layer(layers: tuple[Layer, ...], name: str) -> Layer:
-    return next(layer for layer in layers if layer.name == name)
-
-
-@pytest.mark.parametrize(("kernel", "image_px", "expected"), [(11, 231, 147), (7, 224, 160), (5, 28, 17), (3, 32, 21)])
-def test_image_side_follows_from_the_first_kernel(kernel: int, image_px: int, expected: int) -> None:
-    assert shrink(classifier(nn.Conv2d(1, 2, kernel)), image_px).image_px == expected
-
-
-def test_image_side_follows_from_the_first_kernel_that_shrinks_in_the_forward_pass() -> None:
-    class Net(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.second = nn.Conv2d(2, 4, 3)
-            self.unused = nn.Conv2d(2, 4, 9)
-            self.first = nn.Conv2d(2, 2, 5)
-            self.zeroth = nn.Conv2d(2, 2, 1)
-
-        def forward(self, images: Tensor) -> Tensor:
-            result: Tensor = self.second(self.first(self.zeroth(images)))
-            return result
-
-    shrunk = shrink(Net(), 40)
-    assert shrunk.image_px == 24
-    assert [layer.name for layer in shrunk.layers] == ["zeroth", "first", "second"]
-
-
-def test_image_side_can_be_set() -> None:
-    shrunk = shrink(classifier(nn.Conv2d(1, 2, 3)), 32, pretrain_px=25)
-    assert shrunk.image_px == 25
-    assert shrunk.layers[0].pretrain_output == (23, 23)
-
-
 def test_plan_by_layer() -> None:
-    assert shrink(_two_layers(), 9).layers == (
+    assert shrink(two_layers(), 9).layers == (
         Layer("conv1", "convolution", (3, 3), (2, 2), (-1, 0, -1, 0), (7, 7), (4, 4)),
         Layer("conv2", "convolution", (3, 3), (2, 2), (0, -1, 0, -1), (5, 5), (2, 2)),
         Layer("fc", "interface", (5, 5), (2, 2), (0, 0, 0, 0), (1, 1), (1, 1)),
@@ -76,12 +28,6 @@ def test_plan_becomes_json() -> None:
         json.dumps([dataclasses.asdict(layer) for layer in shrink(classifier(nn.Conv2d(1, 2, 3)), 9).layers])
     )
     assert row["pretrain_kernel"] == [2, 2]
-
-
-def test_scale_squared_is_the_ratio_of_areas() -> None:
-    square, row = (shrink(classifier(nn.Conv2d(1, 2, size)), 28).layers[0] for size in ((3, 3), (1, 7)))
-    assert square.scale == 1.5
-    assert row.scale**2 == pytest.approx(7 / 5)
 
 
 def test_names_modes_and_other_settings_stay() -> None:
@@ -102,7 +48,7 @@ def test_names_modes_and_other_settings_stay() -> None:
 
 
 def test_target_and_random_numbers_are_left_alone() -> None:
-    target = _two_layers().eval()
+    target = two_layers().eval()
     before, generator = copy.deepcopy(target.state_dict()), torch.get_rng_state()
     shrink(target, 9)
     assert torch.equal(torch.get_rng_state(), generator)
@@ -111,7 +57,7 @@ def test_target_and_random_numbers_are_left_alone() -> None:
 
 
 def test_the_pretrain_network_shares_no_memory_with_the_target() -> None:
-    target = _two_layers()
+    target = two_layers()
     shrunk = shrink(target, 9)
     with torch.no_grad():
         for parameter in shrunk.network.parameters():
@@ -218,11 +164,6 @@ def test_other_tensors_are_copied() -> None:
             assert torch.equal(network.state_dict()[name], tensor), name
 
 
-def test_other_tables() -> None:
-    layers = shrink(classifier(nn.Conv2d(1, 1, (9, 3))), 30, table={9: 3, 3: 3}).layers
-    assert _layer(layers, "conv").pretrain_kernel == (3, 3)
-
-
 # Refused, each with its own sentence.
 
 
@@ -248,20 +189,20 @@ def test_other_tables() -> None:
 )
 def test_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        shrink(_two_layers(), 9, **arguments)
+        shrink(two_layers(), 9, **arguments)
 
 
 def test_wrong_or_vanishing_image_of_the_target_is_refused() -> None:
     with pytest.raises(
         InputError, match="data.image_px does not suit the network: layer fc takes 125 features, .* 180"
     ):
-        shrink(_two_layers(), 10)
+        shrink(two_layers(), 10)
     with pytest.raises(
         InputError, match=r'data.image_px=2 does not suit the network: in or after layer "conv1" \(2x2x2 input\)'
     ):
-        shrink(_two_layers(), 2)
+        shrink(two_layers(), 2)
     with pytest.raises(InputError, match="data.image_px must be a positive integer; got 0"):
-        shrink(_two_layers(), 0)
+        shrink(two_layers(), 0)
 
 
 def test_functional_pooling_that_vanishes_names_the_layer_before() -> None:
@@ -269,111 +210,6 @@ def test_functional_pooling_that_vanishes_names_the_layer_before() -> None:
         InputError, match=r'shrink.image_px=1 does not .* in or after layer "body" \(2x1x1 input\): .* too small'
     ):
         shrink(_Functional("view"), 12, pretrain_px=1)
-
-
-def test_what_is_no_convolutional_network_is_refused() -> None:
-    with pytest.raises(InputError, match=r"the target network \(Linear\) has no Conv2d"):
-        shrink(nn.Linear(3, 3), 9)
-    not_a_network: Any = "resnet34"
-    with pytest.raises(InputError, match="must be a torch.nn.Module; got a str"):
-        shrink(not_a_network, 9)
-
-
-# Kernels.
-
-
-def _kernel(conv: nn.Conv2d, **arguments: Any) -> tuple[int, int]:
-    return (
-        shrink(classifier(conv, nn.Conv2d(conv.out_channels, 2, 3, padding=1)), 124, **arguments)
-        .layers[0]
-        .pretrain_kernel
-    )
-
-
-@pytest.mark.parametrize(
-    ("conv", "expected"),
-    [
-        (nn.Conv2d(1, 2, 2), (2, 2)),
-        (nn.Conv2d(1, 2, 15), (10, 10)),
-        (nn.Conv2d(1, 2, (1, 7)), (1, 5)),
-        (nn.Conv2d(1, 2, 4, stride=4), (4, 4)),  # a patch embedding
-        (nn.Conv2d(1, 2, 31, stride=31), (31, 31)),  # and one that no table has
-        (nn.Conv2d(1, 2, 3, stride=2), (2, 2)),
-        (nn.Conv2d(1, 2, 5, stride=4), (4, 4)),  # with 3x3, a quarter of the rows would never be seen
-        (nn.Conv2d(1, 2, 3, stride=(1, 3)), (2, 3)),
-    ],
-    ids=str,
-)
-def test_no_kernel_becomes_smaller_than_its_stride(conv: nn.Conv2d, expected: tuple[int, int]) -> None:
-    assert _kernel(conv) == expected
-
-
-def test_every_pixel_of_the_image_is_still_seen() -> None:
-    for kernel, stride in ((5, 4), (4, 4), (3, 2), (7, 5)):
-        target = classifier(nn.Conv2d(1, 4, kernel, stride=stride), nn.Conv2d(4, 4, 3, padding=1))
-        images = torch.randn(1, 1, 40, 40, requires_grad=True)
-        shrink(target, 60).network.get_submodule("conv")(images).sum().backward()
-        assert images.grad is not None
-        seen = images.grad[0, 0, 2:34, 2:34]
-        assert (seen != 0).all(), (kernel, stride)
-
-
-def test_a_side_that_the_table_lacks_is_refused_with_every_layer_that_wants_it() -> None:
-    target = classifier(
-        nn.Conv2d(1, 2, 31), nn.Conv2d(2, 2, 3), nn.Conv2d(2, 2, (1, 17), stride=2), nn.Conv2d(2, 2, 19, stride=19)
-    )
-    message = (
-        r"shrink\.table has no kernel side for conv \(31x31, stride 1\), more1 \(1x17, stride 2\); "
-        r"it has \[1, 2, .*15\]; two thirds would be 17: 11, 31: 21$"
-    )
-    with pytest.raises(InputError, match=message):
-        shrink(target, 192)
-    shrunk = shrink(target, 192, table={3: 2, 17: 11, 31: 21})
-    assert [layer.pretrain_kernel for layer in shrunk.layers] == [(21, 21), (2, 2), (1, 11), (19, 19)]
-
-
-def test_a_network_of_patches_is_refused() -> None:
-    target = classifier(nn.Conv2d(3, 8, 16, stride=16), nn.Conv2d(8, 8, 1))
-    with pytest.raises(InputError, match=r"Sequential has no kernel to shrink: .* conv \(16x16, stride 16\), more0"):
-        shrink(target, 224)
-
-
-# What covers a whole feature map.
-
-
-def test_a_convolution_over_the_whole_map_takes_the_map_that_reaches_it() -> None:
-    """As LeNet's C5: the same as a fully-connected layer behind a flattened map (section 3.3.2)."""
-    target = nn.Sequential(
-        nn.Conv2d(1, 2, 3), nn.MaxPool2d(2), nn.Conv2d(2, 8, 5, groups=2), nn.Flatten(), nn.Linear(8, 3)
-    )
-    shrunk = shrink(target, 12, pretrain_px=9)
-    assert _layer(shrunk.layers, "2") == Layer("2", "interface", (5, 5), (3, 3), (0, 0, 0, 0), (1, 1), (1, 1))
-    assert shrunk.network(torch.randn(2, 1, 9, 9)).shape == (2, 3)
-    assert _layer(shrink(target, 12, pretrain_px=9, padding={"2": 0}).layers, "2").kind == "convolution"
-
-
-def test_a_small_map_that_is_padded_or_crossed_is_no_whole_map() -> None:
-    for conv in (nn.Conv2d(2, 2, 5, padding=1), nn.Conv2d(2, 2, 4)):
-        layers = shrink(classifier(nn.Conv2d(1, 2, 3), nn.MaxPool2d(2), conv), 12, pretrain_px=10).layers
-        assert {layer.kind for layer in layers} == {"convolution"}
-
-
-@pytest.mark.parametrize("pooling", [nn.AvgPool2d(7), nn.MaxPool2d((7, 7), stride=1)], ids=str)
-def test_fixed_pooling_of_the_whole_map_stays_global(pooling: nn.Module) -> None:
-    target = nn.Sequential(
-        nn.Conv2d(1, 4, 3, stride=2, padding=1), nn.MaxPool2d(2), pooling, nn.Flatten(), nn.Linear(4, 3)
-    )
-    shrunk = shrink(target, 28)
-    assert _layer(shrunk.layers, "2") == Layer("2", "pooling", (7, 7), (5, 5), (0, 0, 0, 0), (1, 1), (1, 1))
-    assert shrunk.network(torch.randn(2, 1, 19, 19)).shape == (2, 3)
-    assert target(torch.randn(2, 1, 28, 28)).shape == (2, 3)  # the target's own pooling is not touched
-
-
-def test_fixed_pooling_before_several_fully_connected_layers() -> None:
-    head = (nn.AvgPool2d(2), nn.Flatten(), nn.Linear(4 * 6 * 6, 10), nn.Linear(10, 3))
-    shrunk = shrink(nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), *head), 12)
-    assert _layer(shrunk.layers, "3").pretrain_kernel == (4, 4)
-    assert shrunk.network(torch.randn(2, 1, 8, 8)).shape == (2, 3)
 
 
 # Topologies.
@@ -423,7 +259,7 @@ def test_notes_say_what_was_left_alone_and_why() -> None:
         "unused (9x9, stride 1): left as it is, since the network never calls it on an image",
         "up (ConvTranspose2d), line (Conv1d): left as it is, since only Conv2d is shrunk",
     )
-    assert shrink(_two_layers(), 9).notes == ()
+    assert shrink(two_layers(), 9).notes == ()
 
 
 # Smaller images only.
@@ -445,54 +281,4 @@ def test_input_only_keeps_kernels_and_padding() -> None:
 
 def test_input_only_with_padding_is_refused() -> None:
     with pytest.raises(InputError, match=r"shrink\.padding must be empty with shrink\.input_only.* got \{'conv1': 1\}"):
-        shrink(_two_layers(), 9, input_only=True, padding={"conv1": 1})
-
-
-# Weights that are no plain floating-point parameters.
-
-
-def test_half_precision_is_shrunk_in_its_own_dtype() -> None:
-    network = shrink(_two_layers().bfloat16(), 9).network
-    assert {parameter.dtype for parameter in network.parameters()} == {torch.bfloat16}
-
-
-@pytest.mark.parametrize("dtype", [torch.int8, torch.complex64, torch.float8_e4m3fn], ids=str)
-def test_other_dtypes_are_refused_by_layer(dtype: torch.dtype) -> None:
-    target = _two_layers()
-    conv = target.get_submodule("conv2")
-    conv.weight = nn.Parameter(torch.zeros(5, 4, 3, 3).to(dtype), requires_grad=False)
-    with pytest.raises(
-        InputError, match=rf"layer conv2 has weights of {dtype}; kernels are shrunk in torch\.float32, "
-    ):
-        shrink(target, 9)
-
-
-def test_a_quantised_layer_is_refused() -> None:
-    class Quantised(nn.Module):  # as torch.ao.nn.quantized.Conv2d, which warns that it will go
-        def weight(self) -> Tensor:
-            return torch.zeros(1, dtype=torch.int8)
-
-    with pytest.raises(
-        InputError, match=r"layer more0 is quantised \(torch\.int8\): shrink the network as it was before"
-    ):
-        shrink(classifier(nn.Conv2d(1, 1, 3), Quantised()), 9)
-
-
-def test_a_lazy_layer_is_refused() -> None:
-    with pytest.raises(InputError, match="layer 1 has no weights yet: call the network once, on images of the target"):
-        shrink(nn.Sequential(nn.Conv2d(1, 2, 3), nn.LazyConv2d(2, 3)), 9)
-
-
-@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning")
-@pytest.mark.parametrize("layer", ["conv1", "conv2", "fc"])
-@pytest.mark.parametrize("norm", [nn.utils.weight_norm, nn.utils.parametrizations.weight_norm], ids=["hook", "new"])
-def test_computed_weights_are_refused_by_layer(norm: Any, layer: str) -> None:
-    target = _two_layers()
-    norm(target.get_submodule(layer))
-    with pytest.raises(InputError, match=f"layer {layer}: its weight is computed"):
-        shrink(target, 9)
-
-
-def test_computed_weights_of_what_stays_are_no_matter() -> None:
-    target = classifier(nn.Conv2d(1, 2, 3), nn.utils.parametrizations.weight_norm(nn.Conv2d(2, 2, 1)))
-    assert shrink(target, 9).network(torch.randn(2, 1, 6, 6)).shape == (2, 3)
+        shrink(two_layers(), 9, input_only=True, padding={"conv1": 1})

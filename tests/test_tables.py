@@ -1,6 +1,8 @@
 import argparse
 import io
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -94,6 +96,15 @@ def test_default_folder_is_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.chdir(folder / "0")
     with pytest.raises(InputError, match="no runs in runs"):
         tables()
+
+
+def test_a_source_without_runs_is_a_line_beside_the_tables_of_the_others(folder: Path) -> None:
+    command = [sys.executable, "-m", "rescaler", "tables", "gone", str(folder)]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert shown.stderr == (
+        "left out a source: no runs in gone: it must be a run's folder (with a summary.json) or one above runs\n"
+    )
+    assert "Resized at epoch 2" in shown.stdout
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,7 @@ def _measured(experiment: "Experiment", batch_size: int | None) -> TextTable:
         "How many times faster than the target's: median (lowest to highest) of n rounds, in which the networks took "
         "turns. Random images on the device; loading data is not in it."
     )
-    return TextTable(heading, columns, rows, [note, *verdicts], left=3)
+    return TextTable(heading, columns, rows, [note, *verdicts], ("Memory format", "Network"))
 
 
 def _settings(device_type: str) -> "list[Setting]":

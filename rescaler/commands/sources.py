@@ -37,7 +37,7 @@ def load(arguments: argparse.Namespace) -> Loaded:
     """Load the runs that the arguments name.
 
     Raises:
-        InputError: a source has no run, or an argument is out of range.
+        InputError: no source has runs, or an argument is out of range.
     """
     from rescaler.results import load_epochs, load_runs, read_at
 

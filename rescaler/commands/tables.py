@@ -1,23 +1,21 @@
 """``rescaler tables``: the paper's tables and figures from the runs found in some folders."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rescaler.commands import sources
-from rescaler.files import write_text
+from rescaler.commands.output import STDOUT, write
 
 if TYPE_CHECKING:
     from pandas import DataFrame
     from rich.console import Console
 
-    from rescaler.results.report import Report
+    from rescaler.texttable import TextTable
 
 # pandas and matplotlib take seconds to import, so they are imported where they are used.
 
-_STDOUT = "-"
 TABLES = (2, 3, 4)
 
 
@@ -53,7 +51,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     runs, epochs, margin = sources.load(arguments)
     # What is piped on is the file alone; a person still sees the tables.
-    console = Console(stderr=_STDOUT in (arguments.csv, arguments.markdown, arguments.latex))
+    console = Console(stderr=STDOUT in (arguments.csv, arguments.markdown, arguments.latex))
     if arguments.table is None:
         found, numbers = reports(runs, epochs, margin=margin), table(runs, epochs)
     else:
@@ -61,18 +59,18 @@ def run(arguments: argparse.Namespace) -> None:
         numbers = paper_table(arguments.table, runs, epochs, margin=margin)
     _show(found, epochs, arguments.plot, console)
     if arguments.csv is not None:
-        _write(arguments.csv, numbers.to_csv(index=False))
+        write(arguments.csv, numbers.to_csv(index=False))
     if arguments.markdown is not None:
-        _write(arguments.markdown, "\n".join(report.markdown() for report in found))
+        write(arguments.markdown, "\n".join(report.markdown() for report in found))
     if arguments.latex is not None:
-        _write(arguments.latex, "\n".join(report.latex() for report in found))
+        write(arguments.latex, "\n".join(report.latex() for report in found))
 
 
 def show_results(folders: Sequence[Path], *, plot: Path | None, console: "Console") -> None:
     """Print the tables of all runs in and below ``folders``; draw the figure to ``plot`` and print its path.
 
     Raises:
-        InputError: a folder has no run, or the figure cannot be written.
+        InputError: no folder has runs, or the figure cannot be written.
     """
     from rescaler.results import load_epochs, load_runs
     from rescaler.results.report import reports
@@ -82,7 +80,7 @@ def show_results(folders: Sequence[Path], *, plot: Path | None, console: "Consol
     _show(reports(runs, epochs), epochs, plot, console)
 
 
-def _show(found: "Sequence[Report]", epochs: "DataFrame", plot: Path | None, console: "Console") -> None:
+def _show(found: "Sequence[TextTable]", epochs: "DataFrame", plot: Path | None, console: "Console") -> None:
     for report in found:
         report.print(console)
     if plot is not None:
@@ -90,10 +88,3 @@ def _show(found: "Sequence[Report]", epochs: "DataFrame", plot: Path | None, con
 
         save_figure(accuracy_figure(epochs), plot)
         console.print(f"Accuracy over epochs and over time: {plot}", markup=False, highlight=False, soft_wrap=True)
-
-
-def _write(target: str, text: str) -> None:
-    if target == _STDOUT:
-        sys.stdout.write(text)
-    else:
-        write_text(Path(target), text)

@@ -131,8 +131,9 @@ def _facet(
     panels[0].set_ylim(*limits)
     panels[0].set_ylabel("Accuracy (%)" if train else "Test accuracy (%)")
     if own:
-        # Accuracy rises: its corner at the lower right is empty.
-        panels[-1].legend(list(own.values()), list(own), loc="lower right", **style.LEGEND)
+        # Accuracy rises: its corner at the lower right is empty, but for the lines where the learning rate changes.
+        look = style.LEGEND | {"frameon": True, "framealpha": 0.9, "edgecolor": "none"}
+        panels[-1].legend(list(own.values()), list(own), loc="lower right", **look)
     return shared
 
 
@@ -172,17 +173,20 @@ def _mark_baselines(panels: Sequence[Axes], curves: DataFrame) -> None:
     """Lines at the best accuracies of the finished baselines."""
     baselines = curves[curves["resize_epoch"].isin(list(style.BASELINES)) & curves["finished"]]
     bests = baselines.groupby(KIND, sort=False, observed=True)[["best", "runs"]].first()
-    for (resize_epoch, _, distinction), (best, runs) in zip(bests.index, bests.to_numpy(), strict=True):
+    bests = bests.sort_values("best", ascending=False, kind="stable")
+    for place, ((resize_epoch, _, distinction), (best, runs)) in enumerate(
+        zip(bests.index, bests.to_numpy(), strict=True)
+    ):
         colour = style.BASELINES[resize_epoch]
         for panel in panels:
             panel.axhline(best, color=colour, linewidth=0.9, linestyle=(0, (5, 3)), zorder=2)
         name = network_label(resize_epoch, distinction=distinction) + (f" (n = {runs:.0f})" if runs > 1 else "")
+        # The labels point away from each other, however close the lines are.
+        va, away_pt = ("bottom", 1) if place == 0 else ("top", -1)
         panels[-1].annotate(
             f"{name}\n{best:.2f} %",
-            (1, best), xycoords=("axes fraction", "data"), xytext=(4, 0), textcoords="offset points",
-            # The labels point away from each other, however close the lines are.
-            va="bottom" if best == bests["best"].max() else "top",
-            color=colour, fontsize=8, annotation_clip=False,
+            (1, best), xycoords=("axes fraction", "data"), xytext=(4, away_pt), textcoords="offset points",
+            va=va, color=colour, fontsize=8, annotation_clip=False,
         )  # fmt: skip
 
 

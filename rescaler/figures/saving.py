@@ -1,18 +1,22 @@
 """Accuracy against training time saved: what a resize epoch buys, and what it costs."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.transforms import Bbox
 from numpy.typing import ArrayLike, NDArray
 from pandas import DataFrame, Series
 
 from rescaler.figures import style
 from rescaler.figures.curves import KIND, counted, kind_labels, unfinished
 from rescaler.results import MARGIN, network_label, over_seeds, table
+
+_NAME_PT = 8
+"""Height of the points' names."""
 
 
 def pareto_front(saved: ArrayLike, accuracy: ArrayLike) -> NDArray[np.bool_]:
@@ -62,12 +66,14 @@ def _draw(part: SubFigure, points: DataFrame, runs: DataFrame, labels: Mapping[A
     panel.set_ylabel("Best test accuracy (%)")
     resized = points.index[~points["resize_epoch"].isin(list(style.BASELINES))]
     shade = dict(zip(resized, style.shades(len(resized)), strict=True))
-    handles = {}
+    handles: dict[str, Artist] = {}
+    names = []
     for index, point in points.iterrows():
         same = (runs[KIND] == point[KIND]).all(axis=1)
         label = labels[tuple(point[KIND])] + (f", n = {point['n']}" if points["n"].nunique() > 1 else "")
         colour = style.BASELINES.get(point["resize_epoch"]) or shade[index]
-        handles[label] = _point(panel, point, runs[same], colour)
+        handles[label], name = _point(panel, point, runs[same], colour)
+        names.append(name)
     front = points[pareto_front(points["saved_fraction"], points["best_top1"])].sort_values("saved_fraction")
     saved, best = 100 * front["saved_fraction"], 100 * front["best_top1"]
     # Between two points, what was run and saves more.
@@ -77,28 +83,55 @@ def _draw(part: SubFigure, points: DataFrame, runs: DataFrame, labels: Mapping[A
     if len(target):
         band = panel.axhspan(100 * (target.max() - margin), 100 * target.max(), color="#eeeeee", zorder=0)
         handles[f"within {100 * margin:g} points of the target"] = band
-    panel.margins(0.08)
+    panel.margins(x=0.08, y=0.12)
     panel.ticklabel_format(useOffset=False)
+    _write(panel, names)
     part.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=4, **style.LEGEND)
 
 
-def _point(panel: Axes, point: "Series[Any]", runs: DataFrame, colour: Any) -> Artist:
+class _Name(NamedTuple):
+    """A point's name, and where it may stand: above or below all that is drawn of the point."""
+
+    text: str
+    x: float
+    low: float
+    high: float
+
+
+def _point(panel: Axes, point: "Series[Any]", runs: DataFrame, colour: Any) -> tuple[Artist, _Name]:
     x, y = 100 * point["saved_fraction"], 100 * point["best_top1"]
     face = "white" if point["estimated"] else colour
     (marker,) = panel.plot(
         x, y, "D" if point["hold"] else "o", color=colour, markerfacecolor=face, markersize=6.5, zorder=4
     )
-    above = y
+    low = high = y
     if point["n"] > 1:
         spread = {"xerr": 100 * point["saved_fraction_sd"], "yerr": 100 * point["best_top1_sd"]}
         panel.errorbar(x, y, **spread, fmt="none", ecolor=colour, elinewidth=1, capsize=2, zorder=3)
         panel.plot(100 * runs["saved_fraction"], 100 * runs["best_top1"], ".", color=colour, alpha=0.35, zorder=2)
-        above = max(y + spread["yerr"], 100 * runs["best_top1"].max())
+        low = min(y - spread["yerr"], 100 * runs["best_top1"].min())
+        high = max(y + spread["yerr"], 100 * runs["best_top1"].max())
     short = {0: "target", "never": "pre-train"}.get(point["resize_epoch"], str(point["resize_epoch"]))
-    panel.annotate(
-        short, (x, above), xytext=(0, 5), textcoords="offset points", ha="center", fontsize=8, color=style.INK
-    )
-    return marker
+    return marker, _Name(short, x, low, high)
+
+
+def _write(panel: Axes, names: Iterable[_Name]) -> None:
+    """Write each name where it hits no earlier one: above its point or below, or further away."""
+    panel.autoscale_view()  # matplotlib would only do so when it draws
+    per_px = 72 / panel.figure.dpi
+    taken: list[Bbox] = []
+    for name in sorted(names, key=lambda name: name.x):
+        width_pt = 0.65 * _NAME_PT * len(name.text)
+        places = []
+        for y, away_pt in ((name.high, 5), (name.low, -5 - _NAME_PT), (name.high, 16), (name.low, -16 - _NAME_PT)):
+            x_pt, y_pt = panel.transData.transform((name.x, y)) * per_px
+            places.append((y, away_pt, Bbox.from_bounds(x_pt - width_pt / 2, y_pt + away_pt, width_pt, _NAME_PT)))
+        y, away_pt, box = next((place for place in places if not place[2].count_overlaps(taken)), places[0])
+        taken.append(box)
+        panel.annotate(
+            name.text, (name.x, y), xytext=(0, away_pt), textcoords="offset points", ha="center", va="bottom",
+            fontsize=_NAME_PT, color=style.INK,
+        )  # fmt: skip
 
 
 def _notes(points: DataFrame) -> list[str]:

@@ -6,7 +6,7 @@ import jinja2
 from pandas import DataFrame
 
 from rescaler import provenance
-from rescaler.page.content import between, sections
+from rescaler.page.content import between, grouped, sections
 from rescaler.page.headline import TONES
 from rescaler.results import MARGIN
 
@@ -29,6 +29,7 @@ def render(runs: DataFrame, epochs: DataFrame, *, margin: float = MARGIN) -> str
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    templates.filters["grouped"] = grouped
     return templates.get_template("page.html").render(
         title=", ".join(runs["name"].unique()),
         sections=parts,

@@ -1,7 +1,7 @@
 """What the page says of each comparison: the runs of one network, data set and schedule."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +13,11 @@ from rescaler.page.pictures import Picture, pictures
 from rescaler.page.settings import Comparison, compare, read_command, read_settings
 from rescaler.results import over_seeds, paper, paper_table, table
 from rescaler.results.quantities import NONE
-from rescaler.results.report import WORDS, Report, paper_reports, reports, seed_reports
+from rescaler.results.report import paper_reports, reports, seed_reports
+from rescaler.texttable import TextTable
 
 _SHORT = 8
 """Characters of a key that tell it from others."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table with the rows of one thing below each other, under one name."""
-
-    caption: str
-    columns: list[str]
-    words: frozenset[str]
-    """Columns that stand left."""
-    groups: list[tuple[str, list[list[str]]]]
-    """First cell, and the other cells of its rows."""
-    notes: list[str]
 
 
 @dataclass(frozen=True)
@@ -41,15 +29,15 @@ class Section:
     facts: list[tuple[str, str]]
     headline: Headline
     unfinished: list[str]
-    by_network: Table
-    tables: list[Table]
+    by_network: TextTable
+    tables: list[TextTable]
     pictures: list[Picture]
     settings: Comparison | None
     """None where no run's settings are at hand."""
     without_settings: int
     """Runs whose settings are not at hand."""
     commands: list[str]
-    provenance: Table
+    provenance: TextTable
 
 
 def sections(runs: DataFrame, epochs: DataFrame, *, margin: float) -> list[Section]:
@@ -71,10 +59,10 @@ def sections(runs: DataFrame, epochs: DataFrame, *, margin: float) -> list[Secti
                 facts=list(_facts(own_runs, own_epochs, settings)),
                 headline=headline(seeds[seeds["comparison"] == comparison]),
                 unfinished=_unfinished(rows, own_runs),
-                by_network=_grouped("By network", by_seed, by_seed.notes),
+                by_network=replace(by_seed, heading="By network"),
                 tables=[
                     *_paper(own_runs, own_epochs, margin),
-                    _grouped("By run", by_run, []),  # the notes stand below the first table
+                    replace(by_run, heading="By run", notes=()),  # they stand below the first table
                 ],
                 pictures=list(pictures(own_runs, own_epochs, margin=margin)),
                 settings=settings,
@@ -86,33 +74,34 @@ def sections(runs: DataFrame, epochs: DataFrame, *, margin: float) -> list[Secti
     return parts
 
 
-def between(parts: Sequence[Section]) -> Table | None:
+def between(parts: Sequence[Section]) -> TextTable | None:
     """The settings in which the comparisons differ from each other; None where there is nothing to say."""
     known = [part for part in parts if part.settings is not None]
     if len(known) < 2:
         return None
     shared = [part.settings.shared for part in known if part.settings is not None]
     keys = dict.fromkeys(key for settings in shared for key in settings)
-    rows = [(key, [settings.get(key, "differs within") for settings in shared]) for key in keys]
+    rows = [[key, *(settings.get(key, "differs within") for settings in shared)] for key in keys]
     columns = ["Setting", *(part.heading for part in known)]
-    groups = [(key, [values]) for key, values in rows if len(set(values)) > 1]
-    return Table("Settings in which the comparisons differ", columns, frozenset(columns), groups, [])
+    differing = [row for row in rows if len(set(row[1:])) > 1]
+    return TextTable("Settings in which the comparisons differ", columns, differing, words=columns)
 
 
-def _grouped(caption: str, report: Report, notes: list[str]) -> Table:
+def grouped(rows: Sequence[Sequence[str]]) -> list[tuple[str, list[list[str]]]]:
+    """Rows of one name, or without one, below each other: the name, and the other cells of each."""
     groups: list[tuple[str, list[list[str]]]] = []
-    for first, *others in report.rows:
+    for first, *others in rows:
         if not groups or first not in ("", groups[-1][0]):
             groups.append((first, []))
         groups[-1][1].append(others)
-    return Table(caption, report.columns, WORDS, groups, notes)
+    return groups
 
 
-def _paper(runs: DataFrame, epochs: DataFrame, margin: float) -> Iterator[Table]:
+def _paper(runs: DataFrame, epochs: DataFrame, margin: float) -> Iterator[TextTable]:
     for number in paper.TABLES:
         if paper_table(number, runs, epochs, margin=margin)["comparison"].notna().any():
             for report in paper_reports(number, runs, epochs, margin=margin):
-                yield _grouped(f"Beside the paper’s {report.heading}", report, report.notes)
+                yield replace(report, heading=f"Beside the paper’s {report.heading}")
 
 
 def _facts(runs: DataFrame, epochs: DataFrame, settings: Comparison | None) -> Iterator[tuple[str, str]]:
@@ -125,9 +114,11 @@ def _facts(runs: DataFrame, epochs: DataFrame, settings: Comparison | None) -> I
         yield "Kernels", kernels.replace("->", " → ")
     sides = " → ".join(f"{px} px" for px in sorted(epochs["image_px"].unique()))
     yield "Data", f"{_distinct(runs, 'data')}{f', images of {sides}' if sides else ''}"
-    length = runs["epochs_planned"].min() if epochs.empty else epochs["epochs_scheduled"].max()
+    planned, read = int(runs["epochs_planned"].min()), int(runs["last_epoch"].min())
+    length = planned if epochs.empty or read < planned else epochs["epochs_scheduled"].max()
+    read_early = [f"read after epoch {read}"] if read < planned else []
     named = (("batch size", "optim.batch_size"), ("momentum", "optim.momentum"))
-    schedule = [f"{length} epochs", *(f"{name} {shared[key]}" for name, key in named if key in shared)]
+    schedule = [f"{length} epochs", *read_early, *(f"{name} {shared[key]}" for name, key in named if key in shared)]
     yield "Schedule", ", ".join(schedule)
     if {"schedule.learning_rates", "schedule.milestones"} <= shared.keys():
         rates, milestones = (shared[f"schedule.{key}"].strip("[]") for key in ("learning_rates", "milestones"))
@@ -149,25 +140,18 @@ def _unfinished(rows: DataFrame, runs: DataFrame) -> list[str]:
     return lines
 
 
-def _provenance(rows: DataFrame, runs: DataFrame, epochs: DataFrame) -> Table:
+def _provenance(rows: DataFrame, runs: DataFrame, epochs: DataFrame) -> TextTable:
     by_run = {str(run): part for run, part in epochs.groupby("run", observed=True)}
     recorded = runs.set_index("run")
-    groups: list[tuple[str, list[list[str]]]] = []
+    lines = []
     for _, row in rows.iterrows():
-        run, own = recorded.loc[row["run"]], by_run.get(str(row["run"]))
-        cells = [
-            str(row["run"])[:_SHORT],
-            str(row["seed"]),
-            *_keys(own),
-            _commit(run.get("commit")),
-            str(run["folder"]),
-        ]
-        if not groups or groups[-1][0] != row["network"]:
-            groups.append((row["network"], []))
-        groups[-1][1].append(cells)
+        run, keys = recorded.loc[row["run"]], _keys(by_run.get(str(row["run"])))
+        named = [row["network"], str(row["run"])[:_SHORT], str(row["seed"])]
+        lines.append([*named, *keys, _commit(run.get("commit")), str(run["folder"])])
     columns = ["Network", "Run", "Seed", "Origin", "Before the rescale", "Last epoch", "Reused", "Commit", "Folder"]
     notes = ["Keys of the chain of epochs, shortened: runs that have a key in common share all epochs up to it"]
-    return Table("Where the numbers are from", columns, frozenset(columns) - {"Seed", "Reused"}, groups, notes)
+    words = set(columns) - {"Seed", "Reused"}
+    return TextTable("Where the numbers are from", columns, lines, notes, words)
 
 
 def _keys(epochs: DataFrame | None) -> list[str]:

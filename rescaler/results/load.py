@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from pandas import DataFrame
@@ -16,13 +16,14 @@ from rescaler.record import METRICS_FILE, SUMMARY_FILE
 from rescaler.results.cache import Cache
 from rescaler.results.columns import EPOCH, IDENTITY, SUMMARY, epoch_frame
 
+if TYPE_CHECKING:
+    from rescaler.results.from_wandb import Mirrored
+
 log = logging.getLogger(__name__)
 
 _WANDB = "wandb:"
 _SETTLED_S = 2.0
 """Clocks of file systems are coarse: a file that is written twice in a moment may look the same."""
-_mirrors: dict[str, dict[str, list[dict[str, Any]]]] = {}
-"""Epochs by run of what was last loaded from W&B, by source: a second request would cost minutes."""
 
 Source = str | Path
 
@@ -31,7 +32,7 @@ def load_runs(sources: Source | Iterable[Source]) -> DataFrame:
     """All runs of some sources, one row a run.
 
     A run found twice (a sweep started again in a new folder) counts once: the copy that is furthest, then newest.
-    A ``summary.json`` that no run wrote is named in the log and left out.
+    Named in the log and left out: a ``summary.json`` that no run wrote; of several sources, one without runs.
 
     Args:
         sources: folders, searched with all below them, that hold runs' folders or W&B's offline files;
@@ -39,16 +40,16 @@ def load_runs(sources: Source | Iterable[Source]) -> DataFrame:
 
     Returns:
         The fields of ``summary.json``; ``folder``, the run's own; ``source``, where it was found; ``last_epoch``, up to
-        which to read it: all; ``distinction``, what tells the run from others of its comparison, resize epoch and seed.
+        which to read it: all; ``distinction``, what tells the run from others of its comparison, resize epoch and seed;
+        of W&B's runs ``mirrored``, their epochs, for a second request would cost minutes.
 
     Raises:
-        InputError: a source has no run.
+        InputError: no source has runs.
     """
     each = [sources] if isinstance(sources, Source) else list(sources)
-    frames = [_read_source(source) for source in each]
-    runs = pd.concat(frames, ignore_index=True) if frames else DataFrame()
-    if runs.empty:
+    if not each:
         raise InputError("no source of runs was named: give folders, or wandb:ENTITY/PROJECT")
+    runs = pd.concat(_read_sources(each), ignore_index=True)
     runs["variant"] = runs["variant"].fillna("") if "variant" in runs else ""
     runs["updated"] = pd.to_datetime(runs["updated"], utc=True, format="ISO8601")
     advance = runs.assign(done=runs["status"] == "done").sort_values(["epochs", "done", "updated"])
@@ -110,6 +111,20 @@ def _distinguished(runs: DataFrame) -> DataFrame:
     return runs.assign(distinction=runs["distinction"].mask(still_alike, runs["run"].str[:8])).reset_index(drop=True)
 
 
+def _read_sources(sources: Sequence[Source]) -> list[DataFrame]:
+    frames = []
+    for source in sources:
+        try:
+            frames.append(_read_source(source))
+        except InputError as error:
+            if len(sources) == 1:
+                raise
+            log.warning("left out a source: %s", error)
+    if not frames:
+        raise InputError(f"none of the sources has runs: {', '.join(map(str, sources))}")
+    return frames
+
+
 def _read_source(source: Source) -> DataFrame:
     if isinstance(source, str) and source.startswith(_WANDB):
         from rescaler.results.from_wandb import read_project
@@ -127,9 +142,9 @@ def _read_source(source: Source) -> DataFrame:
     return _from_wandb(f"{_WANDB}{folder}", mirrored)
 
 
-def _from_wandb(source: str, mirrored: Sequence[Any]) -> DataFrame:
-    _mirrors[source] = {str(run.summary["folder"]): run.epochs for run in mirrored}
-    return DataFrame([run.summary for run in mirrored]).assign(source=source)
+def _from_wandb(source: str, runs: "Sequence[Mirrored]") -> DataFrame:
+    rows = DataFrame([run.summary for run in runs])
+    return rows.assign(source=source, mirrored=pd.Series([run.epochs for run in runs], dtype=object))
 
 
 def _summaries(folder: Path) -> DataFrame:
@@ -170,9 +185,9 @@ def _summary(path: Path) -> dict[str, Any] | None:
 
 def _epochs_of(source: str, runs: DataFrame) -> DataFrame:
     """Rows of :data:`EPOCH` and ``folder``, in the order of ``runs``."""
-    if source in _mirrors:
-        known = _mirrors[source]
-        frames = [epoch_frame(known[str(folder)]).assign(folder=str(folder)) for folder in runs["folder"]]
+    if source.startswith(_WANDB):
+        known = zip(runs["folder"], runs["mirrored"], strict=True)
+        frames = [epoch_frame(epochs).assign(folder=str(folder)) for folder, epochs in known]
         return pd.concat(frames, ignore_index=True)
     folders = runs["folder"][runs["epochs"] > 0]
     files = {os.path.relpath(folder / METRICS_FILE, source): str(folder) for folder in folders}
@@ -181,7 +196,18 @@ def _epochs_of(source: str, runs: DataFrame) -> DataFrame:
     if rows.empty:
         return epoch_frame(())
     rows["folder"] = rows["file"].cat.rename_categories(files)
+    _name_missing(rows)
     return rows
+
+
+def _name_missing(rows: DataFrame) -> None:
+    """Warn of metrics that a run lacks, whether its file was read or a copy of it."""
+    for name in [name for name, kind in EPOCH.items() if kind is float and rows[name].isna().any()]:
+        lacking = rows[name].isna().groupby(rows["folder"], observed=True).all()
+        if lacking.any():
+            first, *others = lacking.index[lacking]
+            more = f" and {len(others)} more" if others else ""
+            log.warning("no %s in %s%s: shown as missing", name, Path(first, METRICS_FILE), more)
 
 
 def _metrics(path: Path) -> DataFrame | None:
@@ -190,8 +216,6 @@ def _metrics(path: Path) -> DataFrame | None:
         lacking = [name for name in EPOCH if name not in rows]
         if any(EPOCH[name] is not float for name in lacking):
             raise ValueError(f"no column {', '.join(lacking)}")
-        if lacking:
-            log.warning("%s has no column %s: shown as missing", path, ", ".join(lacking))
         return rows.reindex(columns=list(EPOCH))
     except (OSError, ValueError) as error:
         log.warning("skipped %s, which is not the metrics of a run (%s)", path, error)

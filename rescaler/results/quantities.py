@@ -49,8 +49,13 @@ def time_quantity(longest_s: float) -> Quantity:
 
 
 def interval(row: "pd.Series[Any]") -> str:
-    """Difference to the target of the same seed, with its 95 % interval where there is one."""
-    if row["pairs"] < 2:
-        return POINTS.show(row["difference"])
-    low, high = POINTS.show(row["difference_low"]), POINTS.show(row["difference_high"])
-    return f"{POINTS.show(row['difference'])} ({low} to {high})"
+    """Difference to the target of the same seed, with its 95 % interval, and of how many seeds where some have none."""
+    pairs = row["pairs"]
+    if pairs == 0:
+        return NONE
+    more = []
+    if pairs > 1:
+        more.append(f"{POINTS.show(row['difference_low'])} to {POINTS.show(row['difference_high'])}")
+    if pairs < row["n"]:
+        more.append(f"{pairs} of {row['n']} seeds")
+    return POINTS.show(row["difference"]) + (f" ({'; '.join(more)})" if more else "")

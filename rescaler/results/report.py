@@ -1,13 +1,9 @@
 """Tables in words and cells: for the terminal, Markdown and LaTeX."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 from pandas import DataFrame
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from rescaler.results import paper
 from rescaler.results.labels import headings
@@ -25,65 +21,17 @@ from rescaler.results.quantities import (
 )
 from rescaler.results.statistics import MARGIN, over_seeds
 from rescaler.results.tables import cost, paper_table, table
+from rescaler.texttable import TextTable
 
 _ESTIMATED = "~ estimated from the run's own target epochs; run resize_epoch=0 to measure"
 _NOT_THE_SAME = (
     "Accuracies compare only on the same network and data; shares of time and differences to the target do in any case"
 )
-WORDS = frozenset({"Network", "Status", "Row", "Of", "Accuracy"})
-"""Columns of words, which stand left; numbers stand right."""
-_WHOLE = frozenset({"Network", "Row", "Of"})
-"""Columns that are not broken into lines in a narrow terminal."""
+_WORDS = ("Of", "Accuracy", "Status")
 
 
-@dataclass(frozen=True)
-class Report:
-    """One table: all text."""
-
-    heading: str
-    columns: list[str]
-    rows: list[list[str]]
-    notes: list[str]
-
-    def print(self, console: Console) -> None:
-        """Print to a terminal."""
-        view = Table(box=None, padding=(0, 2, 0, 0))
-        for column in self.columns:
-            view.add_column(column, justify="left" if column in WORDS else "right", no_wrap=column in _WHOLE)
-        for row in self.rows:
-            view.add_row(*map(Text, row))
-        console.print(Text(self.heading, "bold"), soft_wrap=True)
-        console.print(view)
-        for note in self.notes:
-            console.print(Text(note, "dim"), soft_wrap=True)
-        console.print()
-
-    def markdown(self) -> str:
-        """The same in Markdown."""
-        ruler = [":---" if column in WORDS else "---:" for column in self.columns]
-        lines = [" | ".join(cell.replace("|", "\\|") for cell in row) for row in (self.columns, ruler, *self.rows)]
-        return "\n\n".join([f"### {self.heading}", "\n".join(f"| {line} |" for line in lines), *self.notes]) + "\n"
-
-    def latex(self) -> str:
-        """The same in LaTeX, for the packages booktabs and inputenc (utf8); notes become comments."""
-        alignment = "".join("l" if column in WORDS else "r" for column in self.columns)
-        styler = DataFrame(self.rows, columns=self.columns).style.hide(axis="index")
-        styler = styler.format(escape="latex").format_index(escape="latex", axis=1)
-        text: str = styler.to_latex(hrules=True, column_format=alignment, caption=_escape(self.heading))
-        for symbol, command in _LATEX.items():
-            text = text.replace(symbol, command)
-        return "".join(f"% {note}\n" for note in self.notes) + text
-
-
-_LATEX = {"×": r"$\times$", "±": r"$\pm$", "–": "--", "−": "$-$", "~": r"$\sim$"}
-
-
-def _escape(text: str) -> str:
-    return "".join(f"\\{letter}" if letter in "%_&#$" else letter for letter in text)
-
-
-def reports(runs: DataFrame, epochs: DataFrame, *, margin: float = MARGIN) -> list[Report]:
-    """One report for each comparison among ``runs``, one row a run; arguments as for :func:`rescaler.results.table`."""
+def reports(runs: DataFrame, epochs: DataFrame, *, margin: float = MARGIN) -> list[TextTable]:
+    """One table for each comparison among ``runs``, one row a run; arguments as for :func:`rescaler.results.table`."""
     everything = table(runs, epochs)
     seeds = over_seeds(everything, margin=margin)
     result = []
@@ -94,12 +42,12 @@ def reports(runs: DataFrame, epochs: DataFrame, *, margin: float = MARGIN) -> li
         cells = _cells(rows, time)
         notes = [_ESTIMATED] if rows["estimated"].any() else []
         notes += _seed_notes(seeds[seeds["comparison"] == comparison], time, margin)
-        notes += _cost_notes(rows, epochs.iloc[places.get(comparison, [])], time)
-        result.append(Report(heading, list(cells.columns), cells.to_numpy().tolist(), notes))
+        notes += _cost_notes(rows, epochs.iloc[places.get(comparison, [])])
+        result.append(TextTable(heading, list(cells.columns), cells.to_numpy().tolist(), notes, _WORDS))
     return result
 
 
-def seed_reports(runs: DataFrame, epochs: DataFrame, *, margin: float = MARGIN) -> list[Report]:
+def seed_reports(runs: DataFrame, epochs: DataFrame, *, margin: float = MARGIN) -> list[TextTable]:
     """The same with one row for all seeds of a network, as :func:`rescaler.results.over_seeds` has them."""
     everything = table(runs, epochs)
     seeds = over_seeds(everything, margin=margin)
@@ -112,16 +60,16 @@ def seed_reports(runs: DataFrame, epochs: DataFrame, *, margin: float = MARGIN) 
             for _, row in seeds[seeds["comparison"] == comparison].iterrows()
         ]
         notes = [_ESTIMATED] if rows["estimated"].any() else []
-        notes += [f"Mean ± standard deviation over the finished seeds; differences in points. {_verdict_note(margin)}"]
-        notes += _cost_notes(rows, epochs[epochs["comparison"] == comparison], time)
-        result.append(Report(heading, list(lines[0]), [list(line.values()) for line in lines], notes))
+        notes += [f"Mean ± standard deviation over the finished seeds. {_against_the_target(margin)}"]
+        notes += _cost_notes(rows, epochs[epochs["comparison"] == comparison])
+        result.append(TextTable(heading, list(lines[0]), [list(line.values()) for line in lines], notes, _WORDS))
     return result
 
 
 def paper_reports(
     number: paper.TableNumber, runs: DataFrame, epochs: DataFrame, *, margin: float = MARGIN
-) -> list[Report]:
-    """Table 2, 3 or 4, published and ours, one report a comparison.
+) -> list[TextTable]:
+    """Table 2, 3 or 4, published and ours, one a comparison.
 
     Arguments as for :func:`rescaler.results.paper_table`.
     """
@@ -141,9 +89,9 @@ def paper_reports(
             theirs = epochs.iloc[places.get(comparison, [])]
             notes += _device_notes(each[each["comparison"] == comparison], theirs)
         notes += [_ESTIMATED] if rows["estimated"].eq(True).any() else []
-        notes += [f"Ours: mean ± standard deviation of n seeds. Differences in points. {_verdict_note(margin)}"]
+        notes += [f"Ours: mean ± standard deviation of n seeds. {_against_the_target(margin)}"]
         cells = [[line[column] for column in columns] for line in lines]
-        result.append(Report(paper.CAPTIONS[number], columns, cells, notes))
+        result.append(TextTable(paper.CAPTIONS[number], columns, cells, notes, _WORDS))
     return result
 
 
@@ -183,6 +131,7 @@ def _paper_lines(row: "pd.Series[Any]", time: Quantity) -> list[dict[str, str]]:
 def _seed_cells(row: "pd.Series[Any]", time: Quantity) -> dict[str, str]:
     """What runs that differ in their seed gave."""
     trained = row["n"] > 0
+    judged = trained and row["resize_epoch"] != 0
     return {
         "Best accuracy (epoch)": f"{ACCURACY.over_runs(row, 'best_top1')} ({row['best_epoch']:.0f})"
         if trained
@@ -190,14 +139,14 @@ def _seed_cells(row: "pd.Series[Any]", time: Quantity) -> dict[str, str]:
         "Training time": time.over_runs(row, "training_s"),
         "Time saved": f"{'~' * bool(row['estimated'])}{SHARE.over_runs(row, 'saved_fraction')}",
         "Against the target": interval(row),
-        "Accuracy": row["verdict"] if isinstance(row["verdict"], str) and trained else "",
+        "Accuracy": (row["verdict"] or "not compared") if judged else "",
     }
 
 
-def _verdict_note(margin: float) -> str:
+def _against_the_target(margin: float) -> str:
     return (
-        "Against the target: of the same seed, mean (95 % interval); "
-        f"accuracy is preserved if all of it lies above -{100 * margin:g}, lost if all lies below"
+        "Against the target: difference in points to the target of the same seed, mean (95 % interval); accuracy is "
+        f"preserved if all of the interval lies above −{100 * margin:g}, lost if all of it lies below"
     )
 
 
@@ -237,19 +186,15 @@ def _seed_notes(seeds: DataFrame, time: Quantity, margin: float) -> list[str]:
         if not pd.isna(row["saved_fraction"]):
             note += f", {SHARE.over_runs(row, 'saved_fraction')} saved"
         if row["pairs"] > 1:
-            note += f"; accuracy: {row['verdict']}, {interval(row)} points"
+            note += f"; accuracy: {row['verdict']}, {interval(row)} against the target"
         notes.append(note)
-    if seeds["pairs"].gt(1).any():
-        notes.append(
-            "Points are against the target of the same seed, mean (95 % interval): accuracy is preserved if all of it "
-            f"lies above -{100 * margin:g}, lost if all lies below"
-        )
-    return notes
+    return [*notes, _against_the_target(margin)] if seeds["pairs"].gt(1).any() else notes
 
 
-def _cost_notes(rows: DataFrame, epochs: DataFrame, time: Quantity) -> list[str]:
+def _cost_notes(rows: DataFrame, epochs: DataFrame) -> list[str]:
     notes = _device_notes(rows, epochs)
     spent = cost(epochs)
+    time = time_quantity(max(spent.alone_s, spent.evaluation_s))
     if len(rows) > 1 and spent.alone_s > 0:
         less = 1 - spent.shared_s / spent.alone_s
         notes.append(

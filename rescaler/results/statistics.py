@@ -75,7 +75,8 @@ def over_seeds(table: DataFrame, *, margin: float = MARGIN) -> DataFrame:
         deviations (``_sd``; missing for a single run) of ``best_top1``, ``training_s``, ``saved_fraction`` and
         ``held_epochs``; ``best_epoch``, their median; ``difference``, ``difference_low`` and ``difference_high``,
         accuracy against the target of the same seed (:class:`Difference`; missing for the target itself), over
-        ``pairs`` seeds, and the ``verdict``; ``estimated``, whether a saving rests on an estimated target.
+        ``pairs`` seeds, and the ``verdict``, None without pairs; ``estimated``, whether a saving rests on an estimate
+        of the target's time.
     """
     finished = table[table["complete"]]
     targets = finished[finished["resize_epoch"] == 0].groupby(["comparison", "seed"])["best_top1"].mean()

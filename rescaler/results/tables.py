@@ -107,7 +107,7 @@ def paper_table(number: paper.TableNumber, runs: DataFrame, epochs: DataFrame, *
     comparisons = Series(ours["comparison"][fits].unique() if fits.any() else [None], name="comparison", dtype=object)
     rows = comparisons.to_frame().merge(published, how="cross")
     rows = rows.merge(ours, on=["comparison", "resize_epoch"], how="left")
-    rows["n"] = rows["n"].fillna(0).astype(int)
+    rows[["n", "pairs"]] = rows[["n", "pairs"]].fillna(0).astype(int)
     rows["top1_difference"] = rows["best_top1"] - rows["paper_top1"]
     rows["saved_difference"] = rows["saved_fraction"] - rows["paper_saved_fraction"]
     return rows
