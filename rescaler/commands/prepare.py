@@ -65,6 +65,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _preparation(jobs: "Sequence[Job]", out: Path | None) -> "Preparation":
     from rescaler.commands.networks import candidates
+    from rescaler.data import image_folder, streams_from_files
     from rescaler.data.decoding import shorter_px
     from rescaler.data.preparation import Preparation
     from rescaler.data.prepared import is_prepared
@@ -72,11 +73,11 @@ def _preparation(jobs: "Sequence[Job]", out: Path | None) -> "Preparation":
 
     data = jobs[0].experiment.data
     for other in (job.experiment.data for job in jobs):
-        if other.name != "imagenet":
+        if not streams_from_files(other):
             raise InputError(f"data must be imagenet to be prepared: other sets are in memory anyway; got {other.name}")
         if (other.folder, other.classes) != (data.folder, data.classes):
             raise InputError(f"data.folder and data.classes must be the same in all runs; got {other.folder}")
-    tree = Path(data.folder or "data").expanduser().absolute()
+    tree = image_folder(data)
     if is_prepared(tree):
         raise InputError(f"data.folder={data.folder} is a prepared set; it must be the tree that it was made from")
     sizes = {shorter_px(network.image_px) for job in jobs for network in candidates(job.experiment).values()}

@@ -15,10 +15,8 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
+from rescaler.data import Content
 from rescaler.errors import InputError
-
-Content = bytes | memoryview
-"""Of an image file."""
 
 _CROP = v2.RandomResizedCrop(size=1)  # draws where to crop; the size is the caller's
 _TEST_MARGIN = 256 / 224
