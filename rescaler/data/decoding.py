@@ -1,8 +1,9 @@
 """From the bytes of an image file to the pixels of one sample, on the CPU.
 
 libjpeg-turbo decodes (simplejpeg: the same pixels as Pillow's, sooner), torchvision crops and resizes tensors.
-torchvision's own decoder is as fast, but deprecated since 0.29. Decoding straight to a fraction of the size, libjpeg's
-scaled DCT, saves nothing: most of the time goes into the entropy code, and only few sizes have vector instructions.
+torchvision's own decoder is nearly as fast, but deprecated since 0.29. Decoding straight to a fraction of the size,
+libjpeg's scaled DCT, saves nothing: most of the time goes into the entropy code, and only few sizes have vector
+instructions.
 """
 
 import io
