@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from rescaler import probe
+from rescaler import loading, probe
 from rescaler.__main__ import main
-from rescaler.probe import Step
+from rescaler.probe import Spread, Step
 
 SMALL = ["model=overfeat_small", "data=synthetic"]
 
@@ -72,6 +72,20 @@ def test_a_faster_network_is_just_measured(pretrain_step_s: list[float], capsys:
     assert "bf16" in out
     assert "not faster" not in out
     assert len(pretrain_step_s) == 3
+
+
+def test_what_loading_leaves_of_the_saving_is_said(
+    pretrain_step_s: list[float], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(loading, "batch_loading_s", lambda *_, **__: {134: Spread(1.6, 1.6, 1.6), 224: Spread(1, 1, 1)})
+    main(["describe", "model=overfeat_small", "data=imagenet", "--measure", "device=cpu"])
+    out = capsys.readouterr().out
+    assert "Loading: pre-train 1,600.00 ms (1,600.00 to 1,600.00), target 1,000.00 ms" in out
+    assert "with it an epoch of the pre-train network is 1.25 times faster than the target's, not 2.00" in out
+    monkeypatch.setattr(loading, "batch_loading_s", lambda *_, **__: dict.fromkeys((134, 224), Spread(0.5, 0.5, 0.5)))
+    main(["describe", "model=overfeat_small", "data=imagenet", "--measure", "device=cpu"])
+    assert "Loading sets the pace" not in capsys.readouterr().out
+    assert pretrain_step_s == [1.0, 1.0, 1.0]
 
 
 def test_a_slower_network_is_called_that(pretrain_step_s: list[float], capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from rescaler import probe
+from rescaler import loading, probe
 from rescaler.__main__ import main
 from rescaler.commands.plan import TRAIN_IMAGES
 from rescaler.data import DATA_SETS
-from rescaler.probe import Step
+from rescaler.probe import Spread, Step
 
 
 def test_table_2_from_the_papers_hours(capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,7 +79,31 @@ def test_the_probe_takes_the_true_shapes(monkeypatch: pytest.MonkeyPatch, capsys
     assert "937 steps an epoch" in out
     assert re.search(r"^Target +0 \+ 55 +42.9 h ", out, flags=re.MULTILINE)
     assert re.search(r"^Resized at epoch 17 +17 \+ 38 +32.3 h +10.6 h ", out, flags=re.MULTILINE)
-    assert "loading the data is not in it" in out
+    assert "evaluation and the rescale are not counted" in out
+    assert "oading" not in out, "the set is in memory"
+
+
+def test_what_loading_eats_is_not_promised(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    steps = {"pre-train": [Step(1, 0, 0)] * 3, "target": [Step(3, 0, 0)] * 3}
+    monkeypatch.setattr(probe, "measure", lambda *_, **__: steps)
+    found = {160: Spread(2, 2, 2), 224: Spread(2.5, 2.5, 2.5)}
+    monkeypatch.setattr(loading, "batch_loading_s", lambda *_, **__: found)
+    resnet = ["experiment=imagenet_resnet", "device=cpu", "schedule.batches_per_epoch=1200"]
+    main(["plan", *resnet, "resize_epoch=30", "data.workers=5"])
+    out = capsys.readouterr().out
+    # 90 epochs of 1,200 steps of 3 s are 90 h; of the pre-train network, 2 s and not 1 s for each of 30: 10 h saved.
+    assert re.search(r"^Resized at epoch 30 +30 \+ 60 +80.0 h +10.0 h ", out, flags=re.MULTILINE)
+    assert "Loading: pre-train 2,000.00 ms" in out
+    assert "with data.workers=5" in out
+    assert "Loading sets the pace of pre-train: prepare the images once" in out
+
+
+def test_without_image_files_loading_is_said_to_be_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(probe, "measure", lambda networks, *_, **__: {name: [Step(1, 0, 0)] * 3 for name in networks})
+    main(["plan", "experiment=imagenet_resnet", "device=cpu", f"data.folder={tmp_path}"])
+    assert f"Loading is not in it, and may eat what is saved: data.folder={tmp_path} holds" in capsys.readouterr().out
 
 
 def test_a_real_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

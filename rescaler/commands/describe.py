@@ -4,9 +4,10 @@ import argparse
 import csv
 import dataclasses
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from rescaler.commands.loading import loading_notes, loading_s
 from rescaler.commands.networks import candidates, descriptions
 from rescaler.commands.output import STDOUT, progress, write
 from rescaler.errors import InputError
@@ -110,25 +111,31 @@ def _measured(experiment: "Experiment", batch_size: int | None) -> TextTable:
         batch_size = experiment.optim.batch_size
         batch_size = batch_size if device.type == "cuda" else min(batch_size, _CPU_BATCH)
     networks = candidates(experiment)
-    rows, verdicts = [], []
     with progress() as say:
-        for setting in _settings(device.type):
-            steps = measure(
+        measured = {
+            setting: measure(
                 networks,
                 setting,
                 device=device,
                 batch_size=batch_size,
                 progress=lambda text: say(f"{setting}: {text}"),  # noqa: B023
             )
-            target = steps.pop("target")
-            for name, pretrain in steps.items():
-                rows.append(_measured_row(setting, name, target, pretrain))
-                verdicts += _verdict(setting, name, ratios(target, pretrain))
+            for setting in _settings(device.type)
+        }
+        loading = loading_s(experiment, networks, batch_size=batch_size, device=device, say=say)
+    rows, verdicts = [], loading_notes(experiment, loading, batch_size)
+    for setting, steps in measured.items():
+        target = steps.pop("target")
+        for name, pretrain in steps.items():
+            rows.append(_measured_row(setting, name, target, pretrain))
+            verdicts += _verdict(setting, name, ratios(target, pretrain))
+            if loading:
+                verdicts += _waiting(setting, name, target, pretrain, loading)
     heading = f"Measured: a training step of {batch_size} images, {device_name(device)}, torch {torch_version()}"
     columns = ("Precision", "Memory format", "Network", "Step", "Target's", "Forward", "Backward", "Whole step", "n")
     note = (
         "How many times faster than the target's: median (lowest to highest) of n rounds, in which the networks took "
-        "turns. Random images on the device; loading data is not in it."
+        "turns. Random images on the device."
     )
     return TextTable(heading, columns, rows, [note, *verdicts], ("Memory format", "Network"))
 
@@ -149,6 +156,22 @@ def _measured_row(setting: "Setting", name: str, target: "Sequence[Step]", pretr
     faster = [ratios(target, pretrain, part) for part in ("forward_s", "backward_s", "step_s")]
     cells = [f"{spread.median:.2f} ({spread.low:.2f} to {spread.high:.2f})" for spread in faster]
     return [setting.precision, setting.memory_format, name, *milliseconds, *cells, str(len(target))]
+
+
+def _waiting(
+    setting: "Setting", name: str, target: "Sequence[Step]", pretrain: "Sequence[Step]", loading: "Mapping[str, Spread]"
+) -> list[str]:
+    """What loading leaves of the saving, where a network would wait for its images."""
+    from rescaler.probe import Spread
+
+    target_s, pretrain_s = (Spread.of([step.step_s for step in steps]).median for steps in (target, pretrain))
+    loaded_target_s, loaded_s = max(target_s, loading["target"].median), max(pretrain_s, loading[name].median)
+    if (loaded_target_s, loaded_s) == (target_s, pretrain_s):
+        return []
+    return [
+        f"Loading sets the pace ({setting}): with it an epoch of the {name} network is "
+        f"{loaded_target_s / loaded_s:.2f} times faster than the target's, not {target_s / pretrain_s:.2f}."
+    ]
 
 
 def _verdict(setting: "Setting", name: str, faster: "Spread") -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from rescaler.commands.loading import loading_notes, loading_s, milliseconds
 from rescaler.commands.networks import candidates, network_names
 from rescaler.commands.output import progress
 from rescaler.errors import InputError
@@ -15,7 +16,6 @@ from rescaler.texttable import TextTable
 if TYPE_CHECKING:
     from rescaler.compose import Job
     from rescaler.forecast import Forecast
-    from rescaler.probe import Spread
     from rescaler.settings import Experiment
 
 # Hydra and torch take seconds to import, so they are imported where they are used.
@@ -86,6 +86,7 @@ def _given(words: Sequence[str], jobs: "Sequence[Job]") -> tuple[list[list[float
 
 def _probe(jobs: "Sequence[Job]") -> tuple[list[list[float]], list[str]]:
     """Hours of an epoch by network for each run, as measured here, and notes."""
+    from rescaler.loading import how_to_load_faster
     from rescaler.plan import device_for
     from rescaler.probe import Setting, Spread, measure
     from rescaler.provenance import device_name, torch_version
@@ -108,14 +109,20 @@ def _probe(jobs: "Sequence[Job]") -> tuple[list[list[float]], list[str]]:
                 batch_size=batch_size,
                 progress=lambda text: say(f"probe: {text}"),
             )
+            loading = loading_s(experiment, networks, batch_size=batch_size, device=device, say=say)
         step_s = {name: Spread.of([step.step_s for step in rounds]) for name, rounds in steps.items()}
-        measured[key] = [batches * spread.median / 3600 for spread in step_s.values()]
-        each = ", ".join(f"{name} {_milliseconds(spread)}" for name, spread in step_s.items())
+        slowest_s = {name: max(step.median, loading[name].median if loading else 0) for name, step in step_s.items()}
+        measured[key] = [batches * seconds / 3600 for seconds in slowest_s.values()]
+        each = ", ".join(f"{name} {milliseconds(spread)}" for name, spread in step_s.items())
         lines.append(
             f"Measured{_own(job, jobs)}: {each} a step of {batch_size} images, {batches:,} steps an epoch; "
             f"{device_name(device)}, torch {torch_version()}."
         )
-    lines.append("From random images on the device: loading the data is not in it, nor evaluation, nor the rescale.")
+        lines += loading_notes(experiment, loading, batch_size)
+        waiting = [name for name, step in step_s.items() if slowest_s[name] > step.median]
+        if waiting:
+            lines.append(f"Loading sets the pace of {', '.join(waiting)}: {how_to_load_faster(experiment.data)}.")
+    lines.append("Steps are of random images on the device; evaluation and the rescale are not counted.")
     return [measured[json.dumps(_what_takes_time(job.experiment))] for job in jobs], lines
 
 
@@ -135,17 +142,12 @@ def _what_takes_time(experiment: "Experiment") -> dict[str, Any]:
     return {
         "model": dict(experiment.model),
         "shrink": asdict(experiment.shrink),
-        "data": [data.image_px, data.channels, data.classes],
+        "data": [data.image_px, data.channels, data.classes, data.name, data.folder, data.workers],
         "optim.batch_size": experiment.optim.batch_size,
         "schedule.batches_per_epoch": _batches(experiment),
         "memory_format": experiment.memory_format,
         "device": experiment.device,
     }
-
-
-def _milliseconds(spread: "Spread") -> str:
-    median, low, high = (f"{1000 * seconds:,.2f}" for seconds in spread)
-    return f"{median} ms ({low} to {high})"
 
 
 def _table(jobs: "Sequence[Job]", runs: "Sequence[Forecast]", basis: Sequence[str]) -> TextTable:

@@ -1,7 +1,8 @@
 """Data sets: where they come from, and how their images reach the network.
 
-Small sets live on the device (:mod:`rescaler.data.resident`); ImageNet streams from a folder of image files
-(:mod:`rescaler.data.folder`). Torch is imported when a set is loaded, so that names can be checked without it.
+Small sets live on the device (:mod:`rescaler.data.resident`); ImageNet streams from a folder of image files, or from
+a prepared set (:mod:`rescaler.data.folder`). Torch is imported when a set is loaded, so that names can be checked
+without it.
 """
 
 import dataclasses
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 Batch: TypeAlias = "tuple[Tensor, Tensor]"
 """Images, normalised, float32 ``(n, channels, px, px)``, and labels, int64 ``(n,)``; both on the device."""
+
+Content: TypeAlias = "bytes | memoryview"
+"""Of an image file."""
 
 EVERY_IMAGE = slice(None)
 """The share of a process that has its batches to itself."""
@@ -76,6 +80,16 @@ class ImageData(Protocol):
         """The test set in order; the last batch may be short, and a ``share`` of it, as in training, empty."""
 
 
+def streams_from_files(settings: DataSettings) -> bool:
+    """Whether images are decoded while a run trains; else the whole set is on the device."""
+    return settings.name == "imagenet"
+
+
+def image_folder(settings: DataSettings) -> Path:
+    """Where the images are or belong, as an absolute path."""
+    return Path(settings.folder or "data").expanduser().absolute()
+
+
 def load_data(settings: DataSettings, device: "torch.device") -> ImageData:
     """Load a data set; once per process for the same settings and device.
 
@@ -84,8 +98,7 @@ def load_data(settings: DataSettings, device: "torch.device") -> ImageData:
     """
     if settings.name not in DATA_SETS:
         raise InputError(f"data.name must be one of {', '.join(DATA_SETS)}; got {settings.name!r}")
-    folder = Path(settings.folder or "data").expanduser().absolute()
-    resolved = dataclasses.replace(settings, folder=str(folder))
+    resolved = dataclasses.replace(settings, folder=str(image_folder(settings)))
     return _load(json.dumps(dataclasses.asdict(resolved)), str(device))
 
 
@@ -94,8 +107,8 @@ def _load(settings_json: str, device_name: str) -> ImageData:
     import torch
 
     settings, device = DataSettings(**json.loads(settings_json)), torch.device(device_name)
-    folder = Path(settings.folder or "")
-    if settings.name == "imagenet":
+    folder = image_folder(settings)
+    if streams_from_files(settings):
         from rescaler.data.folder import FolderImages
 
         return FolderImages(folder, settings, device)

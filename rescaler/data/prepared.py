@@ -1,0 +1,199 @@
+"""A prepared set: smaller images in a few large files, which ``rescaler prepare`` makes of a tree once.
+
+The files are Arrow's (the IPC file format): mapped into memory, any image is found without reading another, processes
+share the pages, and nothing need be installed that is not here already. Tar shards (webdataset) must be read in
+sequence, so their order is not a shuffle of the whole set; litdata, streaming and ffcv bring loaders of their own,
+whose order and resume are not functions of (seed, epoch, position); HDF5 and LMDB don't like forked readers.
+
+Each row is one image: its name in the tree, its label, and a JPEG file for each size. A stage reads the smallest that
+suffices, so a smaller stage reads and decodes less.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from rescaler.data import Content
+from rescaler.errors import InputError, listed
+from rescaler.files import write_text
+
+FORMAT = 1
+"""Raised whenever another way of preparing gives other files."""
+SPLITS = ("train", "val")
+_MANIFEST = "prepared.json"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file of a prepared set."""
+
+    file: str
+    images: int
+    size_bytes: int
+    sha256: str
+    left_out: Mapping[str, str]
+    """Images that could not be read, by path below the tree, and why."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a prepared set holds."""
+
+    source: str
+    """Fingerprint of the tree."""
+    classes: Sequence[str]
+    shorter_px: Sequence[int]
+    """Shorter sides of the images, rising."""
+    images: Mapping[str, int]
+    """Of the tree, by split, with those that cannot be read."""
+    parts: Sequence[Part]
+    """Finished files, in order."""
+    complete: bool
+    format: int = FORMAT
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Images that could not be read, by path below the tree, and why."""
+        return {name: why for part in self.parts for name, why in part.left_out.items()}
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex digest of every image and label."""
+        content = [self.format, self.classes, self.shorter_px, [part.sha256 for part in self.parts]]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+    def parts_of(self, split: str) -> list[Part]:
+        """Finished files of one split."""
+        return [part for part in self.parts if part.file.startswith(f"{split}-")]
+
+    def write(self, folder: Path) -> None:
+        """Put it beside its files, in one step.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
+        write_text(folder / _MANIFEST, json.dumps(dataclasses.asdict(self), indent=1))
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """The manifest of the set in ``folder``.
+
+        Raises:
+            InputError: it is missing, damaged or of another version of this package.
+        """
+        path = folder / _MANIFEST
+        try:
+            values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            if values["format"] != FORMAT:
+                raise InputError(f"{path} is of format {values['format']}, this is {FORMAT}: prepare the images anew")
+            return cls(**{**values, "parts": [Part(**part) for part in values["parts"]]})
+        except OSError as error:
+            raise InputError(f"cannot read {path}: {error.strerror}") from error
+        except (ValueError, KeyError, TypeError) as error:
+            if isinstance(error, InputError):  # a ValueError
+                raise
+            raise InputError(f"{path} is damaged: remove {folder} and prepare the images anew") from error
+
+
+def column(shorter_px: int) -> str:
+    """Name of the column with the images of a size."""
+    return f"jpeg_{shorter_px}"
+
+
+def is_prepared(folder: Path) -> bool:
+    """Whether ``folder`` holds a prepared set, finished or not, rather than a tree."""
+    return (folder / _MANIFEST).exists()
+
+
+class PreparedSplit:
+    """One split of a prepared set; implements :class:`rescaler.data.folder.Split`.
+
+    Args:
+        folder: of the set.
+        parts: the split's files.
+        shorter_px: sizes of the images, rising.
+
+    Raises:
+        InputError: a file is missing or damaged.
+    """
+
+    def __init__(self, folder: Path, parts: Sequence[Part], shorter_px: Sequence[int]) -> None:
+        self._made_of = folder, parts, shorter_px
+        self._shorter_px = shorter_px
+        self._tables: list[tuple[Path, pa.RecordBatch]] = []
+        for part in parts:
+            path = folder / part.file
+            self._tables += [(path, table) for table in _tables(path, part)]
+        rows = [len(table) for _, table in self._tables]
+        self._starts = np.cumsum([0, *rows])
+        labels = [table.column("label").to_numpy() for _, table in self._tables]
+        self.labels = torch.from_numpy(np.concatenate([np.empty(0, np.int64), *labels]))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return PreparedSplit, self._made_of  # a process that is not forked maps the files itself
+
+    def content(self, index: int, shorter_px: int) -> Content:
+        """The smallest image kept whose shorter side has at least so many pixels, or the largest."""
+        size = next((size for size in self._shorter_px if size >= shorter_px), self._shorter_px[-1])
+        _, table, row = self._row(index)
+        return memoryview(table.column(column(size))[row].as_buffer()).cast("B")
+
+    def where(self, index: int) -> str:
+        """The file and the image's name in the tree."""
+        path, table, row = self._row(index)
+        return f"{table.column('name')[row].as_py()} in {path}"
+
+    def _row(self, index: int) -> tuple[Path, pa.RecordBatch, int]:
+        number = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return *self._tables[number], index - int(self._starts[number])
+
+
+def _tables(path: Path, part: Part) -> list[pa.RecordBatch]:
+    try:
+        if path.stat().st_size != part.size_bytes:
+            raise InputError(f"{path} has {path.stat().st_size} bytes, not {part.size_bytes}: run prepare again")
+        reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        return [reader.get_batch(number) for number in range(reader.num_record_batches)]
+    except (OSError, pa.ArrowInvalid) as error:
+        raise InputError(f"cannot read {path}: {' '.join(str(error).split())}; run prepare again") from error
+
+
+class Prepared(NamedTuple):
+    """Both splits."""
+
+    train: PreparedSplit
+    test: PreparedSplit
+    fingerprint: str
+
+
+def read_prepared(folder: Path, *, classes: int, shorter_px: int) -> Prepared:
+    """The prepared set in ``folder``.
+
+    Args:
+        folder: holds the manifest.
+        classes: expected number.
+        shorter_px: what the largest stage needs.
+
+    Raises:
+        InputError: it is unfinished or damaged, its images are too small, or it has another number of classes.
+    """
+    manifest = Manifest.read(folder)
+    if not manifest.complete:
+        raise InputError(f"data.folder={folder} is prepared in part: run the same prepare command again to go on")
+    if len(manifest.classes) != classes:
+        raise InputError(f"data.folder={folder} has {len(manifest.classes)} classes; data.classes is {classes}")
+    if manifest.shorter_px[-1] < shorter_px:
+        raise InputError(
+            f"data.image_px is too large for data.folder={folder}: it needs images whose shorter side has {shorter_px} "
+            f"pixels, and these were prepared with {listed(map(str, manifest.shorter_px))}"
+        )
+    train, test = (PreparedSplit(folder, manifest.parts_of(split), manifest.shorter_px) for split in SPLITS)
+    return Prepared(train, test, manifest.fingerprint)

@@ -1,0 +1,26 @@
+"""What worker processes of a DataLoader have in common."""
+
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from rescaler.errors import InputError
+
+T = TypeVar("T")
+
+
+def workers_alive(loader: Iterable[T]) -> Iterator[T]:
+    """What ``loader`` yields; the death of one of its processes becomes one clear line.
+
+    Raises:
+        InputError: a worker died; says of what it may have died.
+    """
+    try:
+        yield from loader
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        if "worker" not in reason:
+            raise
+        raise InputError(
+            "a process that decodes images died: too many data.workers for the memory, or /dev/shm is too small "
+            f"({reason})"
+        ) from error

@@ -1,0 +1,70 @@
+from pathlib import Path
+
+import pytest
+import torch
+from image_tree import plant
+
+from rescaler.__main__ import main
+from rescaler.data import load_data
+from rescaler.data.prepared import Manifest
+from rescaler.settings import DataSettings
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    return plant(tmp_path / "tree")
+
+
+def prepare(tree: Path, *words: str) -> None:
+    main(["prepare", "data=imagenet", "data.workers=0", "data.classes=2", f"data.folder={tree}", *words])
+
+
+def test_prepare(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    damaged = tree / "val" / "n01440764" / "n01440764_1.JPEG"
+    damaged.write_bytes(b"damaged")
+    prepare(tree, "data.image_px=56", "shrink.image_px=35")
+    told = capsys.readouterr().out.splitlines()
+    assert told[0].startswith(
+        f"{tree}: 10 + 4 images (train + val) -> {tree / 'prepared'}, shorter sides of 40, 64 pixels: about 0.00 GB; "
+    )
+    assert told[0].endswith("GB are free for them")
+    assert told[1] == "13 images, 0.00 GB; all checksums hold"
+    assert told[2].startswith("1 could not be read and are left out")
+    assert told[3].startswith("  val/n01440764/n01440764_1.JPEG: cannot identify image file")
+    assert told[4] == f"train on them with data.folder={tree / 'prepared'}"
+    settings = DataSettings(
+        name="imagenet",
+        folder=str(tree / "prepared"),
+        image_px=56,
+        classes=2,
+        channels=3,
+        mean=[0.5] * 3,
+        std=[1.0] * 3,
+    )
+    assert load_data(settings, torch.device("cpu")).test_count == 3
+
+
+def test_all_stages_of_all_runs_are_prepared_for(tree: Path, tmp_path: Path) -> None:
+    prepare(tree, "--out", str(tmp_path / "out"), "data.image_px=56", "shrink.image_px=35,42")
+    assert Manifest.read(tmp_path / "out").shorter_px == [40, 48, 64]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["data=fashion_mnist"], r"data must be imagenet to be prepared: .*; got fashion_mnist"),
+        (["data.classes=2,3"], r"data\.folder and data\.classes must be the same in all runs"),
+        (["data.classes=1000"], r"/train has 2 classes; data\.classes is 1000"),
+        (["data.folder=/nowhere"], r"data\.folder=/nowhere must hold train/<class>"),
+    ],
+)
+def test_wrong_input_is_one_line(tree: Path, words: list[str], message: str) -> None:
+    with pytest.raises(SystemExit, match=message) as raised:
+        prepare(tree, *words)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_prepared_set_is_not_prepared(tree: Path) -> None:
+    prepare(tree, "data.image_px=56")
+    with pytest.raises(SystemExit, match="is a prepared set; it must be the tree that it was made from"):
+        prepare(tree / "prepared")

@@ -1,0 +1,254 @@
+import pickle
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from image_tree import plant, save
+from PIL import Image
+
+from rescaler.data import Batch, preparation
+from rescaler.data.decoding import decode
+from rescaler.data.folder import FolderImages
+from rescaler.data.preparation import Preparation
+from rescaler.data.prepared import Manifest, PreparedSplit
+from rescaler.data.tree import read_tree
+from rescaler.errors import InputError
+from rescaler.settings import DataSettings
+
+CPU = torch.device("cpu")
+SETTINGS = DataSettings(name="imagenet", image_px=28, classes=2, channels=3, mean=[0.0] * 3, std=[1.0] * 3, workers=0)
+SIZES = [24, 32]  # what stages of 21 and 28 pixels need
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    return plant(tmp_path / "tree")
+
+
+@pytest.fixture(autouse=True)
+def _small_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preparation, "_FILE_IMAGES", 4)
+    monkeypatch.setattr(preparation, "_BATCH_IMAGES", 3)
+
+
+def made(tree: Path, out: Path | None = None, sizes: list[int] = SIZES, workers: int = 0) -> Preparation:
+    return Preparation(read_tree(tree, classes=2), out or tree / "prepared", sizes, workers)
+
+
+def silent(done: int, total: int) -> None:
+    pass
+
+
+def interrupted_after(images: int) -> Callable[[int, int], None]:
+    def progress(done: int, total: int) -> None:  # noqa: ARG001
+        if done > images:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+def whole_test_set(data: FolderImages, image_px: int = 28) -> Batch:
+    [batch] = data.test_batches(image_px=image_px, batch_size=4)
+    return batch
+
+
+def test_a_prepared_set_feeds_what_the_tree_feeds(tree: Path) -> None:
+    told: list[tuple[int, int]] = []
+    manifest = made(tree).run(lambda done, total: told.append((done, total)))
+    assert told == [(number, 14) for number in range(1, 15)]
+    assert [(part.file, part.images) for part in manifest.parts] == [
+        ("train-00000.arrow", 4),
+        ("train-00001.arrow", 4),
+        ("train-00002.arrow", 2),
+        ("val-00000.arrow", 4),
+    ]
+    data, original = FolderImages(tree / "prepared", SETTINGS, CPU), FolderImages(tree, SETTINGS, CPU)
+    assert (data.train_count, data.test_count) == (10, 4)
+    for image_px in (21, 28):
+        pixels, labels = whole_test_set(data, image_px)
+        original_pixels, original_labels = whole_test_set(original, image_px)
+        assert torch.equal(labels, original_labels)
+        assert (pixels - original_pixels).abs().mean() < 0.02  # what JPEG at quality 90 costs
+    train = list(data.train_batches(image_px=21, seed=0, epoch=1, batches=4, batch_size=5))
+    original_train = original.train_batches(image_px=21, seed=0, epoch=1, batches=4, batch_size=5)
+    for (pixels, labels), (_, original_labels) in zip(train, original_train, strict=True):
+        assert pixels.shape == (5, 3, 21, 21)
+        assert torch.equal(labels, original_labels)
+    [(rest, _)] = data.train_batches(image_px=21, seed=0, epoch=1, batches=4, batch_size=5, start=3)
+    assert torch.equal(rest, train[3][0])
+
+
+def test_a_stage_reads_the_smallest_image_that_suffices(tree: Path) -> None:
+    manifest = made(tree).run(silent)
+    split = PreparedSplit(tree / "prepared", manifest.parts_of("train"), SIZES)
+    for wanted, got in ((10, 24), (24, 24), (25, 32), (32, 32)):
+        for index in range(10):
+            assert decode(split.content(index, wanted)).shape == (3, got, round(got * 60 / 48))
+
+
+def test_small_images_are_not_enlarged(tree: Path) -> None:
+    path = tree / "train" / "n01440764" / "n01440764_0.JPEG"
+    Image.new("RGB", (30, 26)).save(path)
+    manifest = made(tree).run(silent)
+    split = PreparedSplit(tree / "prepared", manifest.parts_of("train"), SIZES)
+    assert [decode(split.content(0, px)).shape[1:] for px in SIZES] == [(24, 27), (26, 30)]
+
+
+def test_prepared_images_are_other_data_than_the_tree(tree: Path) -> None:
+    sets = [made(tree, tree.parent / "a"), made(tree, tree.parent / "b"), made(tree, tree.parent / "c", [32])]
+    fingerprints = [each.run(silent).fingerprint for each in sets]
+    assert fingerprints[0] == fingerprints[1]
+    assert len({*fingerprints, FolderImages(tree, SETTINGS, CPU).fingerprint}) == 3
+    assert FolderImages(tree.parent / "a", SETTINGS, CPU).fingerprint == fingerprints[0]
+    save(tree / "val" / "n01440764" / "n01440764_0.JPEG", seed=7)
+    assert made(tree, tree.parent / "d").run(silent).fingerprint not in fingerprints
+
+
+def test_workers_change_no_byte(tree: Path) -> None:
+    alone = made(tree, tree.parent / "a").run(silent)
+    assert made(tree, tree.parent / "b", workers=2).run(silent) == alone
+
+
+@pytest.mark.parametrize("images", [0, 5, 13])
+def test_what_was_stopped_goes_on(tree: Path, images: int) -> None:
+    whole = made(tree, tree.parent / "whole").run(silent)
+    out = tree / "prepared"
+    with pytest.raises(KeyboardInterrupt):
+        made(tree).run(interrupted_after(images))
+    with pytest.raises(InputError, match=rf"data\.folder={out} is prepared in part: run the same prepare command"):
+        FolderImages(out, SETTINGS, CPU)
+    (out / ".train-00002.arrow.0123").write_bytes(b"of a process that was killed")
+    before = {path.name: path.stat().st_ino for path in out.glob("*.arrow")}
+    assert len(before) == images // 4
+    assert made(tree).run(silent) == whole
+    assert before.items() <= {path.name: path.stat().st_ino for path in out.glob("*.arrow")}.items()
+    assert len(list(out.glob("*.arrow*"))) == 4
+
+
+def test_damaged_images_are_listed_and_left_out(tree: Path) -> None:
+    path = tree / "train" / "n01443537" / "n01443537_3.JPEG"
+    path.write_bytes(path.read_bytes()[:-200])
+    (tree / "val" / "n01440764" / "n01440764_1.JPEG").write_bytes(b"")
+    manifest = made(tree).run(silent)
+    assert list(manifest.left_out) == ["train/n01443537/n01443537_3.JPEG", "val/n01440764/n01440764_1.JPEG"]
+    assert "truncated" in manifest.left_out["train/n01443537/n01443537_3.JPEG"]
+    data = FolderImages(tree / "prepared", SETTINGS, CPU)
+    assert (data.train_count, data.test_count) == (9, 3)
+    [(_, labels)] = data.train_batches(image_px=21, seed=0, epoch=1, batches=1, batch_size=9)
+    assert sorted(labels.tolist()) == [0] * 5 + [1] * 4
+
+
+def test_a_split_without_a_readable_image_is_refused(tree: Path) -> None:
+    for path in (tree / "val").rglob("*.JPEG"):
+        path.write_bytes(b"damaged")
+    with pytest.raises(InputError, match=f"none of the images in {tree / 'val'} can be read"):
+        made(tree).run(silent)
+
+
+def test_a_second_run_mends_what_was_damaged_since(tree: Path) -> None:
+    whole = made(tree).run(silent)
+    path = tree / "prepared" / "train-00001.arrow"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    (tree / "prepared" / "val-00000.arrow").unlink()
+    assert made(tree).run(silent) == whole
+    assert FolderImages(tree / "prepared", SETTINGS, CPU).fingerprint == whole.fingerprint
+
+
+def test_a_truncated_file_is_named(tree: Path) -> None:
+    made(tree).run(silent)
+    path = tree / "prepared" / "train-00001.arrow"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(InputError, match=rf"{path} has \d+ bytes, not \d+: run prepare again"):
+        FolderImages(tree / "prepared", SETTINGS, CPU)
+    path.unlink()
+    with pytest.raises(InputError, match=rf"cannot read {path}: .*; run prepare again"):
+        FolderImages(tree / "prepared", SETTINGS, CPU)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 1}'])
+def test_a_damaged_manifest_is_named(tree: Path, text: str) -> None:
+    made(tree).run(silent)
+    (tree / "prepared" / "prepared.json").write_text(text)
+    with pytest.raises(InputError, match=r"prepared\.json is damaged: remove"):
+        FolderImages(tree / "prepared", SETTINGS, CPU)
+
+
+def test_a_manifest_of_another_version(tree: Path) -> None:
+    replace(made(tree).run(silent), format=99).write(tree / "prepared")
+    with pytest.raises(InputError, match="is of format 99, this is 1: prepare the images anew"):
+        Manifest.read(tree / "prepared")
+
+
+def test_a_folder_keeps_the_images_it_has(tree: Path) -> None:
+    made(tree).run(silent)
+    with pytest.raises(InputError, match=r"prepared from other files or in other sizes \(theirs: 24, 32 pixels\)"):
+        made(tree, sizes=[32]).run(silent)
+    save(tree / "train" / "n01440764" / "another.JPEG", seed=9)
+    with pytest.raises(InputError, match="prepared from other files"):
+        made(tree).run(silent)
+
+
+def test_two_processes_do_not_write_the_same_set(tree: Path) -> None:
+    def second(done: int, total: int) -> None:  # noqa: ARG001
+        made(tree).run(silent)
+
+    with pytest.raises(InputError, match=f"{tree / 'prepared'} is being prepared by another process"):
+        made(tree).run(second)
+
+
+def test_the_disk_it_takes_is_known_before(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    estimated_bytes = made(tree).estimated_bytes()
+    manifest = made(tree).run(silent)
+    split = PreparedSplit(tree / "prepared", manifest.parts_of("train"), SIZES)
+    train_bytes = sum(len(split.content(index, size)) for index in range(10) for size in SIZES)
+    assert train_bytes < estimated_bytes < 2 * train_bytes  # beside 4 test images
+    usage = shutil.disk_usage(tree)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    made(tree).check_disk(estimated_bytes)  # what is there already need not be found again
+    with pytest.raises(InputError, match=r"the disk of .*/new is too small: 0\.0 GB must be free"):
+        made(tree, tree / "new").check_disk(estimated_bytes)
+
+
+def test_an_unwritable_place_is_named(tree: Path) -> None:
+    (tree / "file").write_text("no folder can be here")
+    with pytest.raises(InputError, match=f"cannot write {tree / 'file'}"):
+        made(tree, tree / "file" / "prepared").run(silent)
+
+
+def test_images_too_small_for_the_run(tree: Path) -> None:
+    made(tree).run(silent)
+    message = r"data\.image_px is too large for data\.folder=.*: it needs .* 37 pixels, and these .* with 24, 32"
+    with pytest.raises(InputError, match=message):
+        FolderImages(tree / "prepared", replace(SETTINGS, image_px=32), CPU)
+
+
+def test_wrong_number_of_classes(tree: Path) -> None:
+    made(tree).run(silent)
+    with pytest.raises(InputError, match=r"/prepared has 2 classes; data\.classes is 1000"):
+        FolderImages(tree / "prepared", replace(SETTINGS, classes=1000), CPU)
+
+
+def test_processes_that_are_not_forked_map_the_files_themselves(tree: Path) -> None:
+    manifest = made(tree).run(silent)
+    split = PreparedSplit(tree / "prepared", manifest.parts_of("train"), SIZES)
+    text = pickle.dumps(split)
+    assert len(text) < 2000  # bytes: no image is in it
+    assert bytes(pickle.loads(text).content(6, 24)) == bytes(split.content(6, 24))
+    assert split.where(6) == f"train/n01443537/n01443537_1.JPEG in {tree / 'prepared' / 'train-00001.arrow'}"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_image_damaged_in_a_prepared_file_is_named(tree: Path, workers: int) -> None:
+    manifest = made(tree).run(silent)
+    path = tree / "prepared" / "val-00000.arrow"
+    split = PreparedSplit(tree / "prepared", manifest.parts_of("val"), SIZES)
+    content, jpeg = path.read_bytes(), bytes(split.content(1, 32))
+    path.write_bytes(content.replace(jpeg, bytes(len(jpeg))))
+    data = FolderImages(tree / "prepared", replace(SETTINGS, workers=workers), CPU)
+    with pytest.raises(InputError, match=rf"cannot read the image val/n01440764/n01440764_1\.JPEG in {path}: cannot"):
+        whole_test_set(data)

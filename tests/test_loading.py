@@ -1,0 +1,45 @@
+from pathlib import Path
+
+import pytest
+import torch
+from image_tree import plant
+
+from rescaler import loading
+from rescaler.errors import InputError
+from rescaler.loading import batch_loading_s
+from rescaler.settings import DataSettings
+
+CPU = torch.device("cpu")
+
+
+def settings(folder: Path, workers: int = 0) -> DataSettings:
+    mean, std = [0.5] * 3, [0.25] * 3
+    return DataSettings(
+        name="imagenet", folder=str(folder), image_px=28, classes=2, channels=3, mean=mean, std=std, workers=workers
+    )
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "_ROUND_S", 0.02)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_every_size_is_measured(tmp_path: Path, workers: int) -> None:
+    found = batch_loading_s(settings(plant(tmp_path), workers), [16, 28], batch_size=4, device=CPU)
+    assert found is not None
+    assert found.keys() == {16, 28}
+    assert all(0 < spread.low <= spread.median <= spread.high for spread in found.values())
+
+
+def test_what_is_in_memory_or_not_here_is_not_loaded(tmp_path: Path) -> None:
+    assert batch_loading_s(DataSettings(name="fashion_mnist"), [28], batch_size=4, device=CPU) is None
+    assert batch_loading_s(settings(tmp_path), [28], batch_size=4, device=CPU) is None
+    assert batch_loading_s(settings(tmp_path / "nowhere"), [28], batch_size=4, device=CPU) is None
+
+
+def test_damaged_files_are_named(tmp_path: Path) -> None:
+    for path in (plant(tmp_path) / "train").rglob("*.JPEG"):
+        path.write_bytes(b"damaged")
+    with pytest.raises(InputError, match="cannot read the image"):
+        batch_loading_s(settings(tmp_path), [28], batch_size=4, device=CPU)
