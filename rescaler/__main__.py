@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from rescaler.commands import describe, ledger, plan, prepare, report, tables, upload
+from rescaler.commands import cancel, describe, ledger, plan, prepare, report, retry, status, tables, upload
 from rescaler.errors import InputError
 
 
@@ -16,7 +16,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description="Look at networks, plan runs, read what runs recorded. To train: `python -m rescaler.run --help`.",
     )
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (describe, plan, prepare, tables, report, upload, ledger):
+    for command in (describe, plan, prepare, status, retry, cancel, tables, report, upload, ledger):
         command.add_parser(subparsers)
     parsed, more = parser.parse_known_args(arguments)
     if more and hasattr(parsed, "overrides") and all("=" in word and word[0] != "-" for word in more):

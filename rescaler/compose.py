@@ -18,6 +18,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from rescaler.errors import InputError
 from rescaler.experiment import check
+from rescaler.record import CONFIG_FILE
 from rescaler.settings import Experiment
 from rescaler.tracking import resolve_mode
 
@@ -96,6 +97,21 @@ def to_experiment(config: DictConfig) -> Experiment:
     check(experiment)
     resolve_mode(experiment.logger.mode, os.environ)
     return experiment
+
+
+def read_experiment(folder: Path) -> Experiment:
+    """The settings that a run's folder has kept.
+
+    Raises:
+        InputError: there are none, or they are impossible.
+    """
+    path = folder / CONFIG_FILE
+    try:
+        config = OmegaConf.load(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: {error}") from error
+    assert isinstance(config, DictConfig)
+    return to_experiment(config)
 
 
 def explain(error: BaseException) -> str:

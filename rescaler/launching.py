@@ -1,45 +1,103 @@
-"""What the launchers of sweeps have in common: every job is checked before the first is trained; then results are shown."""
+"""What launchers of sweeps have in common: all jobs are checked before the first is trained; results are shown."""
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
 
 from hydra.core.utils import filter_overrides
 from hydra.types import HydraContext
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
+from rich.console import Console
 
+from rescaler.commands.tables import show_results
 from rescaler.compose import to_experiment
-from rescaler.errors import InputError
-from rescaler.settings import Experiment
-
-if TYPE_CHECKING:
-    pass
+from rescaler.errors import InputError, listed
+from rescaler.plan import plan
+from rescaler.runfolder import write_config
+from rescaler.status import statuses
+from rescaler.submission import Planned, hold
+from rescaler.sweep import Sweep, SweepRun
 
 log = logging.getLogger(__name__)
 
 
-class Composed(NamedTuple):
-    """One job of a sweep, composed."""
+def plan_jobs(
+    context: HydraContext,
+    config: DictConfig,
+    job_overrides: Sequence[Sequence[str]],
+    first: int,
+    *,
+    elsewhere: str | None = None,
+) -> list[tuple[Sequence[str], Planned]]:
+    """Compose, check and lay out every job of a sweep. Those that are the same run are one, which is said.
 
-    overrides: tuple[str, ...]
-    name: str
-    """What a person reads of the overrides."""
-    config: DictConfig
-    experiment: Experiment
+    Args:
+        context: Hydra's.
+        config: of the sweep.
+        job_overrides: by job.
+        first: number of the first job.
+        elsewhere: as of :func:`rescaler.plan.plan`.
 
-
-def compose_jobs(context: HydraContext, config: DictConfig, job_overrides: Sequence[Sequence[str]]) -> list[Composed]:
-    """All jobs of a sweep.
+    Returns:
+        Overrides and run of each job that is left.
 
     Raises:
-        InputError: a job is impossible; names it.
+        InputError: a job cannot run as it is; names it.
     """
-    found = []
+    found: dict[tuple[str, str], tuple[Sequence[str], Planned]] = {}
     for overrides in job_overrides:
-        composed = context.config_loader.load_sweep_config(config, list(overrides))
         name = " ".join(filter_overrides(overrides))
+        composed = context.config_loader.load_sweep_config(config, list(overrides))
+        with open_dict(composed):
+            composed.hydra.job.id = composed.hydra.job.num = first + len(found)
         try:
-            found.append(Composed(tuple(overrides), name, composed, to_experiment(composed)))
+            run = plan(to_experiment(composed), elsewhere=elsewhere)
         except InputError as error:
             raise InputError(f"{name}: {error}") from error
-    return found
+        folder = Path(composed.hydra.sweep.dir, composed.hydra.sweep.subdir).absolute()
+        planned = Planned(SweepRun(name, str(composed.hydra.sweep.subdir)), run, folder)
+        same = found.setdefault((run.id, str(planned.ledger.folder)), (overrides, planned))
+        if same[1] is not planned:
+            log.warning("%s is the same run as %s: it is run once", name, same[1].entry.name)
+    return list(found.values())
+
+
+def open_sweep(config: DictConfig, planned: Sequence[Planned]) -> Sweep:
+    """Make the folders of a sweep, with all settings frozen in them, and see that what it needs can be written.
+
+    Raises:
+        InputError: a folder cannot be written; nothing is trained.
+    """
+    for one in planned:
+        one.ledger.check_writable()
+        write_config(one.folder, one.run.experiment)
+    hold(planned)
+    sweep = Sweep(Path(config.hydra.sweep.dir).absolute(), [one.entry for one in planned])
+    sweep.write()
+    return sweep
+
+
+def close(sweep: Sweep) -> None:
+    """Note that nothing of a sweep runs on this machine any more."""
+    sweep.pid = None
+    sweep.write()
+
+
+def show(sweep: Sweep) -> None:
+    """Print the table of what came out, and draw the figure."""
+    try:
+        show_results([sweep.folder], plot=sweep.folder / "accuracy.png", console=Console())
+    except InputError as error:  # no job came as far as an epoch: why, is said next
+        log.warning("%s", error)
+
+
+def refuse_failures(sweep: Sweep) -> None:
+    """Say which runs did not finish.
+
+    Raises:
+        InputError: there are some.
+    """
+    failed = [run for run in statuses(sweep) if run.is_unfinished]
+    if failed:
+        why = listed((f"{run.name}: {run.detail or run.state}" for run in failed), most=10)
+        raise InputError(f"{len(failed)} of {len(sweep.runs)} runs failed: {why}")

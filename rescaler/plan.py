@@ -83,12 +83,16 @@ def plan(experiment: Experiment, *, elsewhere: str | None = None) -> Run:
 
     Args:
         experiment: settings that :func:`rescaler.experiment.check` has passed.
-        elsewhere: type of the device that it will run on, where that is another machine's.
+        elsewhere: type of the device that ``auto`` means where it will run, if that is another machine.
 
     Raises:
         InputError: the experiment cannot run as it is; the message names the key, its value and what is allowed.
     """
-    device = device_for(experiment.device) if elsewhere is None else torch.device("cpu")
+    if elsewhere is None:
+        device = device_for(experiment.device)
+        device_type = device.type
+    else:
+        device, device_type = torch.device("cpu"), elsewhere if experiment.device == "auto" else experiment.device
     data = load_data(experiment.data, device)
     target = initial_target(experiment)
     _check_output(target, experiment)
@@ -111,7 +115,7 @@ def plan(experiment: Experiment, *, elsewhere: str | None = None) -> Run:
             "batch_size": optim.batch_size,
             "batches": batches,
             "memory_format": experiment.memory_format,
-            "device_type": elsewhere or device.type,
+            "device_type": device_type,
         },
     )
     notes = dict.fromkeys(note for network in shrunk for note in network.notes)

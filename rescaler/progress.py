@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rescaler.chain import Chain, Epoch, Stage
 from rescaler.pace import left_s
 from rescaler.record import Record
+from rescaler.texttable import clock
 
 log = logging.getLogger(__name__)
 
@@ -69,10 +70,3 @@ class ProgressBar:
         if self._lines and time.monotonic() - self._line_start > _LINE_S:
             self._line_start = time.monotonic()
             log.info("%s  %s", where, news)
-
-
-def clock(seconds: float) -> str:
-    """A span of time as ``h:mm:ss`` or ``m:ss``."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

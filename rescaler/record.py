@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
+CONFIG_FILE = "config.yaml"
 SUMMARY_FILE = "summary.json"
 METRICS_FILE = "metrics.csv"
-"""Names in a run's folder: the run in one object, and its epochs' records in one table."""
+"""Names in a run's folder: its settings, the run in one object, and its epochs' records in one table."""
 
 
 @dataclass(frozen=True)

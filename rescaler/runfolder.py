@@ -24,11 +24,10 @@ from rescaler.chain import Epoch, Stage
 from rescaler.files import write_text
 from rescaler.pace import recorded_left_s
 from rescaler.plan import Run
-from rescaler.record import METRICS_FILE, SUMMARY_FILE, Record, totals
+from rescaler.record import CONFIG_FILE, METRICS_FILE, SUMMARY_FILE, Record, totals
 from rescaler.settings import Experiment
 
 Status = Literal["running", "done", "failed"]
-CONFIG_FILE = "config.yaml"
 WRITE_S = 15.0
 """Seconds between two writings within an epoch."""
 

@@ -189,6 +189,8 @@ class SlurmSettings:
     """Return when all is submitted."""
     dry_run: bool = False
     """Show what would be submitted, and submit nothing."""
+    epoch_hours: list[float] = field(default_factory=list)
+    """Hours of an epoch of each network on the cluster, the smallest first, for the dry run; empty: measured here."""
 
     @property
     def tasks_per_node(self) -> int:

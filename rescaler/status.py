@@ -133,8 +133,9 @@ def _trunk_detail(sweep: Sweep, run: SweepRun, jobs: "Mapping[str, JobState]") -
 
 
 def _local_state(sweep: Sweep, said: str | None, summary: Mapping[str, Any]) -> tuple[str, str]:
-    alive = socket.gethostname() != sweep.host or _is_alive(sweep.pid)
-    elsewhere = "" if socket.gethostname() == sweep.host else f"on {sweep.host}, as far as its files say"
+    is_here = socket.gethostname() == sweep.host
+    alive = _is_alive(sweep.pid) if is_here else sweep.pid is not None
+    elsewhere = "" if is_here else f"on {sweep.host}, as far as its files say"
     if said == "failed":
         return "failed", summary["error"]
     if said is None:
@@ -142,7 +143,9 @@ def _local_state(sweep: Sweep, said: str | None, summary: Mapping[str, Any]) -> 
     return ("running", elsewhere) if alive else ("lost", "its process is gone")
 
 
-def _is_alive(pid: int) -> bool:
+def _is_alive(pid: int | None) -> bool:
+    if pid is None:
+        return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -79,11 +79,11 @@ def submit(sweep: Sweep, planned: Sequence[Planned], settings: SlurmSettings) ->
             if trunk is not None:
                 folder = f"trunks/{len(sweep.trunk_jobs)}"
                 job = _trunk_job(trunk, planned, sweep.folder / folder, settings)
-                (after,) = cluster.submit([job], f"{job_name(sweep)}-trunk")
+                (after,) = cluster.submit([job], f"{job_name(sweep.folder)}-trunk")
                 submitted.append(after)
                 sweep.trunk_jobs[folder] = after
             jobs = [_run_job(planned[run], sweep, settings) for run in members]
-            ids = cluster.submit(jobs, job_name(sweep), after)
+            ids = cluster.submit(jobs, job_name(sweep.folder), after)
             submitted += ids
             for run, job_id in zip(members, ids, strict=True):
                 planned[run].entry.trunk = None if trunk is None else folder
@@ -99,9 +99,9 @@ def jobs_folder(sweep: Path) -> Path:
     return sweep / ".submitit" / "%j"
 
 
-def job_name(sweep: Sweep) -> str:
-    """What SLURM shows of a sweep's jobs."""
-    return f"rescaler-{sweep.folder.parent.name}"
+def job_name(sweep: Path) -> str:
+    """What SLURM shows of the jobs of the sweep in a folder."""
+    return f"rescaler-{sweep.parent.name}"
 
 
 def _run_job(one: Planned, sweep: Sweep, settings: SlurmSettings) -> RunJob:

@@ -45,8 +45,8 @@ class Sweep:
     trunk_jobs: dict[str, str] = field(default_factory=dict)
     """Id of the job by the trunk's folder."""
     host: str = field(default_factory=socket.gethostname)
-    pid: int = field(default_factory=os.getpid)
-    """Of the process that runs them, or watches them."""
+    pid: int | None = field(default_factory=os.getpid)
+    """Of the process that runs them; None once it is through, and where a cluster runs them."""
 
     @property
     def name(self) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 # The library prints tables with torch alone installed: rich and pandas are imported where they are used.
 
@@ -42,22 +43,28 @@ class TextTable:
 
     def print(self, console: "Console") -> None:
         """Print; where a terminal is too narrow, cells are broken into lines, but not the names of rows."""
-        from rich.table import Table
         from rich.text import Text
 
         if not console.is_terminal:
             console.print(Text(f"{self}\n"), soft_wrap=True)
             return
+        console.print(Text(self.heading, "bold"), soft_wrap=True)
+        console.print(self.view())
+        for note in self.notes:
+            console.print(Text(note, "dim"), soft_wrap=True)
+        console.print()
+
+    def view(self) -> "Table":
+        """The rows for a terminal."""
+        from rich.table import Table
+        from rich.text import Text
+
         view = Table(box=None, padding=(0, 2, 0, 0))
         for index, (column, left) in enumerate(zip(self.columns, self.left, strict=True)):
             view.add_column(column, justify="left" if left else "right", no_wrap=index == 0, overflow="fold")
         for row in self.rows:
             view.add_row(*map(Text, row))
-        console.print(Text(self.heading, "bold"), soft_wrap=True)
-        console.print(view)
-        for note in self.notes:
-            console.print(Text(note, "dim"), soft_wrap=True)
-        console.print()
+        return view
 
     def markdown(self) -> str:
         """The same in Markdown."""
@@ -76,6 +83,13 @@ class TextTable:
         for symbol, command in _LATEX.items():
             text = text.replace(symbol, command)
         return "".join(f"% {note}\n" for note in self.notes) + text
+
+
+def clock(seconds: float) -> str:
+    """A span of time as ``h:mm:ss`` or ``m:ss``."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 def _escape(text: str) -> str:

@@ -53,14 +53,28 @@ def run(arguments: argparse.Namespace) -> None:
         InputError: a setting is impossible, or hours are wrong in number or value.
     """
     from rescaler.compose import jobs
-    from rescaler.forecast import forecast
 
     given = [word for word in arguments.hours or () if "=" not in word]
     # Settings may follow the hours: they would else be taken for some.
     found = jobs([*arguments.overrides, *(word for word in arguments.hours or () if "=" in word)])
-    epoch_hours, basis = _probe(found) if arguments.hours is None else _given(given, found)
-    runs = [forecast(job.experiment, hours) for job, hours in zip(found, epoch_hours, strict=True)]
-    print(_table(found, runs, basis))
+    print(plan_table(found, None if arguments.hours is None else given))
+
+
+def plan_table(jobs: "Sequence[Job]", hours: Sequence[str] | None) -> TextTable:
+    """The time of each run and of all together.
+
+    Args:
+        jobs: the runs.
+        hours: of one epoch of each network, the smallest first; None: as measured here.
+
+    Raises:
+        InputError: hours are wrong in number or value.
+    """
+    from rescaler.forecast import forecast
+
+    epoch_hours, basis = _probe(jobs) if hours is None else _given(hours, jobs)
+    runs = [forecast(job.experiment, each) for job, each in zip(jobs, epoch_hours, strict=True)]
+    return _table(jobs, runs, basis)
 
 
 def _given(words: Sequence[str], jobs: "Sequence[Job]") -> tuple[list[list[float]], list[str]]:
@@ -93,7 +107,7 @@ def _probe(jobs: "Sequence[Job]") -> tuple[list[list[float]], list[str]]:
 
     measured: dict[str, list[float]] = {}
     lines = []
-    for job in jobs:
+    for job, own in zip(jobs, _own(jobs), strict=True):
         experiment = job.experiment
         device, batch_size, batches = device_for(experiment.device), experiment.optim.batch_size, _batches(experiment)
         key = json.dumps(_what_takes_time(experiment))
@@ -115,7 +129,7 @@ def _probe(jobs: "Sequence[Job]") -> tuple[list[list[float]], list[str]]:
         measured[key] = [batches * seconds / 3600 for seconds in slowest_s.values()]
         each = ", ".join(f"{name} {milliseconds(spread)}" for name, spread in step_s.items())
         lines.append(
-            f"Measured{_own(job, jobs)}: {each} a step of {batch_size} images, {batches:,} steps an epoch; "
+            f"Measured{own}: {each} a step of {batch_size} images, {batches:,} steps an epoch; "
             f"{device_name(device)}, torch {torch_version()}."
         )
         lines += loading_notes(experiment, loading, batch_size)
@@ -158,12 +172,12 @@ def _table(jobs: "Sequence[Job]", runs: "Sequence[Forecast]", basis: Sequence[st
     def time(hours: float) -> str:
         return f"{hours * 3600 / unit_s:,.1f} {unit}"
 
-    rows = []
-    for job, run in zip(jobs, runs, strict=True):
+    rows, own = [], _own(jobs)
+    for words, run in zip(own, runs, strict=True):
         saved = f"{time(run.saved_hours)} ({run.saved_hours / run.target_hours:.1%})".replace("%", " %")
         baseline = run.resize_epoch == 0
         epochs = " + ".join(str(count) for count in run.stage_epochs)
-        rows.append([_label(job, jobs, run), epochs, time(run.hours), "–" if baseline else saved])
+        rows.append([_label(run) + words, epochs, time(run.hours), "–" if baseline else saved])
     notes = [*_sums(runs, time), *basis]
     if any(run.held for run in runs):
         notes.append(
@@ -174,17 +188,19 @@ def _table(jobs: "Sequence[Job]", runs: "Sequence[Forecast]", basis: Sequence[st
     return TextTable(heading, _COLUMNS, rows, notes)
 
 
-def _label(job: "Job", jobs: "Sequence[Job]", run: "Forecast") -> str:
+def _label(run: "Forecast") -> str:
     names = {0: "Target", "never": "Pre-train"}
-    name = names.get(run.resize_epoch, f"Resized at epoch {run.resize_epoch}") + " (held)" * run.held
-    return name + _own(job, jobs)
+    return names.get(run.resize_epoch, f"Resized at epoch {run.resize_epoch}") + " (held)" * run.held
 
 
-def _own(job: "Job", jobs: "Sequence[Job]") -> str:
-    """What tells a run from the others of its sweep, beside when it is resized."""
-    everywhere = set.intersection(*(set(other.overrides) for other in jobs))
-    own = [word for word in job.overrides if word not in everywhere and not word.startswith("resize_epoch=")]
-    return f" [{' '.join(own)}]" if own else ""
+def _own(jobs: "Sequence[Job]") -> list[str]:
+    """What tells each run from the others of its sweep, beside when it is resized."""
+    everywhere = set.intersection(*(set(job.overrides) for job in jobs))
+    found = []
+    for job in jobs:
+        own = [word for word in job.overrides if word not in everywhere and not word.startswith("resize_epoch=")]
+        found.append(f" [{' '.join(own)}]" if own else "")
+    return found
 
 
 def _sums(runs: "Sequence[Forecast]", time: Callable[[float], str]) -> list[str]:

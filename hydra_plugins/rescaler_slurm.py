@@ -1,0 +1,62 @@
+"""Sweeps on a SLURM cluster: trunks first, then arrays of the runs that go on from them.
+
+Hydra finds and instantiates launchers in the namespace ``hydra_plugins`` alone: this one cannot live in ``rescaler``.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.utils import JobReturn, JobStatus, configure_log
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from rescaler.settings import SlurmSettings
+
+
+class SlurmLauncher(Launcher):
+    """Submits the runs of a sweep as jobs, watches them, then shows what came out."""
+
+    def __init__(self, **settings: Any) -> None:
+        self._settings = SlurmSettings(**settings)
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Hydra's side of the launcher; the jobs need no task function, they carry their settings."""
+        del task_function
+        self._context, self._config = hydra_context, config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Check all jobs, submit them, and watch until they are over unless ``detach`` is set.
+
+        Raises:
+            InputError: before anything is submitted, if a job cannot run as it is; at the end, if a job failed.
+        """
+        from rescaler import launching, slurm
+        from rescaler.cluster import Cluster
+
+        configure_log(self._config.hydra.hydra_logging, self._config.hydra.verbose)
+        Cluster(self._settings, Path())  # can anything be submitted from here?
+        device = slurm.device_type(self._settings)
+        jobs = launching.plan_jobs(self._context, self._config, job_overrides, initial_job_idx, elsewhere=device)
+        planned = [one for _, one in jobs]
+        if self._settings.dry_run:
+            slurm.show_plan(planned, self._settings)
+        else:
+            sweep = launching.open_sweep(self._config, planned)
+            sweep.launcher = dataclasses.asdict(self._settings)
+            slurm.start(sweep, planned, self._settings)
+        return [JobReturn(overrides=one, status=JobStatus.COMPLETED) for one, _ in jobs]
+
+
+@dataclass
+class SlurmLauncherConfig(SlurmSettings):
+    """``hydra/launcher=slurm``."""
+
+    _target_: str = f"{__name__}.SlurmLauncher"
+
+
+ConfigStore.instance().store(group="hydra/launcher", name="slurm", node=SlurmLauncherConfig, provider="rescaler")

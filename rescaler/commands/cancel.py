@@ -1,0 +1,53 @@
+"""``rescaler cancel``: end what still runs of a sweep."""
+
+import argparse
+import os
+import signal
+import socket
+from typing import TYPE_CHECKING
+
+from rescaler.commands.status import add_sweep, find
+from rescaler.errors import InputError
+
+if TYPE_CHECKING:
+    from rescaler.sweep import Sweep
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Register the command."""
+    parser = subparsers.add_parser(
+        "cancel",
+        help="end the runs of a sweep that wait or run",
+        description="What is trained stays in the ledger: `rescaler retry` goes on from it.",
+    )
+    add_sweep(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Cancel them.
+
+    Raises:
+        InputError: there is no such sweep, or it runs on another machine.
+    """
+    from rescaler.status import statuses
+
+    sweep = find(arguments.sweep)
+    alive = [number for number, status in enumerate(statuses(sweep)) if not status.is_over]
+    if not alive:
+        print(f"{sweep.folder}: nothing to cancel, no run waits or runs")
+        return
+    if sweep.launcher is None:
+        _cancel_here(sweep)
+    else:
+        from rescaler.cluster import cancel
+
+        cancel([*(sweep.runs[number].job or "" for number in alive), *sweep.trunk_jobs.values()])
+    print(f"{sweep.folder}: {len(alive)} run{'s' * (len(alive) > 1)} cancelled; `rescaler retry` goes on from there")
+
+
+def _cancel_here(sweep: "Sweep") -> None:
+    if sweep.host != socket.gethostname():
+        raise InputError(f"{sweep.folder} runs on {sweep.host}: cancel it there")
+    if sweep.pid is not None:
+        os.kill(sweep.pid, signal.SIGTERM)  # it saves first
