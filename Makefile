@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# Dozens of processes start in the tests and on a cluster: without bytecode each would compile torch anew (4 s).
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: setup demo test check analysis gpu-bench lock clean
 
 setup: $(VENV)/ready

@@ -57,6 +57,7 @@ class SlurmLauncherConfig(SlurmSettings):
     """``hydra/launcher=slurm``."""
 
     _target_: str = f"{__name__}.SlurmLauncher"
+    _convert_: str = "all"
 
 
 ConfigStore.instance().store(group="hydra/launcher", name="slurm", node=SlurmLauncherConfig, provider="rescaler")

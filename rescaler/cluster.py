@@ -2,10 +2,11 @@
 
 import contextlib
 import io
+import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,7 +81,7 @@ class Cluster:
             executor = self._executor(name, after)
             words = io.StringIO()
             try:
-                with clean_env(), contextlib.redirect_stderr(words), executor.batch():
+                with _outside_of_jobs(), contextlib.redirect_stderr(words), executor.batch():
                     submitted = [executor.submit(job) for job in jobs[start : start + most]]
             except FailedJobError as error:
                 cancel(ids)
@@ -105,7 +106,7 @@ class Cluster:
             "qos": settings.qos,
             "constraint": settings.constraint,
             "gpus_per_node": settings.gpus_per_node or None,
-            "mem_gb": settings.mem_gb,
+            "mem": None if settings.mem_gb is None else f"{round(1024 * settings.mem_gb)}MB",
             "mail_type": settings.mail_type,
             "mail_user": settings.mail_user,
             "setup": settings.setup or None,
@@ -115,9 +116,9 @@ class Cluster:
         executor.update_parameters(
             job_name=name,
             nodes=settings.nodes,
-            tasks_per_node=settings.tasks_per_node,
+            ntasks_per_node=settings.tasks_per_node,
             cpus_per_task=settings.cpus_per_task,
-            timeout_min=settings.timeout_min,
+            time=settings.timeout_min,
             signal_delay_s=settings.signal_delay_s,
             array_parallelism=settings.array_parallelism,
             # A job whose node died comes back, and its log goes on.
@@ -125,6 +126,16 @@ class Cluster:
             **{key: value for key, value in optional.items() if value is not None},
         )
         return executor
+
+
+@contextlib.contextmanager
+def _outside_of_jobs() -> Iterator[None]:
+    """What a job's environment asks for is not to be passed on to the jobs that are submitted from inside of it."""
+    where = os.environ.get("SLURM_CONF")
+    with clean_env():
+        if where is not None:
+            os.environ["SLURM_CONF"] = where
+        yield
 
 
 def check(settings: SlurmSettings) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from rescaler import processes, ranks
 from rescaler.chain import Epoch
+from rescaler.data_wait import DataWait
 from rescaler.epoch import Observer
 from rescaler.errors import InputError
 from rescaler.interruption import Interruption
@@ -75,7 +76,9 @@ def execute(experiment: Experiment, folder: Path, *, group: str) -> None:
         try:
             with ProgressBar(run.chain, enabled=experiment.progress) as bar, Interruption() as interruption:
                 saver = Saver(ledger, interruption, experiment.checkpoint_every_min)
-                train(run, ledger, folder, Observers([run_folder, tracker, bar]), saver=saver)
+                train(
+                    run, ledger, folder, Observers([run_folder, tracker, bar, DataWait(experiment.data)]), saver=saver
+                )
         except SystemExit:  # told to end, and to go on later
             raise
         except BaseException as error:

@@ -45,15 +45,17 @@ def plan_jobs(
         InputError: a job cannot run as it is; names it.
     """
     found: dict[tuple[str, str], tuple[Sequence[str], Planned]] = {}
-    for overrides in job_overrides:
-        name = " ".join(filter_overrides(overrides))
+    words = [filter_overrides(overrides) for overrides in job_overrides]
+    everywhere = set.intersection(*map(set, words)) if len(words) > 1 else set()
+    for overrides, own in zip(job_overrides, words, strict=True):
+        name = " ".join(word for word in own if word not in everywhere) or " ".join(own)
         composed = context.config_loader.load_sweep_config(config, list(overrides))
         with open_dict(composed):
             composed.hydra.job.id = composed.hydra.job.num = first + len(found)
         try:
             run = plan(to_experiment(composed), elsewhere=elsewhere)
         except InputError as error:
-            raise InputError(f"{name}: {error}") from error
+            raise InputError(f"{' '.join(own)}: {error}") from error
         folder = Path(composed.hydra.sweep.dir, composed.hydra.sweep.subdir).absolute()
         planned = Planned(SweepRun(name, str(composed.hydra.sweep.subdir)), run, folder)
         same = found.setdefault((run.id, str(planned.ledger.folder)), (overrides, planned))

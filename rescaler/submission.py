@@ -88,10 +88,10 @@ def submit(sweep: Sweep, planned: Sequence[Planned], settings: SlurmSettings) ->
             for run, job_id in zip(members, ids, strict=True):
                 planned[run].entry.trunk = None if trunk is None else folder
                 planned[run].entry.job = job_id
+        sweep.write()
     except BaseException:
         cancel(submitted)
         raise
-    sweep.write()
 
 
 def jobs_folder(sweep: Path) -> Path:

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# cluster.sh - a real SLURM (munged + slurmctld + N slurmd) on this one host, without systemd, for tests.
-#   cluster.sh start DIR | stop DIR | status DIR | env DIR | down DIR NODE | fail DIR NODE | up DIR NODE
+# slurm_cluster.sh - a real SLURM (munged + slurmctld + N slurmd) on this one host, without systemd, for tests.
+#   slurm_cluster.sh start DIR | stop DIR | status DIR | env DIR | down DIR NODE | fail DIR NODE | up DIR NODE
 #   (down: the node dies and SLURM finds out in about 30 s; fail: it dies and SLURM is told at once; up: it is back)
-#   eval "$(cluster.sh env DIR)"      -> SLURM_CONF and PATH (sacct stand-in) for the caller
+#   eval "$(slurm_cluster.sh env DIR)"      -> SLURM_CONF and PATH (sacct stand-in) for the caller
 # Settings (environment, read by start): CLUSTER_NODES=3 CLUSTER_CPUS=4 CLUSTER_GPUS=2 (per node)
 #   CLUSTER_MEM=4000 (MB per node) CLUSTER_AUTH=munge|none CLUSTER_TIMEOUT=30 (s)
 # Needs Debian packages: slurmctld slurmd slurm-client munge.   Root or any user that has a passwd entry.
