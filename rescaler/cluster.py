@@ -211,14 +211,31 @@ def cancel(ids: Iterable[str]) -> None:
         _output("scancel", *wanted, check=False)
 
 
+def last_error(folder: Path, job: str) -> str | None:
+    """The last exception in a job's error log; None if it has none."""
+    found = (_RAISED.fullmatch(line) for line in reversed(_log(folder, job)))
+    raised = next((match for match in found if match is not None), None)
+    if raised is None:
+        return None
+    return raised["message"] if raised["kind"].endswith(InputError.__name__) else raised[0]
+
+
 def last_words(folder: Path, job: str) -> str | None:
-    """The last line that a job wrote to its error log, without the log's own."""
+    """The last line of a job's error log that is neither Submitit's nor that the job is over; None if it has none."""
+    noise = ("submitit ", "srun: ", "slurmstepd: error: ***")
+    return next((line for line in reversed(_log(folder, job)) if line and not line.startswith(noise)), None)
+
+
+_RAISED = re.compile(r"(?P<kind>[\w.]*(?:Error|Exception))(?:: (?P<message>.*))?")
+
+
+def _log(folder: Path, job: str) -> list[str]:
     paths = submitit.core.utils.JobPaths(folder, job, 0)
     try:
-        lines = paths.stderr.read_text(encoding="utf-8", errors="replace").splitlines()
+        text = paths.stderr.read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return None
-    return next((line.strip() for line in reversed(lines) if line.strip() and "submitit" not in line), None)
+        return []
+    return [line.strip() for line in text.splitlines()]
 
 
 def _output(*command: str, check: bool = True) -> str:

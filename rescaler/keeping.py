@@ -65,7 +65,8 @@ class Keeper:
         found, has_state = processes.from_first(read)
         reused = found[len(records) :]
         if reused and self._is_first:
-            self._hold_only([record.key for record in found] if self._keep_all else [found[-1].key])
+            keys = [record.key for record in found] if self._keep_all else [found[-1].key]
+            self._hold_only(keys, self._run.chain.next(found))
         return reused, self._state(found[-1].epoch, tensors, found[-1].digest) if has_state else state
 
     def resume(self, epoch: Epoch) -> UnderWay | None:
@@ -117,10 +118,14 @@ class Keeper:
             for key in keys:
                 self._ledger.hold(key, self._run.id, self._folder)
 
-    def _hold_only(self, keys: Sequence[str]) -> None:
-        """Hold these and what is kept anyway, and give up what earlier attempts of the run held beside."""
+    def _hold_only(self, keys: Sequence[str], under_way: Epoch | None) -> None:
+        """Hold these and what is kept anyway, and give up what earlier attempts of the run held beside.
+
+        But not what they saved of the epoch that comes next.
+        """
         self._hold(keys)
-        for key in self._ledger.held_by(self._run.id) - {*keys} - self._kept:
+        saved = {under_way.key} if under_way else set()
+        for key in self._ledger.held_by(self._run.id) - {*keys} - self._kept - saved:
             self._ledger.release(key, self._run.id)
 
 

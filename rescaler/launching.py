@@ -102,4 +102,5 @@ def refuse_failures(sweep: Sweep) -> None:
     failed = [run for run in statuses(sweep) if run.is_unfinished]
     if failed:
         why = listed((f"{run.name}: {run.detail or run.state}" for run in failed), most=10)
-        raise InputError(f"{len(failed)} of {len(sweep.runs)} runs failed: {why}")
+        again = f"run them again with: python -m rescaler retry {sweep.folder}"
+        raise InputError(f"{len(failed)} of {len(sweep.runs)} runs failed: {why}; {again}")

@@ -90,13 +90,13 @@ def _status(sweep: Sweep, run: SweepRun, jobs: "Mapping[str, JobState]") -> RunS
 def _state(sweep: Sweep, run: SweepRun, summary: Mapping[str, Any], jobs: "Mapping[str, JobState]") -> tuple[str, str]:
     said = summary.get("status")
     if said == "done":
-        return "done", ""
+        return "done", _times(summary.get("requeues", 0))
     if sweep.launcher is None:
         return _local_state(sweep, said, summary)
     job = jobs[run.job] if run.job else None
     if job is None:
         return "failed", "never submitted"
-    requeues = f"requeued {job.requeues} time{'s' * (job.requeues > 1)}" if job.requeues else ""
+    requeues = _times(job.requeues)
     if job.waits:
         return "waiting", requeues or _trunk_detail(sweep, run, jobs)
     if job.runs:
@@ -105,7 +105,7 @@ def _state(sweep: Sweep, run: SweepRun, summary: Mapping[str, Any], jobs: "Mappi
 
 
 def _ended(sweep: Sweep, run: SweepRun, summary: Mapping[str, Any], job: "JobState") -> tuple[str, str]:
-    from rescaler.cluster import last_words
+    from rescaler.cluster import last_error, last_words
     from rescaler.submission import jobs_folder
 
     if job.name == "CANCELLED":
@@ -115,11 +115,17 @@ def _ended(sweep: Sweep, run: SweepRun, summary: Mapping[str, Any], job: "JobSta
     assert run.job is not None
     if job.name in _DEATHS:
         return "lost", _DEATHS[job.name]
-    words = last_words(jobs_folder(sweep.folder), run.job)
-    # A job that said nothing more while it ran was killed; one that never came to run says why.
-    if summary.get("status") == "running" or words is None:
+    folder = jobs_folder(sweep.folder)
+    words = last_error(folder, run.job)
+    if words is None and summary.get("status") != "running":  # else what it said last is not why it ended
+        words = last_words(folder, run.job)
+    if words is None:
         return "lost", f"its job {run.job} ended without a word" + (f" ({job.name})" if job.name else "")
     return "failed", words
+
+
+def _times(requeues: int) -> str:
+    return f"requeued {requeues} time{'s' * (requeues > 1)}" if requeues else ""
 
 
 def _trunk_detail(sweep: Sweep, run: SweepRun, jobs: "Mapping[str, JobState]") -> str:
@@ -127,8 +133,10 @@ def _trunk_detail(sweep: Sweep, run: SweepRun, jobs: "Mapping[str, JobState]") -
     if run.trunk is None or trunk_job is None or trunk_job.is_over:
         return ""
     trunk = _read(sweep.folder / run.trunk / TRUNK_FILE)
-    if not trunk_job.runs or not trunk:
+    if not trunk_job.runs:
         return "for its trunk, which waits"
+    if not trunk:
+        return "for its trunk, which starts"
     return f"for its trunk: epoch {trunk['position']:.1f} of {trunk['epochs_planned']}"
 
 

@@ -9,8 +9,8 @@ import dataclasses
 import json
 import os
 import socket
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ class Sweep:
     host: str = field(default_factory=socket.gethostname)
     pid: int | None = field(default_factory=os.getpid)
     """Of the process that runs them; None once it is through, and where a cluster runs them."""
+    started: str = field(default_factory=lambda: datetime.now(UTC).isoformat())
 
     @property
     def name(self) -> str:
@@ -92,7 +93,7 @@ def newest(runs: Path) -> Path:
     Raises:
         InputError: there is none.
     """
-    found: Sequence[Path] = sorted(runs.glob(f"**/{FILE}"), key=lambda path: path.stat().st_mtime)
-    if not found:
+    folders = [path.parent for path in runs.glob(f"**/{FILE}")]
+    if not folders:
         raise InputError(f"no sweep in {runs}: start one with `python -m rescaler.run -m KEY=VALUE,VALUE`, or name one")
-    return found[-1].parent
+    return max(folders, key=lambda folder: Sweep.read(folder).started)

@@ -1,8 +1,15 @@
-"""Small networks that several tests shrink."""
+"""Small networks that several tests shrink or train."""
 
+import os
+import time
 from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+
+from rescaler.models import overfeat_small
 
 
 def classifier(conv: nn.Conv2d, *rest: nn.Module) -> nn.Sequential:
@@ -24,3 +31,33 @@ def two_layers(image_px: int = 9) -> nn.Sequential:
             fc=nn.Linear(5 * side**2, 3),
         )
     )
+
+
+class Pause(nn.Module):
+    """Has each training step take ``BATCH_S`` seconds of the environment, and notes it in the file ``steps.txt``.
+
+    A line is the process and the SLURM job of a step. Numbers are those of a network without it.
+    """
+
+    def __init__(self, scratch_gb: float) -> None:
+        super().__init__()
+        self._scratch_gb = scratch_gb
+
+    def forward(self, maps: Tensor) -> Tensor:
+        if self.training and maps.device.type != "meta" and "BATCH_S" in os.environ:
+            job = os.environ.get("SLURM_ARRAY_JOB_ID") or os.environ.get("SLURM_JOB_ID", "")
+            task = os.environ.get("SLURM_ARRAY_TASK_ID")
+            with Path("steps.txt").open("a") as file:
+                file.write(f"{os.getpid()} {job}{f'_{task}' if task else ''}\n")
+            torch.empty(int(self._scratch_gb * 2**30), dtype=torch.uint8)
+            time.sleep(float(os.environ["BATCH_S"]))
+        return maps
+
+
+def slow(
+    num_classes: int, in_channels: int, image_px: int, widths: Sequence[int] = (4, 8, 8), scratch_gb: float = 0
+) -> nn.Module:
+    """A small OverFeat whose training can be slowed down, without dropout; it may ask for much memory in vain."""
+    time.sleep(float(os.environ.get("BUILD_S", "0")))
+    network = overfeat_small(num_classes, in_channels, image_px, widths, hidden=16, dropout=0.0)
+    return nn.Sequential(OrderedDict(network=network, pause=Pause(scratch_gb)))

@@ -4,7 +4,7 @@
 #   (down: the node dies and SLURM finds out in about 30 s; fail: it dies and SLURM is told at once; up: it is back)
 #   eval "$(slurm_cluster.sh env DIR)"      -> SLURM_CONF and PATH (sacct stand-in) for the caller
 # Settings (environment, read by start): CLUSTER_NODES=3 CLUSTER_CPUS=4 CLUSTER_GPUS=2 (per node)
-#   CLUSTER_MEM=4000 (MB per node) CLUSTER_AUTH=munge|none CLUSTER_TIMEOUT=30 (s)
+#   CLUSTER_MEM=4000 (MB per node) CLUSTER_AUTH=munge|none CLUSTER_TIMEOUT=30 (s) CLUSTER_ARRAY=1001 (MaxArraySize)
 # Needs Debian packages: slurmctld slurmd slurm-client munge.   Root or any user that has a passwd entry.
 set -euo pipefail
 die() { echo "slurm: $*" >&2; exit 1; }
@@ -12,7 +12,7 @@ die() { echo "slurm: $*" >&2; exit 1; }
 cmd=$1; dir=$(mkdir -p "$2" && cd "$2" && pwd -P)
 export PATH=$PATH:/usr/sbin:/sbin SLURM_CONF=$dir/etc/slurm.conf
 nodes=${CLUSTER_NODES:-3} cpus=${CLUSTER_CPUS:-4} gpus=${CLUSTER_GPUS:-2} mem=${CLUSTER_MEM:-4000}
-auth=${CLUSTER_AUTH:-munge} timeout=${CLUSTER_TIMEOUT:-30}
+auth=${CLUSTER_AUTH:-munge} timeout=${CLUSTER_TIMEOUT:-30} array=${CLUSTER_ARRAY:-1001}
 [[ $dir =~ ^[A-Za-z0-9/_.+-]+$ ]] || die "DIR may hold letters, digits and /_.+- only: slurm.conf has no quoting"
 # unix sockets (munge.sock; the slurmstepd sockets in spool/) must stay below 108 bytes
 [ ${#dir} -le 70 ] || die "DIR is ${#dir} characters; unix sockets below it would pass 107: take one of at most 70"
@@ -92,6 +92,7 @@ KillWait=3
 SlurmdTimeout=6
 ReturnToService=2
 MinJobAge=86400
+MaxArraySize=$array
 FirstJobId=$(($(date +%s) % 600000 * 100 + 1))
 EnforcePartLimits=ALL
 GresTypes=gpu

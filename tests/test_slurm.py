@@ -1,0 +1,235 @@
+"""Sweeps on a real SLURM: what must hold however jobs fail, are preempted, time out or lose their node."""
+
+import json
+import os
+import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import image_tree
+import pandas as pd
+import pytest
+import slurm_cluster
+from slurm_cluster import (
+    SlurmCluster,
+    are_over,
+    are_submitted,
+    digests,
+    finish,
+    metrics,
+    states,
+    steps,
+    sweep_in,
+    wait_until,
+)
+
+from rescaler.ledger import Ledger
+
+pytestmark = pytest.mark.slurm
+
+DATA = ["data=synthetic", "data.train_images=200", "data.test_images=100", "device=cpu", "logger=none"]
+SHORT = [
+    *DATA,
+    "model._target_=networks.slow",
+    "schedule.epochs=6",
+    "schedule.batches_per_epoch=5",
+    "schedule.milestones=[4]",
+    "schedule.learning_rates=[0.03,0.01]",
+    "optim.batch_size=16",
+]
+"""A run of 30 steps, each of which takes as long as ``BATCH_S`` says."""
+STEPS = 30
+ON_SLURM = ["hydra/launcher=slurm", "hydra.launcher.gpus_per_node=0", "hydra.launcher.cpus_per_task=1"]
+DETACHED = [*ON_SLURM, "hydra.launcher.detach=true"]
+MAX_ARRAY = 6
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[SlurmCluster]:
+    """Five nodes of four CPUs."""
+    if lacking := slurm_cluster.missing():
+        word = f"no {', '.join(lacking)} here: apt-get install slurmctld slurmd slurm-client munge"
+        if os.environ.get("RESCALER_REQUIRE_SLURM") == "1":
+            pytest.fail(word)
+        pytest.skip(word)
+    with tempfile.TemporaryDirectory(prefix="slurm", dir="/tmp") as folder, pytest.MonkeyPatch.context() as patch:
+        found = SlurmCluster(Path(folder))
+        for name in ("SLURM_CONF", "PATH"):
+            patch.setenv(name, found.environment[name])
+        try:
+            found.script("start", CLUSTER_NODES="5", CLUSTER_ARRAY=str(MAX_ARRAY))
+            yield found
+        finally:
+            found.script("stop")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(cluster: SlurmCluster, tmp_path_factory: pytest.TempPathFactory) -> dict[str, pd.DataFrame]:
+    """Epochs of the runs of ``SHORT``, by seed, as this machine trains them."""
+    folder = tmp_path_factory.mktemp("local")
+    code, _, error = finish(cluster.start(folder, "-m", "seed=0,1,2,3,4", "resize_epoch=3", *SHORT))
+    assert code == 0, error
+    return metrics(folder)
+
+
+@pytest.fixture(scope="module")
+def timed_out(cluster: SlurmCluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a run that takes longer than its time limit, several times over; started first and looked at last."""
+    folder = tmp_path_factory.mktemp("timed_out")
+    launch = cluster.start(
+        folder,
+        *("-m", "seed=4", "resize_epoch=3", *SHORT, *DETACHED, "logger=wandb", "logger.mode=offline"),
+        *("hydra.launcher.timeout_min=2", "hydra.launcher.signal_delay_s=60"),
+        "+hydra.launcher.additional_parameters={nodelist: node5}",
+        BATCH_S="6",
+    )
+    assert finish(launch)[0] == 0
+    return folder
+
+
+@pytest.mark.usefixtures("timed_out")
+def test_an_array_behind_its_trunk_gives_what_this_machine_gives(cluster: SlurmCluster, tmp_path: Path) -> None:
+    arguments = ["-m", "resize_epoch=17,18,19,20", *DATA, "+model.widths=[4,8,8]"]
+    arguments += ["schedule.batches_per_epoch=5", "optim.batch_size=16"]
+    here, there = tmp_path / "here", tmp_path / "there"
+    jobs = cluster.start(there, *arguments, *ON_SLURM)
+    code, _, error = finish(cluster.start(here, *arguments))
+    assert code == 0, error
+    code, out, error = finish(jobs)
+    assert code == 0, error
+    assert "4 done" in out
+    assert "Resized at epoch 20" in out
+
+    assert digests(there) == digests(here)
+    assert all(len(found) == 55 for found in digests(there).values())
+    # 20 epochs before any rescale, then those of each run alone.
+    assert len(list(Ledger(there / "ledger").records())) == 20 + (55 - 17) + (55 - 18) + (55 - 19) + (55 - 20)
+    reused = {name: int(found["reused"].sum()) for name, found in metrics(there).items()}
+    # The trunk ends where no two runs go on together: the 20th epoch is one run's alone.
+    assert reused == {"resize_epoch=17": 17, "resize_epoch=18": 18, "resize_epoch=19": 19, "resize_epoch=20": 19}
+    jobs_of_runs = {run.job for run in sweep_in(there).runs}
+    assert len({(job or "").partition("_")[0] for job in jobs_of_runs}) == 1, "one array"
+
+
+def test_a_run_that_loses_its_job_goes_on_bit_for_bit(
+    cluster: SlurmCluster, tmp_path: Path, undisturbed: dict[str, pd.DataFrame]
+) -> None:
+    seeds = ["seed=0", "seed=1", "seed=2", "seed=3"]
+    launch = cluster.start(
+        tmp_path,
+        *("-m", "seed=0,1,2,3", "resize_epoch=3", *SHORT, *DETACHED, "hydra.launcher.cpus_per_task=3"),
+        "checkpoint_every_min=0.01",
+        BATCH_S="1",
+    )
+    code, out, error = finish(launch)
+    assert code == 0, error
+    assert "python -m rescaler status" in out
+    runs = {run.name: run.job or "" for run in sweep_in(tmp_path).runs}
+    requeued, preempted, died, abandoned = (runs[seed] for seed in seeds)
+    for job in runs.values():
+        wait_until(lambda job=job: len(steps(tmp_path, job)) > 7, f"8 steps of {job}")
+    nodes = {job: cluster.node_of(job) for job in runs.values()}
+    assert len(set(nodes.values())) == 4
+
+    cluster.call("scontrol", "requeue", requeued)
+    urgent = ["--partition=urgent", f"--nodelist={nodes[preempted]}", "--cpus-per-task=4"]
+    cluster.call("sbatch", *urgent, "--output=/dev/null", "--wrap=sleep 1")
+    cluster.script("fail", nodes[died])
+    cluster.kill_daemon(nodes[abandoned])
+    for node in (nodes[died], nodes[abandoned]):
+        cluster.script("up", node)
+    wait_until(lambda: all(status.detail for status in states(tmp_path).values()), "all are requeued")
+    wait_until(lambda: are_over(tmp_path), "all runs are over")
+
+    found = states(tmp_path)
+    assert {status.state for status in found.values()} == {"done"}
+    assert {status.detail for status in found.values()} == {"requeued 1 time"}
+    for seed in seeds:
+        assert digests(tmp_path)[seed] == undisturbed[seed]["digest"].tolist()
+    trained = {job: len(steps(tmp_path, job)) for job in runs.values()}
+    assert trained[preempted] == STEPS, "the save at the warning signal lost something"
+    assert max(trained[requeued], trained[died]) <= STEPS + 2, "more than the part since the last save"
+
+
+def write_case(folder: Path, name: str, images: str = "synthetic", **changes: dict[str, Any]) -> None:
+    """An experiment file for ``--config-dir``: ``SHORT`` with some changes."""
+    case: dict[str, Any] = {
+        "defaults": ["override /model: overfeat_small", f"override /data: {images}", "override /logger: none"],
+        "name": "cases",
+        "model": {"_target_": "networks.slow"},
+        "data": {"train_images": 200, "test_images": 100},
+        "schedule": {"epochs": 6, "batches_per_epoch": 5, "milestones": [4], "learning_rates": [0.03, 0.01]},
+        "optim": {"batch_size": 16},
+    }
+    case |= {key: {**case[key], **change} for key, change in changes.items()}
+    (folder / "experiment").mkdir(parents=True, exist_ok=True)
+    (folder / "experiment" / f"{name}.yaml").write_text(f"# @package _global_\n{json.dumps(case)}\n")
+
+
+def test_what_fails_is_named_and_tried_again_and_the_rest_finishes(
+    cluster: SlurmCluster, tmp_path: Path, undisturbed: dict[str, pd.DataFrame]
+) -> None:
+    cases, images = tmp_path / "cases", image_tree.plant(tmp_path / "images")
+    write_case(cases, "good")
+    write_case(cases, "nan", schedule={"learning_rates": [1e9, 1e9]})
+    write_case(cases, "killed", schedule={"learning_rates": [0.02, 0.01]})
+    write_case(cases, "memory", model={"scratch_gb": 1000})
+    files = {"folder": str(images), "image_px": 28, "classes": 2, "channels": 3, "workers": 0}
+    write_case(cases, "files", "imagenet", data=files, optim={"batch_size": 2})
+    arguments = ["-m", "--config-dir", "cases", "experiment=good,nan,killed,memory,files", "resize_epoch=3"]
+    arguments += ["device=cpu", *ON_SLURM, "hydra.launcher.setup=['ulimit -v 60000000']"]
+    launch = cluster.start(tmp_path, *arguments, "+hydra.launcher.additional_parameters={hold: true}", BATCH_S="0.5")
+    wait_until(lambda: are_submitted(tmp_path), "the jobs are submitted")
+
+    jobs = {run.name.partition("=")[2]: run.job or "" for run in sweep_in(tmp_path).runs}
+    assert {status.state for status in states(tmp_path).values()} == {"waiting"}
+    images.rename(tmp_path / "elsewhere")
+    write_case(cases, "good", schedule={"learning_rates": [0.5, 0.5]})  # what was submitted is frozen
+    for job in jobs.values():
+        cluster.call("scontrol", "release", job)
+    for name in ("good", "killed"):
+        wait_until(lambda name=name: len(steps(tmp_path, jobs[name])) > 7, f"8 steps of {name}")
+    os.kill(steps(tmp_path, jobs["killed"])[-1], signal.SIGKILL)
+    cluster.call("scontrol", "requeue", jobs["good"])
+    code, out, error = finish(launch)
+    assert code == 1
+    assert "Resized at epoch 3" in out
+
+    found = {name.partition("=")[2]: status for name, status in states(tmp_path).items()}
+    told = {name: (status.state, status.detail) for name, status in found.items()}
+    assert told["good"] == ("done", "requeued 1 time")
+    assert told["killed"] == ("lost", f"its job {jobs['killed']} ended without a word (FAILED)")
+    assert told["files"] == ("failed", f"data.folder={images} must hold train/<class>/*.JPEG")
+    assert told["nan"][0] == told["memory"][0] == "failed"
+    assert "the loss became nan in epoch 1" in told["nan"][1]
+    assert told["memory"][1].startswith("the device's memory is too small; lower optim.batch_size")
+    last = error.splitlines()[-1]
+    assert last.startswith("error: 4 of 5 runs failed: experiment=nan: the loss became nan")
+    for name in ("nan", "killed", "memory", "files"):
+        assert f"experiment={name}: {told[name][1]}" in last
+    assert digests(tmp_path)["experiment=good"] == undisturbed["seed=0"]["digest"].tolist()
+
+    (tmp_path / "elsewhere").rename(images)
+    code, _, error = finish(cluster.start(tmp_path, "retry", module="rescaler", BATCH_S="0"))
+    assert code == 1
+    assert error.splitlines()[-1].startswith("error: 2 of 5 runs failed: experiment=nan")
+    again = {run.name.partition("=")[2]: run.job or "" for run in sweep_in(tmp_path).runs}
+    assert [name for name, job in again.items() if job == jobs[name]] == ["good"]
+    assert [status.state for status in states(tmp_path).values()] == ["done", "failed", "done", "failed", "done"]
+
+
+def test_a_time_limit_shorter_than_the_run_is_normal_life(
+    timed_out: Path, undisturbed: dict[str, pd.DataFrame]
+) -> None:
+    wait_until(lambda: are_over(timed_out), "the run is over", timeout_s=300)
+    (status,) = states(timed_out).values()
+    assert status.state == "done"
+    assert int(status.detail.split()[1]) >= 2
+    assert digests(timed_out)[status.name] == undisturbed["seed=4"]["digest"].tolist()
+    assert len(steps(timed_out)) == STEPS, "a save at the warning signal lost something"
+    sweep = sweep_in(timed_out)
+    mirrors = list((sweep.folder_of(sweep.runs[0]) / "wandb").glob("offline-run-*"))
+    assert len(mirrors) > 2
+    assert len({mirror.name.rpartition("-")[2] for mirror in mirrors}) == 1, "not the same W&B run"

@@ -1,0 +1,185 @@
+"""States of runs from what their folders hold and what SLURM, here a stand-in, says of their jobs."""
+
+import json
+import os
+import socket
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rescaler import cluster
+from rescaler.cluster import JobState
+from rescaler.status import RunStatus, statuses
+from rescaler.sweep import Sweep, SweepRun
+
+JOB, TRUNK = "71_0", "70"
+
+
+def write(path: Path, **content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+def log(folder: Path, text: str) -> None:
+    path = folder / ".submitit" / JOB / f"{JOB}_0_log.err"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+
+
+Ask = Callable[..., RunStatus]
+
+
+@pytest.fixture
+def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
+    """How the one run of a sweep stands, if SLURM says this of its job and its trunk's."""
+
+    def call(job: JobState, trunk: JobState | None = None) -> RunStatus:
+        monkeypatch.setattr(cluster, "states", lambda _: {JOB: job, TRUNK: trunk or JobState("")})
+        jobs = {} if trunk is None else {"trunks/0": TRUNK}
+        run = SweepRun("seed=0", "0", next(iter(jobs), None), JOB)
+        (status,) = statuses(Sweep(tmp_path, [run], {}, jobs))
+        return status
+
+    return call
+
+
+def test_a_job_in_the_queue_waits(ask: Ask) -> None:
+    status = ask(JobState("PENDING"))
+    assert (status.state, status.detail) == ("waiting", "")
+    assert not status.is_over
+
+
+@pytest.mark.parametrize(
+    ("trunk", "file", "detail"),
+    [
+        (JobState("PENDING"), None, "for its trunk, which waits"),
+        (JobState("RUNNING"), None, "for its trunk, which starts"),
+        (JobState("RUNNING"), {"position": 3.25, "epochs_planned": 19}, "for its trunk: epoch 3.2 of 19"),
+        (JobState("COMPLETED"), {"position": 19, "epochs_planned": 19}, ""),
+    ],
+)
+def test_a_branch_says_how_far_its_trunk_is(
+    tmp_path: Path, ask: Ask, trunk: JobState, file: dict[str, Any] | None, detail: str
+) -> None:
+    if file is not None:
+        write(tmp_path / "trunks" / "0" / "trunk.json", **file)
+    status = ask(JobState("PENDING"), trunk)
+    assert (status.state, status.detail) == ("waiting", detail)
+
+
+def test_a_running_job_counts_down(tmp_path: Path, ask: Ask) -> None:
+    ago = (datetime.now(UTC) - timedelta(seconds=40)).isoformat()
+    numbers = {"position": 2.5, "epochs_planned": 6, "best_top1": 0.5, "left_s": 100.0, "updated": ago}
+    write(tmp_path / "0" / "summary.json", status="running", **numbers)
+    status = ask(JobState("RUNNING", 2))
+    assert (status.state, status.detail) == ("running", "requeued 2 times")
+    assert (status.position, status.epochs, status.top1) == (2.5, 6, 0.5)
+    assert status.left_s == pytest.approx(60, abs=5)
+
+
+def test_a_requeued_job_waits_whatever_its_last_attempt_wrote(tmp_path: Path, ask: Ask) -> None:
+    write(tmp_path / "0" / "summary.json", status="running", error=None)
+    status = ask(JobState("PENDING", 1))
+    assert (status.state, status.detail) == ("waiting", "requeued 1 time")
+
+
+def test_a_finished_run_is_done_whatever_slurm_says(tmp_path: Path, ask: Ask) -> None:
+    write(tmp_path / "0" / "summary.json", status="done", error=None, requeues=3)
+    for state in ("", "COMPLETED", "COMPLETING", "FAILED", "CANCELLED"):
+        status = ask(JobState(state))
+        assert (status.state, status.detail) == ("done", "requeued 3 times")
+        assert status.is_over
+        assert not status.is_unfinished
+
+
+def test_a_failure_says_why(tmp_path: Path, ask: Ask) -> None:
+    write(tmp_path / "0" / "summary.json", status="failed", error="the loss became nan")
+    status = ask(JobState("FAILED"))
+    assert (status.state, status.detail) == ("failed", "the loss became nan")
+    assert status.is_unfinished
+
+
+def test_an_earlier_failure_is_no_news_once_the_run_is_tried_again(tmp_path: Path, ask: Ask) -> None:
+    write(tmp_path / "0" / "summary.json", status="failed", error="the loss became nan")
+    assert ask(JobState("PENDING")).state == "waiting"
+    assert ask(JobState("CANCELLED")).state == "cancelled"
+
+
+@pytest.mark.parametrize(
+    ("state", "detail"),
+    [
+        ("OUT_OF_MEMORY", "out of memory"),
+        ("TIMEOUT", "its time limit passed before it could save"),
+        ("NODE_FAIL", "its node failed"),
+        ("FAILED", "its job 71_0 ended without a word (FAILED)"),
+        ("", "its job 71_0 ended without a word"),
+    ],
+)
+def test_a_job_that_died_is_lost(tmp_path: Path, ask: Ask, state: str, detail: str) -> None:
+    write(tmp_path / "0" / "summary.json", status="running", error=None)
+    log(tmp_path, "epoch 3\n")
+    status = ask(JobState(state))
+    assert (status.state, status.detail) == ("lost", detail)
+    assert status.is_unfinished
+
+
+def test_a_job_that_failed_before_its_run_began_says_why(tmp_path: Path, ask: Ask) -> None:
+    error = "rescaler.errors.InputError: data.folder=tree must hold train/"
+    log(tmp_path, f"Traceback (most recent call last):\n{error}\nsrun: error: node1: task 0: Exited with exit code 1\n")
+    status = ask(JobState("FAILED"))
+    assert (status.state, status.detail) == ("failed", "data.folder=tree must hold train/")
+
+
+def test_a_later_attempt_that_could_not_begin_says_why(tmp_path: Path, ask: Ask) -> None:
+    write(tmp_path / "0" / "summary.json", status="running", error=None)
+    log(tmp_path, "[INFO] epoch 3\nTraceback (most recent call last):\nOSError: disk is gone\nsrun: error: node1\n")
+    assert ask(JobState("FAILED")).detail == "OSError: disk is gone"
+
+
+def test_a_job_that_python_did_not_come_to_says_why(tmp_path: Path, ask: Ask) -> None:
+    words = "slurmstepd: error: execve(): pyton: No such file or directory"
+    log(tmp_path, f"{words}\nsrun: error: node1: task 0: Exited with exit code 2\n")
+    status = ask(JobState("FAILED"))
+    assert (status.state, status.detail) == ("failed", words)
+
+
+def test_a_job_that_slurm_forgot_and_that_wrote_nothing_is_lost(ask: Ask) -> None:
+    status = ask(JobState(""))
+    assert (status.state, status.detail) == ("lost", "its job 71_0 ended without a word")
+
+
+def test_a_damaged_summary_is_none(tmp_path: Path, ask: Ask) -> None:
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / "summary.json").write_text('{"status": "do')
+    assert ask(JobState("RUNNING")).state == "running"
+
+
+def test_a_run_that_was_not_submitted_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "states", lambda _: {})
+    (status,) = statuses(Sweep(tmp_path, [SweepRun("seed=0", "0")], {}))
+    assert (status.state, status.detail) == ("failed", "never submitted")
+
+
+def local(folder: Path, *, alive: bool, host: str | None = None) -> tuple[str, str]:
+    sweep = Sweep(folder, [SweepRun("seed=0", "0")], pid=os.getpid() if alive else None)
+    sweep.host = host or socket.gethostname()
+    (status,) = statuses(sweep)
+    return status.state, status.detail
+
+
+def test_a_run_on_this_machine_stands_and_falls_with_its_process(tmp_path: Path) -> None:
+    assert local(tmp_path, alive=True) == ("waiting", "")
+    assert local(tmp_path, alive=False) == ("lost", "never started")
+    write(tmp_path / "0" / "summary.json", status="running", error=None)
+    assert local(tmp_path, alive=True) == ("running", "")
+    assert local(tmp_path, alive=False) == ("lost", "its process is gone")
+    write(tmp_path / "0" / "summary.json", status="failed", error="the loss became nan")
+    assert local(tmp_path, alive=True) == ("failed", "the loss became nan")
+
+
+def test_of_another_machine_the_files_are_all_that_is_known(tmp_path: Path) -> None:
+    write(tmp_path / "0" / "summary.json", status="running", error=None)
+    assert local(tmp_path, alive=True, host="elsewhere") == ("running", "on elsewhere, as far as its files say")
