@@ -16,6 +16,8 @@ from rescaler import ranks
 class LocalLauncher(BasicLauncher):
     """Runs the jobs of a sweep one after the other, then shows what came out."""
 
+    checks_jobs = True
+
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Check all jobs, run them, show the table and the plot.
 
