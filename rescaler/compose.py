@@ -14,6 +14,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -59,8 +60,10 @@ def jobs(overrides: Sequence[str]) -> list[Job]:
     register()
     try:
         with hydra.initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
-            splits = _split(overrides)
-            composed = [(split, hydra.compose(NAME, split, return_hydra_config=True)) for split in splits]
+            composer = SweepComposer(
+                GlobalHydra.instance().config_loader(), hydra.compose(NAME, return_hydra_config=True)
+            )
+            composed = [(split, composer.settings(split)) for split in _split(overrides)]
     except (HydraException, OmegaConfBaseException) as error:
         raise InputError(explain(error)) from error
     found = []
