@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.config_store import ConfigStore
-from hydra.core.utils import JobReturn
+from hydra.core.utils import JobReturn, configure_log
 
 from rescaler import ranks
 
@@ -28,6 +28,7 @@ class LocalLauncher(BasicLauncher):
 
         assert self.hydra_context is not None
         assert self.config is not None
+        configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         jobs = launching.plan_jobs(self.hydra_context, self.config, job_overrides, initial_job_idx)
         sweep = launching.open_sweep(self.config, [planned for _, planned in jobs]) if ranks.number() == 0 else None
         results = super().launch([overrides for overrides, _ in jobs], initial_job_idx)

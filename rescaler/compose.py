@@ -116,6 +116,7 @@ class SweepComposer:
             self._composed[groups] = self._loader.load_sweep_config(self._config, list(groups))
         base = self._composed[groups]
         found: DictConfig = OmegaConf.masked_copy(base, [str(key) for key in base if key != "hydra"])
+        OmegaConf.set_struct(found, True)  # the copy has lost it
         values = [override for word, override in parsed if word not in groups]
         ConfigLoaderImpl._apply_overrides_to_config(values, found)
         return found
