@@ -8,13 +8,15 @@ from dataclasses import dataclass
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.config_store import ConfigStore
-from hydra.core.utils import JobReturn
+from hydra.core.utils import JobReturn, configure_log
 
 from rescaler import ranks
 
 
 class LocalLauncher(BasicLauncher):
     """Runs the jobs of a sweep one after the other, then shows what came out."""
+
+    checks_jobs = True
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Check all jobs, run them, show the table and the plot.
@@ -26,6 +28,7 @@ class LocalLauncher(BasicLauncher):
 
         assert self.hydra_context is not None
         assert self.config is not None
+        configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         jobs = launching.plan_jobs(self.hydra_context, self.config, job_overrides, initial_job_idx)
         sweep = launching.open_sweep(self.config, [planned for _, planned in jobs]) if ranks.number() == 0 else None
         results = super().launch([overrides for overrides, _ in jobs], initial_job_idx)

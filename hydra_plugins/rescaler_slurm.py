@@ -21,6 +21,8 @@ from rescaler.settings import SlurmSettings
 class SlurmLauncher(Launcher):
     """Submits the runs of a sweep as jobs, watches them, then shows what came out."""
 
+    checks_jobs = True
+
     def __init__(self, **settings: Any) -> None:
         self._settings = SlurmSettings(**settings)
 

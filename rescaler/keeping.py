@@ -1,7 +1,7 @@
 """What a run finds in the ledger, enters there, and wants kept. Of several processes, the first does it for all."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,8 +65,7 @@ class Keeper:
         found, has_state = processes.from_first(read)
         reused = found[len(records) :]
         if reused and self._is_first:
-            keys = [record.key for record in found] if self._keep_all else [found[-1].key]
-            self._hold_only(keys, self._run.chain.next(found))
+            self._hold_only([record.key for record in found])
         return reused, self._state(found[-1].epoch, tensors, found[-1].digest) if has_state else state
 
     def resume(self, epoch: Epoch) -> UnderWay | None:
@@ -113,20 +112,18 @@ class Keeper:
             state.load(tensors, state_digest)
         return state
 
-    def _hold(self, keys: Sequence[str] | frozenset[str]) -> None:
+    def _hold(self, keys: Iterable[str]) -> None:
         if self._is_first:
             for key in keys:
                 self._ledger.hold(key, self._run.id, self._folder)
 
-    def _hold_only(self, keys: Sequence[str], under_way: Epoch | None) -> None:
-        """Hold these and what is kept anyway, and give up what earlier attempts of the run held beside.
-
-        But not what they saved of the epoch that comes next.
-        """
-        self._hold(keys)
-        saved = {under_way.key} if under_way else set()
-        for key in self._ledger.held_by(self._run.id) - {*keys} - self._kept - saved:
-            self._ledger.release(key, self._run.id)
+    def _hold_only(self, keys: Sequence[str]) -> None:
+        """Of the epochs so far hold the last, or all, and give up what earlier attempts of the run held beside."""
+        wanted = self._kept | set(keys if self._keep_all else keys[-1:])
+        self._hold(wanted)
+        for key in {*keys} - wanted:  # not the next epoch, which may be saved in the middle
+            if self._run.id in self._ledger.holders(key):
+                self._ledger.release(key, self._run.id)
 
 
 def share(state: State) -> None:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from hydra.core.utils import filter_overrides
 from hydra.types import HydraContext
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
 
 from rescaler.commands.tables import show_results
-from rescaler.compose import to_experiment
+from rescaler.compose import SweepComposer, to_experiment
 from rescaler.errors import InputError, listed
-from rescaler.plan import plan
+from rescaler.plan import Networks, plan
 from rescaler.runfolder import write_config
 from rescaler.status import statuses
 from rescaler.submission import Planned, hold
@@ -45,23 +45,33 @@ def plan_jobs(
         InputError: a job cannot run as it is; names it.
     """
     found: dict[tuple[str, str], tuple[Sequence[str], Planned]] = {}
+    composer, networks = SweepComposer(context.config_loader, config), dict[str, Networks]()
     words = [filter_overrides(overrides) for overrides in job_overrides]
     everywhere = set.intersection(*map(set, words)) if len(words) > 1 else set()
     for overrides, own in zip(job_overrides, words, strict=True):
-        name = " ".join(word for word in own if word not in everywhere) or " ".join(own)
-        composed = context.config_loader.load_sweep_config(config, list(overrides))
-        with open_dict(composed):
-            composed.hydra.job.id = composed.hydra.job.num = first + len(found)
         try:
-            run = plan(to_experiment(composed), elsewhere=elsewhere)
+            run = plan(to_experiment(composer.settings(overrides)), elsewhere=elsewhere, networks=networks)
         except InputError as error:
             raise InputError(f"{' '.join(own)}: {error}") from error
-        folder = Path(composed.hydra.sweep.dir, composed.hydra.sweep.subdir).absolute()
-        planned = Planned(SweepRun(name, str(composed.hydra.sweep.subdir)), run, folder)
+        name = " ".join(word for word in own if word not in everywhere) or " ".join(own)
+        subdir = _subdir(context, config, overrides, first + len(found))
+        planned = Planned(SweepRun(name, subdir), run, Path(config.hydra.sweep.dir, subdir).absolute())
         same = found.setdefault((run.id, str(planned.ledger.folder)), (overrides, planned))
         if same[1] is not planned:
             log.warning("%s is the same run as %s: it is run once", name, same[1].entry.name)
     return list(found.values())
+
+
+def _subdir(context: HydraContext, config: DictConfig, overrides: Sequence[str], number: int) -> str:
+    """Folder of a job, relative to the sweep's: its number, or what the user had it made of."""
+    hydra = OmegaConf.to_container(config.hydra, resolve=False)
+    assert isinstance(hydra, dict)
+    if hydra["sweep"]["subdir"] == "${hydra.job.num}":
+        return str(number)
+    composed = context.config_loader.load_sweep_config(config, list(overrides))
+    with open_dict(composed):
+        composed.hydra.job.id = composed.hydra.job.num = number
+    return str(composed.hydra.sweep.subdir)
 
 
 def open_sweep(config: DictConfig, planned: Sequence[Planned]) -> Sweep:

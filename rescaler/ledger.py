@@ -3,7 +3,7 @@
     <folder>/entries/ab/ab12.../record.json   small, immutable, stays
                                 state.pt      weights and momentum, removed when no run holds it
     <folder>/saves/KEY.pt                     an epoch under way: its state so far, until it is published
-    <folder>/holds/KEY.RUN.FOLDER             a run stands on KEY's state or wants it kept, while its folder exists
+    <folder>/holds/ab/ab12.../RUN.FOLDER      a run stands on a state or wants it kept, while its folder exists
     <folder>/tmp/                             entries being written
     <folder>/id                               tells whether two machines see the same ledger
 
@@ -70,9 +70,8 @@ class Ledger:
     def _tmp(self) -> Path:
         return self.folder / "tmp"
 
-    @property
-    def _holds(self) -> Path:
-        return self.folder / "holds"
+    def _holds(self, key: str) -> Path:
+        return self.folder / "holds" / key[:2] / key
 
     def _entry(self, key: str) -> Path:
         return self.folder / "entries" / key[:2] / key
@@ -161,12 +160,12 @@ class Ledger:
         """Keep the state of ``key``, now or once there is one, for as long as ``run_folder`` exists."""
         folder = str(run_folder.absolute())
         name = hashlib.sha256(folder.encode()).hexdigest()[:8]
-        write_text(self._holds / f"{key}.{run_id}.{name}", folder)
+        write_text(self._holds(key) / f"{run_id}.{name}", folder)
 
     def release(self, key: str, run_id: str) -> None:
         """Give up the holds of ``run_id``, and remove the state if no other run holds it."""
         with writing(self.folder):
-            for hold in self._holds.glob(f"{key}.{run_id}.*"):
+            for hold in self._holds(key).glob(f"{run_id}.*"):
                 hold.unlink(missing_ok=True)
             if not self.held(key):
                 self.state_path(key).unlink(missing_ok=True)
@@ -174,11 +173,11 @@ class Ledger:
 
     def held(self, key: str) -> bool:
         """Whether a run whose folder exists holds the state of ``key``."""
-        return any(map(_is_live, self._holds.glob(f"{key}.*")))
+        return any(map(_is_live, self._holds(key).glob("[!.]*")))
 
-    def held_by(self, run_id: str) -> set[str]:
-        """Keys of the states that a run holds."""
-        return {hold.name.partition(".")[0] for hold in self._holds.glob(f"[!.]*.{run_id}.*")}
+    def holders(self, key: str) -> set[str]:
+        """Ids of the runs that hold the state of ``key``, whether their folders exist or not."""
+        return {hold.name.partition(".")[0] for hold in self._holds(key).glob("[!.]*")}
 
     def records(self) -> Iterator[Record]:
         """All records, in no particular order."""
@@ -192,17 +191,30 @@ class Ledger:
         Raises:
             InputError: the ledger cannot be written.
         """
-        unneeded = [path for path in self.folder.glob("entries/??/*/state.pt") if not self.held(path.parent.name)]
-        unneeded += [path for path in self.folder.glob("saves/[!.]*") if not self.held(path.stem)]
-        dead = [path for path in self._holds.glob("[!.]*") if not _is_live(path)]
-        horizon = time.time() - _ABANDONED_S
-        remains = [path for path in self._tmp.glob("**/*") if path.is_file() and path.stat().st_mtime < horizon]
-        removal = Removal(len(unneeded), sum(map(_size_bytes, unneeded + dead + remains)))
-        if not dry_run:
-            with writing(self.folder):
-                for path in unneeded + dead + remains:
+        states, size_bytes = 0, 0
+        with writing(self.folder):
+            for path in self._unneeded():
+                states += path.suffix == ".pt"
+                size_bytes += _size_bytes(path)
+                if not dry_run:
                     path.unlink(missing_ok=True)
-        return removal
+        return Removal(states, size_bytes)
+
+    def _unneeded(self) -> Iterator[Path]:
+        """One file after the other: there may be a hundred thousand."""
+        for path in self.folder.glob("entries/??/*/state.pt"):
+            if not self.held(path.parent.name):
+                yield path
+        for path in self.folder.glob("saves/[!.]*"):
+            if not self.held(path.stem):
+                yield path
+        for path in self.folder.glob("holds/??/*/[!.]*"):
+            if not _is_live(path):
+                yield path
+        horizon = time.time() - _ABANDONED_S
+        for path in self._tmp.glob("**/*"):
+            if path.is_file() and path.stat().st_mtime < horizon:
+                yield path
 
     def size_bytes(self) -> int:
         """Disk that the ledger's files take."""

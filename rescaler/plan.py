@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import nn
@@ -78,12 +78,21 @@ def initial_target(experiment: Experiment) -> nn.Module:
         return build(experiment.model, classes=experiment.data.classes, channels=experiment.data.channels)
 
 
-def plan(experiment: Experiment, *, elsewhere: str | None = None) -> Run:
+class Networks(NamedTuple):
+    """The networks of an experiment, whatever its seed."""
+
+    target: nn.Module
+    pretrain: list[Shrunk]
+    """The smallest first; empty where none is trained."""
+
+
+def plan(experiment: Experiment, *, elsewhere: str | None = None, networks: dict[str, Networks] | None = None) -> Run:
     """Load the data, check that the networks fit it, and lay out the run.
 
     Args:
         experiment: settings that :func:`rescaler.experiment.check` has passed.
         elsewhere: type of the device that ``auto`` means where it will run, if that is another machine.
+        networks: those of the runs planned before, to which this one's are added: a sweep has few.
 
     Raises:
         InputError: the experiment cannot run as it is; the message names the key, its value and what is allowed.
@@ -94,16 +103,14 @@ def plan(experiment: Experiment, *, elsewhere: str | None = None) -> Run:
     else:
         device, device_type = torch.device("cpu"), elsewhere if experiment.device == "auto" else experiment.device
     data = load_data(experiment.data, device)
-    target = initial_target(experiment)
-    _check_output(target, experiment)
+    resize_epoch = resolve_resize_epoch(experiment)
+    target, shrunk = _networks(experiment, {} if networks is None else networks)
     optim, batches = experiment.optim, experiment.schedule.batches_per_epoch
     batches = data.train_count // optim.batch_size if batches is None else batches
     if batches == 0:
         raise InputError(
             f"optim.batch_size must be at most {data.train_count}, all training images; got {optim.batch_size}"
         )
-    resize_epoch = resolve_resize_epoch(experiment)
-    shrunk = shrunk_stages(experiment, target) if resize_epoch != 0 else []
     chain = Chain(
         origin=digest(_origin(experiment, data, seed=experiment.seed, network=target)),
         stages=_stages(experiment, shrunk),
@@ -120,6 +127,17 @@ def plan(experiment: Experiment, *, elsewhere: str | None = None) -> Run:
     )
     notes = dict.fromkeys(note for network in shrunk for note in network.notes)
     return Run(experiment, resize_epoch, device, data, chain, tuple(notes))
+
+
+def _networks(experiment: Experiment, known: dict[str, Networks]) -> Networks:
+    trains_small = resolve_resize_epoch(experiment) != 0
+    settings = dataclasses.asdict(experiment)
+    key = digest([settings["model"], settings["data"], settings["shrink"], trains_small])
+    if key not in known:
+        target = initial_target(experiment)
+        _check_output(target, experiment)
+        known[key] = Networks(target, shrunk_stages(experiment, target) if trains_small else [])
+    return known[key]
 
 
 def _origin(

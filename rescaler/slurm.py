@@ -16,8 +16,8 @@ from rescaler.submission import Planned, job_name, jobs_folder, layout, submit
 from rescaler.sweep import Sweep
 from rescaler.watching import watch
 
-_MOST_NAMES = 20
-"""Runs that the dry run names of each group."""
+_MOST_GROUPS, _MOST_NAMES = 6, 20
+"""Groups that the dry run shows, and runs that it names of each."""
 
 
 def device_type(settings: SlurmSettings) -> str:
@@ -55,7 +55,7 @@ def show_plan(planned: Sequence[Planned], settings: SlurmSettings) -> None:
     jobs = [Job(tuple(one.entry.name.split()), one.run.experiment) for one in planned]
     plan_table(jobs, [f"{hours:g}" for hours in settings.epoch_hours] or None).print(console)
     groups, most = layout(planned, share_trunk=settings.share_trunk).groups, max_array_size()
-    for number, (trunk, runs) in enumerate(groups, start=1):
+    for number, (trunk, runs) in enumerate(groups[:_MOST_GROUPS], start=1):
         lines = [f"trunk {number}: 1 job, {_epochs(trunk)}"] if trunk else []
         sizes = [min(most, len(runs) - start) for start in range(0, len(runs), most)]
         arrays = ", ".join("1 job" if size == 1 else f"an array of {size}" for size in sizes)
@@ -65,6 +65,9 @@ def show_plan(planned: Sequence[Planned], settings: SlurmSettings) -> None:
         lines += [f"  {name}" for name in names]
         lines += [f"  and {len(runs) - _MOST_NAMES} more"] if len(runs) > _MOST_NAMES else []
         console.print(Text("\n".join(lines)), soft_wrap=True)
+    if len(groups) > _MOST_GROUPS:
+        rest = groups[_MOST_GROUPS:]
+        console.print(f"and {len(rest)} more such groups, of {sum(len(runs) for _, runs in rest)} runs")
     cluster = Cluster(settings, jobs_folder(planned[0].folder.parent))
     script = cluster.script(min(most, len(groups[-1][1])), job_name(planned[0].folder.parent))
     console.print(Text(f"\nThe script of the last array:\n\n{script}\nNothing was submitted."), soft_wrap=True)

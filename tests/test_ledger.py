@@ -131,7 +131,7 @@ def test_a_copy_of_the_runs_folder_may_go(ledger: Ledger, tmp_path: Path) -> Non
         ledger.hold(KEY, "one", folder)
     copy.rmdir()
     assert ledger.prune().states == 0
-    assert ledger.held_by("one") == {KEY}
+    assert ledger.holders(KEY) == {"one"}
     first.rmdir()
     assert ledger.prune().states == 1
 

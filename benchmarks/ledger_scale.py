@@ -1,0 +1,109 @@
+"""A ledger of 100,000 epochs: finding where a run goes on, planning a sweep over it, removing what nobody needs.
+
+    python -m benchmarks.ledger_scale [--epochs 100000] [--out FILE]
+
+The entries are made in a temporary folder, with records of the usual size and states of a kilobyte: what is measured is
+the file system and the bookkeeping, not the loading of weights. Times are of repeated calls in one process, median and
+range.
+"""
+
+import argparse
+import dataclasses
+import json
+import platform
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from rich.progress import track
+
+from rescaler.keeping import Keeper
+from rescaler.ledger import Ledger
+from rescaler.plan import Run, plan
+from rescaler.provenance import device_name, torch_version
+from rescaler.record import Record
+from rescaler.settings import DataSettings, Experiment, OptimSettings, ScheduleSettings, ShrinkSettings
+from rescaler.statefile import digest
+
+EPOCHS = 55
+"""Of a run, as in the paper's Table 2."""
+
+
+def experiment(seed: int) -> Experiment:
+    """The demo's network, resized at epoch 17."""
+    return Experiment(
+        model={"_target_": "rescaler.models.overfeat_small"},
+        shrink=ShrinkSettings(table={1: 1, 3: 2, 5: 3}),
+        data=DataSettings(name="synthetic", mean=[0.5], std=[0.5], train_images=1000, test_images=100),
+        schedule=ScheduleSettings(epochs=EPOCHS, batches_per_epoch=5, learning_rates=[0.03]),
+        optim=OptimSettings(batch_size=64),
+        resize_epoch=17,
+        seed=seed,
+        device="cpu",
+    )
+
+
+def fill(ledger: Ledger, run: Run, folder: Path, *, last_epoch: int = EPOCHS) -> None:
+    """Enter the first epochs of a run; its last state, and that at its resize, are held by ``folder``."""
+    tensors = {"network.weight": torch.rand(256)}
+    records: list[Record] = []
+    while len(records) < last_epoch and (epoch := run.chain.next(records)) is not None:
+        blank = {field.name: 0 for field in dataclasses.fields(Record)}
+        values = blank | {"key": epoch.key, "parent": epoch.parent, "epoch": epoch.number, "test_top1": 0.5}
+        values |= {"digest": digest(tensors), "stage": epoch.stage.name, "device": "a device", "torch": "2"}
+        records.append(ledger.publish(Record(**values), tensors))  # type: ignore[arg-type]
+        if epoch.number in (17, last_epoch):
+            ledger.hold(epoch.key, run.id, folder)
+
+
+def timed_ms(call: Callable[[], object], times: int) -> dict[str, float]:
+    """Milliseconds of a call: median and range."""
+    found = []
+    for _ in range(times):
+        start = time.perf_counter()
+        call()
+        found.append(1000 * (time.perf_counter() - start))
+    return {"median": statistics.median(found), "min": min(found), "max": max(found), "n": times}
+
+
+def main() -> None:
+    """Print the figures, and write them with what they were measured on."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--epochs", type=int, default=100_000)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        ledger, alive = Ledger(root / "ledger"), root / "run"
+        alive.mkdir()
+        ledger.check_writable()
+        for seed in track(range(1, arguments.epochs // EPOCHS + 1), "entering epochs", transient=True):
+            fill(ledger, plan(experiment(seed)), alive if seed % 2 else root / "gone")
+        started = plan(experiment(0))
+        fill(ledger, started, alive, last_epoch=40)
+        tensors = started.network(started.chain.stage(40)).state_dict()
+        key = started.chain.known_keys()[39]
+        state = {f"network.{name}": value.contiguous() for name, value in tensors.items()}
+        torch.save({"digest": digest(state), "tensors": state, "more": {}}, ledger.state_path(key))
+        results: dict[str, object] = {
+            "device": device_name(torch.device("cpu")),
+            "torch": torch_version(),
+            "python": platform.python_version(),
+            "epochs": arguments.epochs,
+            "deepest_state_ms": timed_ms(lambda: Keeper(started, ledger, alive).read_back([], None), 21),
+            "records_of_a_run_ms": timed_ms(lambda: started.chain.recorded(ledger), 21),
+            "dry_prune_ms": timed_ms(lambda: ledger.prune(dry_run=True), 3),
+            "prune_ms": timed_ms(ledger.prune, 1),
+            "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
+        }
+    print(json.dumps(results, indent=1))
+    if arguments.out:
+        arguments.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
