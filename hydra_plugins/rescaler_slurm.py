@@ -46,7 +46,7 @@ class SlurmLauncher(Launcher):
         jobs = launching.plan_jobs(self._context, self._config, job_overrides, initial_job_idx, elsewhere=device)
         planned = [one for _, one in jobs]
         if self._settings.dry_run:
-            slurm.show_plan(planned, self._settings)
+            slurm.show_plan(Path(self._config.hydra.sweep.dir).absolute(), planned, self._settings)
         else:
             sweep = launching.open_sweep(self._config, planned)
             sweep.launcher = dataclasses.asdict(self._settings)

@@ -6,7 +6,7 @@
 Two runs share an epoch exactly when they share its key, whatever sweep, machine or day they belong to.
 """
 
-import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Sequence
@@ -92,6 +92,7 @@ class Chain:
         parent = records[-1].key if records else self.origin
         return self._epoch(parent, [record.test_top1 for record in records])
 
+    @functools.cached_property
     def known_keys(self) -> list[str]:
         """Keys of the epochs that do not depend on accuracies: all, or those up to the last rescale if it holds."""
         last = self.forks[-1] if self.forks and self.schedule.hold_after_resize else self.stages[-1].last_epoch
@@ -121,7 +122,7 @@ class Chain:
             weight_decay=rule.weight_decay,
             **self.constants,
         )
-        return Epoch(number, digest([parent, dataclasses.asdict(recipe)]), parent, stage, rule.held, recipe)
+        return Epoch(number, digest([parent, vars(recipe)]), parent, stage, rule.held, recipe)
 
     def recorded(self, ledger: Ledger, records: Sequence[Record] = ()) -> list[Record]:
         """``records`` and the run's epochs after them that the ledger holds without a gap."""

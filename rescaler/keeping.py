@@ -38,7 +38,7 @@ class Keeper:
         self._is_first = ranks.number() == 0
         self._keep_all = run.experiment.ledger.keep == "all"
         own = run.chain.forks if run.experiment.ledger.keep == "forks" else ()
-        keys = run.chain.known_keys() if own or forks else []
+        keys = run.chain.known_keys if own or forks else []
         self._kept = frozenset(keys[number - 1] for number in {*own, *forks} if number <= len(keys))
         self._hold(self._kept)
 

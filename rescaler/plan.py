@@ -1,6 +1,7 @@
 """Lay out a run: its data, its networks by stage and its chain of epochs."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -36,7 +37,7 @@ class Run:
     notes: tuple[str, ...] = ()
     """What the pre-train networks leave as it is, and why."""
 
-    @property
+    @functools.cached_property
     def id(self) -> str:
         """Stands for all that can change a number of this run; the same wherever and whenever it is started."""
         chain = dataclasses.asdict(self.chain)

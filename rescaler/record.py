@@ -10,6 +10,8 @@ CONFIG_FILE = "config.yaml"
 SUMMARY_FILE = "summary.json"
 METRICS_FILE = "metrics.csv"
 """Names in a run's folder: its settings, the run in one object, and its epochs' records in one table."""
+TRUNK_FILE = "trunk.json"
+"""In the folder of a trunk: how far it is."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """A sweep on a SLURM cluster, for who starts it: what would be submitted; submitting, watching, results."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
@@ -12,7 +13,7 @@ from rescaler.compose import Job
 from rescaler.errors import InputError
 from rescaler.settings import SlurmSettings
 from rescaler.sharing import Trunk
-from rescaler.submission import Planned, job_name, jobs_folder, layout, submit
+from rescaler.submission import Planned, layout, submit
 from rescaler.sweep import Sweep
 from rescaler.watching import watch
 
@@ -45,7 +46,7 @@ def start(sweep: Sweep, planned: Sequence[Planned], settings: SlurmSettings) -> 
     launching.refuse_failures(sweep)
 
 
-def show_plan(planned: Sequence[Planned], settings: SlurmSettings) -> None:
+def show_plan(folder: Path, planned: Sequence[Planned], settings: SlurmSettings) -> None:
     """Print what would be submitted: hours, jobs with their dependencies, array shapes and script.
 
     Raises:
@@ -68,8 +69,8 @@ def show_plan(planned: Sequence[Planned], settings: SlurmSettings) -> None:
     if len(groups) > _MOST_GROUPS:
         rest = groups[_MOST_GROUPS:]
         console.print(f"and {len(rest)} more such groups, of {sum(len(runs) for _, runs in rest)} runs")
-    cluster = Cluster(settings, jobs_folder(planned[0].folder.parent))
-    script = cluster.script(min(most, len(groups[-1][1])), job_name(planned[0].folder.parent))
+    sweep = Sweep(folder, [])
+    script = Cluster(settings, sweep.jobs_folder).script(min(most, len(groups[-1][1])), sweep.job_name)
     console.print(Text(f"\nThe script of the last array:\n\n{script}\nNothing was submitted."), soft_wrap=True)
 
 

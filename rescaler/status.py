@@ -9,14 +9,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rescaler.record import SUMMARY_FILE
+from rescaler.record import SUMMARY_FILE, TRUNK_FILE
 from rescaler.sweep import Sweep, SweepRun
 
 if TYPE_CHECKING:
     from rescaler.cluster import JobState
-
-TRUNK_FILE = "trunk.json"
-"""In a trunk's folder: how far it is."""
 
 _DEATHS = {
     "OUT_OF_MEMORY": "out of memory",
@@ -106,7 +103,6 @@ def _state(sweep: Sweep, run: SweepRun, summary: Mapping[str, Any], jobs: "Mappi
 
 def _ended(sweep: Sweep, run: SweepRun, summary: Mapping[str, Any], job: "JobState") -> tuple[str, str]:
     from rescaler.cluster import last_error, last_words
-    from rescaler.submission import jobs_folder
 
     if job.name == "CANCELLED":
         return "cancelled", ""
@@ -115,7 +111,7 @@ def _ended(sweep: Sweep, run: SweepRun, summary: Mapping[str, Any], job: "JobSta
     assert run.job is not None
     if job.name in _DEATHS:
         return "lost", _DEATHS[job.name]
-    folder = jobs_folder(sweep.folder)
+    folder = sweep.jobs_folder
     words = last_error(folder, run.job)
     if words is None and summary.get("status") != "running":  # else what it said last is not why it ended
         words = last_words(folder, run.job)

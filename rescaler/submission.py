@@ -59,7 +59,7 @@ def _missing(planned: Sequence[Planned]) -> list[list[str]]:
     """Of each run that is not complete, where the states of its epochs are kept."""
     paths = []
     for one in planned:
-        keys = one.run.chain.known_keys()
+        keys = one.run.chain.known_keys
         complete = one.ledger.record(keys[-1]) is not None
         paths.append([] if complete else [str(one.ledger.state_path(key)) for key in keys])
     return paths
@@ -71,7 +71,7 @@ def submit(sweep: Sweep, planned: Sequence[Planned], settings: SlurmSettings) ->
     Raises:
         InputError: sbatch refused, and nothing is submitted; or the sweep's folder cannot be written.
     """
-    cluster = Cluster(settings, jobs_folder(sweep.folder))
+    cluster = Cluster(settings, sweep.jobs_folder)
     submitted: list[str] = []
     try:
         for trunk, members in layout(planned, share_trunk=settings.share_trunk).groups:
@@ -79,11 +79,11 @@ def submit(sweep: Sweep, planned: Sequence[Planned], settings: SlurmSettings) ->
             if trunk is not None:
                 folder = f"trunks/{len(sweep.trunk_jobs)}"
                 job = _trunk_job(trunk, planned, sweep.folder / folder, settings)
-                (after,) = cluster.submit([job], f"{job_name(sweep.folder)}-trunk")
+                (after,) = cluster.submit([job], f"{sweep.job_name}-trunk")
                 submitted.append(after)
                 sweep.trunk_jobs[folder] = after
             jobs = [_run_job(planned[run], sweep, settings) for run in members]
-            ids = cluster.submit(jobs, job_name(sweep.folder), after)
+            ids = cluster.submit(jobs, sweep.job_name, after)
             submitted += ids
             for run, job_id in zip(members, ids, strict=True):
                 planned[run].entry.trunk = None if trunk is None else folder
@@ -92,16 +92,6 @@ def submit(sweep: Sweep, planned: Sequence[Planned], settings: SlurmSettings) ->
     except BaseException:
         cancel(submitted)
         raise
-
-
-def jobs_folder(sweep: Path) -> Path:
-    """Where Submitit keeps scripts, pickles and logs."""
-    return sweep / ".submitit" / "%j"
-
-
-def job_name(sweep: Path) -> str:
-    """What SLURM shows of the jobs of the sweep in a folder."""
-    return f"rescaler-{sweep.parent.name}"
 
 
 def _run_job(one: Planned, sweep: Sweep, settings: SlurmSettings) -> RunJob:

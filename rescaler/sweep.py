@@ -54,6 +54,16 @@ class Sweep:
         """Of the sweep in W&B."""
         return self.folder.name
 
+    @property
+    def jobs_folder(self) -> Path:
+        """Where Submitit keeps scripts, pickles and logs; ``%j`` stands for a job's id."""
+        return self.folder / ".submitit" / "%j"
+
+    @property
+    def job_name(self) -> str:
+        """What SLURM shows of the sweep's jobs."""
+        return f"rescaler-{self.folder.parent.name}"
+
     def folder_of(self, run: SweepRun) -> Path:
         """Where a run's files are."""
         return self.folder / run.folder

@@ -10,9 +10,8 @@ from pathlib import Path
 
 from rescaler.chain import Epoch
 from rescaler.files import write_text
-from rescaler.record import Record
+from rescaler.record import TRUNK_FILE, Record
 from rescaler.runfolder import WRITE_S, Status
-from rescaler.status import TRUNK_FILE
 
 
 class TrunkFolder:

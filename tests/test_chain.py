@@ -89,17 +89,17 @@ def test_the_rescale_precedes_the_first_target_epoch() -> None:
 
 
 def test_keys_are_known_as_far_as_they_do_not_depend_on_accuracies() -> None:
-    assert chain(3).known_keys() == keys(chain(3))
-    assert chain(3, hold=True).known_keys() == keys(chain(3))[:3]
-    assert chain(0).known_keys() == keys(chain(0))
-    assert chain(None).known_keys() == keys(chain(None))
+    assert chain(3).known_keys == keys(chain(3))
+    assert chain(3, hold=True).known_keys == keys(chain(3))[:3]
+    assert chain(0).known_keys == keys(chain(0))
+    assert chain(None).known_keys == keys(chain(None))
 
 
 def test_three_stages_rescale_twice() -> None:
     stages = (Stage("small", 14, 2, ({"name": "a"},)), Stage("middle", 20, 5, ({"name": "b"},)), Stage("target", 28, 8))
     made = dataclasses.replace(chain(3), stages=stages)
     assert [epoch.recipe.rescale is not None for epoch in walk(made)].count(True) == 2
-    assert made.known_keys() == keys(made)
+    assert made.known_keys == keys(made)
 
 
 def test_held_epochs_belong_to_the_last_stage() -> None:

@@ -57,7 +57,7 @@ def test_what_acts_is_in_the_recipe_of_the_epoch_after_the_resize_alone(make_exp
         "calibration_batches": 5,  # all of the epoch's
         "warmup_batches": 2,
     }
-    assert run.chain.known_keys()[:3] == plan(make_experiment(model=model)).chain.known_keys()[:3]
+    assert run.chain.known_keys[:3] == plan(make_experiment(model=model)).chain.known_keys[:3]
 
 
 MIDDLE = StageSettings(table={1: 1, 3: 2, 5: 4}, image_px=22)
