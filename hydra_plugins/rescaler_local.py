@@ -31,6 +31,8 @@ class LocalLauncher(BasicLauncher):
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         jobs = launching.plan_jobs(self.hydra_context, self.config, job_overrides, initial_job_idx)
         sweep = launching.open_sweep(self.config, [planned for _, planned in jobs]) if ranks.number() == 0 else None
+        if sweep is not None:
+            sweep.write()
         results = super().launch([overrides for overrides, _ in jobs], initial_job_idx)
         if sweep is not None:
             launching.close(sweep)

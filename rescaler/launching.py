@@ -84,9 +84,7 @@ def open_sweep(config: DictConfig, planned: Sequence[Planned]) -> Sweep:
         one.ledger.check_writable()
         write_config(one.folder, one.run.experiment)
     hold(planned)
-    sweep = Sweep(Path(config.hydra.sweep.dir).absolute(), [one.entry for one in planned])
-    sweep.write()
-    return sweep
+    return Sweep(Path(config.hydra.sweep.dir).absolute(), [one.entry for one in planned])
 
 
 def close(sweep: Sweep) -> None:

@@ -54,7 +54,8 @@ def show_plan(folder: Path, planned: Sequence[Planned], settings: SlurmSettings)
     """
     console = Console()
     jobs = [Job(tuple(one.entry.name.split()), one.run.experiment) for one in planned]
-    plan_table(jobs, [f"{hours:g}" for hours in settings.epoch_hours] or None).print(console)
+    hours = [f"{value:g}" for value in settings.epoch_hours] or None
+    plan_table(jobs, hours, "hydra.launcher.epoch_hours").print(console)
     groups, most = layout(planned, share_trunk=settings.share_trunk).groups, max_array_size()
     for number, (trunk, runs) in enumerate(groups[:_MOST_GROUPS], start=1):
         lines = [f"trunk {number}: 1 job, {_epochs(trunk)}"] if trunk else []

@@ -60,24 +60,25 @@ def run(arguments: argparse.Namespace) -> None:
     print(plan_table(found, None if arguments.hours is None else given))
 
 
-def plan_table(jobs: "Sequence[Job]", hours: Sequence[str] | None) -> TextTable:
+def plan_table(jobs: "Sequence[Job]", hours: Sequence[str] | None, key: str = "--hours") -> TextTable:
     """The time of each run and of all together.
 
     Args:
         jobs: the runs.
         hours: of one epoch of each network, the smallest first; None: as measured here.
+        key: what the user gave the hours by.
 
     Raises:
         InputError: hours are wrong in number or value.
     """
     from rescaler.forecast import forecast
 
-    epoch_hours, basis = _probe(jobs) if hours is None else _given(hours, jobs)
+    epoch_hours, basis = _probe(jobs) if hours is None else _given(hours, jobs, key)
     runs = [forecast(job.experiment, each) for job, each in zip(jobs, epoch_hours, strict=True)]
     return _table(jobs, runs, basis)
 
 
-def _given(words: Sequence[str], jobs: "Sequence[Job]") -> tuple[list[list[float]], list[str]]:
+def _given(words: Sequence[str], jobs: "Sequence[Job]", key: str) -> tuple[list[list[float]], list[str]]:
     """Hours of an epoch by network for each run, as the command line has them, and a note."""
     names = network_names(len(jobs[0].experiment.shrink.stages) + 1)
     try:
@@ -86,13 +87,13 @@ def _given(words: Sequence[str], jobs: "Sequence[Job]") -> tuple[list[list[float
     except ValueError:
         positive = False
     if not positive or len(hours) != len(names):
-        raise InputError(f"--hours must be {len(names)} positive numbers ({', '.join(names)}); got {' '.join(words)}")
+        raise InputError(f"{key} must be {len(names)} positive numbers ({', '.join(names)}); got {' '.join(words)}")
     settings = [_what_takes_time(job.experiment) for job in jobs]
     swept = [key for key in settings[0] if any(other[key] != settings[0][key] for other in settings)]
     if swept:
         raise InputError(
-            f"--hours must hold for every run, but epochs take different times where {swept[0]} is swept: plan one "
-            "value at a time, or leave --hours out to measure"
+            f"{key} must hold for every run, but epochs take different times where {swept[0]} is swept: plan one "
+            f"value at a time, or leave {key} out to measure"
         )
     each = ", ".join(f"{name} {value:.4g} h" for name, value in zip(names, hours, strict=True))
     return [hours] * len(jobs), [f"Given: {each} an epoch."]
