@@ -164,7 +164,7 @@ def check(settings: SlurmSettings) -> None:
 def max_array_size() -> int:
     """How many jobs one array may have."""
     found = re.search(r"MaxArraySize\s*=\s*(\d+)", _output("scontrol", "show", "config"))
-    return max(1, int(found[1]) - 1) if found else 1000
+    return max(1, int(found[1])) if found else 1000
 
 
 def states(ids: Iterable[str]) -> dict[str, JobState]:

@@ -4,6 +4,7 @@ Torch is imported when a job runs, so that Submitit's handlers of signals are in
 """
 
 import logging
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -82,6 +83,8 @@ def _train(place: Place, experiment: Experiment, execute: Callable[[], None]) ->
     if environment.world_size > 1:
         # SLURM has chosen the node's GPUs; which of them is this process's, the process itself knows.
         environment.export(set_cuda_visible_devices=False, overwrite=True)
+        if environment.local_world_size == environment.world_size:
+            os.environ["MASTER_ADDR"] = "127.0.0.1"  # on one node they meet without its name, which may not resolve
     ledger = Ledger(Path(experiment.ledger.folder))
     if ledger.id != place.ledger_id:
         raise InputError(

@@ -39,11 +39,11 @@ def start(sweep: Sweep, planned: Sequence[Planned], settings: SlurmSettings) -> 
         console.print(f"{len(planned)} runs are submitted; {look}", soft_wrap=True, highlight=False, markup=False)
         return
     try:
-        watch(sweep, console)
+        watch(sweep.folder, console)
     except KeyboardInterrupt:
         raise InputError(f"no longer watched, but the jobs go on; {look}") from None
     launching.show(sweep)
-    launching.refuse_failures(sweep)
+    launching.refuse_failures(Sweep.read(sweep.folder))
 
 
 def show_plan(folder: Path, planned: Sequence[Planned], settings: SlurmSettings) -> None:

@@ -89,7 +89,8 @@ def _state(sweep: Sweep, run: SweepRun, summary: Mapping[str, Any], jobs: "Mappi
     if said == "done":
         return "done", _times(summary.get("requeues", 0))
     if sweep.launcher is None:
-        return _local_state(sweep, said, summary)
+        state, detail = _local_state(sweep, said, summary)
+        return ("cancelled", "") if state == "lost" and run.cancelled else (state, detail)
     job = jobs[run.job] if run.job else None
     if job is None:
         return "failed", "never submitted"
@@ -104,7 +105,7 @@ def _state(sweep: Sweep, run: SweepRun, summary: Mapping[str, Any], jobs: "Mappi
 def _ended(sweep: Sweep, run: SweepRun, summary: Mapping[str, Any], job: "JobState") -> tuple[str, str]:
     from rescaler.cluster import last_error, last_words
 
-    if job.name == "CANCELLED":
+    if job.name == "CANCELLED" or run.cancelled:
         return "cancelled", ""
     if summary.get("status") == "failed":
         return "failed", summary["error"]

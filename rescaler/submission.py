@@ -88,6 +88,7 @@ def submit(sweep: Sweep, planned: Sequence[Planned], settings: SlurmSettings) ->
             for run, job_id in zip(members, ids, strict=True):
                 planned[run].entry.trunk = None if trunk is None else folder
                 planned[run].entry.job = job_id
+                planned[run].entry.cancelled = False
         sweep.write()
     except BaseException:
         cancel(submitted)

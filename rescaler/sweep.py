@@ -32,6 +32,8 @@ class SweepRun:
     """Folder of the trunk that it goes on from."""
     job: str | None = None
     """Id of the job that runs it, on a cluster."""
+    cancelled: bool = False
+    """By ``rescaler cancel``: SLURM without accounting soon forgets it."""
 
 
 @dataclass

@@ -2,7 +2,8 @@
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -34,34 +35,40 @@ def status_table(sweep: Sweep, found: Sequence[RunStatus]) -> TextTable:
     return TextTable(heading, ["Run", "State", "Epoch", "Best accuracy", "Time left"], rows, words={"State"})
 
 
-def watch(sweep: Sweep, console: Console) -> None:
-    """Look again every few seconds until all runs are over; a live table in a terminal, lines elsewhere.
+def watch(folder: Path, console: Console) -> None:
+    """Look again at the sweep in ``folder`` every few seconds until all its runs are over.
+
+    A live table in a terminal, lines elsewhere.
 
     Raises:
         InputError: the cluster does not answer.
     """
-    found = statuses(sweep)
     if not console.is_terminal:
-        _watch_in_lines(sweep, found, console)
+        _watch_in_lines(folder, console)
         return
-    with Live(_view(sweep, found, console), console=console, auto_refresh=False) as live:
-        while not all(one.is_over for one in found):
-            time.sleep(_LOOK_S)
-            found = statuses(sweep)
+    with Live(console=console, auto_refresh=False) as live:
+        for sweep, found in _looks(folder):
             live.update(_view(sweep, found, console), refresh=True)
 
 
-def _watch_in_lines(sweep: Sweep, found: Sequence[RunStatus], console: Console) -> None:
-    said, said_at = "", 0.0
+def _looks(folder: Path) -> Iterator[tuple[Sweep, list[RunStatus]]]:
+    """The sweep, which may be cancelled or tried again by others meanwhile, and its runs, until they are over."""
     while True:
-        counts, ends = _counts(found), all(one.is_over for one in found)
-        if counts != said or ends or time.monotonic() - said_at > _LINE_S:
-            console.print(Text(counts), soft_wrap=True)
-            said, said_at = counts, time.monotonic()
-        if ends:
+        sweep = Sweep.read(folder)
+        found = statuses(sweep)
+        yield sweep, found
+        if all(one.is_over for one in found):
             return
         time.sleep(_LOOK_S)
-        found = statuses(sweep)
+
+
+def _watch_in_lines(folder: Path, console: Console) -> None:
+    said, said_at = "", 0.0
+    for _, found in _looks(folder):
+        counts = _counts(found)
+        if counts != said or time.monotonic() - said_at > _LINE_S:
+            console.print(Text(counts), soft_wrap=True)
+            said, said_at = counts, time.monotonic()
 
 
 def _view(sweep: Sweep, found: Sequence[RunStatus], console: Console) -> Group:

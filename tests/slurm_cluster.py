@@ -1,6 +1,8 @@
 """A real SLURM on this host for the tests, and the sweeps that they start on it."""
 
+import contextlib
 import os
+import pty
 import shutil
 import signal
 import subprocess
@@ -81,6 +83,28 @@ class SlurmCluster:
             stderr=subprocess.PIPE,
             text=True,
         )
+
+    def start_in_terminal(self, folder: Path, *command: str) -> tuple[subprocess.Popen[bytes], Callable[[], str]]:
+        """Start a command in a terminal; also returns what waits for its end and gives all that it wrote."""
+        leader, follower = pty.openpty()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "rescaler", *command],
+            cwd=folder,
+            env={**self.environment, "TERM": "xterm"},
+            stdin=follower,
+            stdout=follower,
+            stderr=follower,
+        )
+        os.close(follower)
+
+        def screen() -> str:
+            text = b""
+            with contextlib.suppress(OSError), os.fdopen(leader, "rb", buffering=0) as terminal:  # at its end it is gone
+                while written := terminal.read(4096):
+                    text += written
+            return text.decode()
+
+        return process, screen
 
 
 def finish(process: subprocess.Popen[str], timeout_s: float = 180) -> tuple[int, str, str]:

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ def timed_out(cluster: SlurmCluster, tmp_path_factory: pytest.TempPathFactory) -
     folder = tmp_path_factory.mktemp("timed_out")
     launch = cluster.start(
         folder,
-        *("-m", "seed=4", "resize_epoch=3", *SHORT, *DETACHED, "logger=wandb", "logger.mode=offline"),
+        *("-m", "seed=4", "resize_epoch=3", *SHORT, *DETACHED, "logger.mode=offline"),
         *("hydra.launcher.timeout_min=2", "hydra.launcher.signal_delay_s=60"),
         "+hydra.launcher.additional_parameters={nodelist: node5}",
         BATCH_S="6",
@@ -156,7 +157,7 @@ def test_a_run_that_loses_its_job_goes_on_bit_for_bit(
 def write_case(folder: Path, name: str, images: str = "synthetic", **changes: dict[str, Any]) -> None:
     """An experiment file for ``--config-dir``: ``SHORT`` with some changes."""
     case: dict[str, Any] = {
-        "defaults": ["override /model: overfeat_small", f"override /data: {images}", "override /logger: none"],
+        "defaults": [{"override /model": "overfeat_small"}, {"override /data": images}],
         "name": "cases",
         "model": {"_target_": "networks.slow"},
         "data": {"train_images": 200, "test_images": 100},
@@ -173,15 +174,16 @@ def test_what_fails_is_named_and_tried_again_and_the_rest_finishes(
 ) -> None:
     cases, images = tmp_path / "cases", image_tree.plant(tmp_path / "images")
     write_case(cases, "good")
-    write_case(cases, "nan", schedule={"learning_rates": [1e9, 1e9]})
+    write_case(cases, "diverges", schedule={"learning_rates": [1e9, 1e9]})
     write_case(cases, "killed", schedule={"learning_rates": [0.02, 0.01]})
     write_case(cases, "memory", model={"scratch_gb": 1000})
     files = {"folder": str(images), "image_px": 28, "classes": 2, "channels": 3, "workers": 0}
     write_case(cases, "files", "imagenet", data=files, optim={"batch_size": 2})
-    arguments = ["-m", "--config-dir", "cases", "experiment=good,nan,killed,memory,files", "resize_epoch=3"]
-    arguments += ["device=cpu", *ON_SLURM, "hydra.launcher.setup=['ulimit -v 60000000']"]
+    arguments = ["-m", "--config-dir", "cases", "experiment=good,diverges,killed,memory,files", "resize_epoch=3"]
+    arguments += ["device=cpu", "logger=none", *ON_SLURM, "hydra.launcher.setup=['ulimit -v 60000000']"]
     launch = cluster.start(tmp_path, *arguments, "+hydra.launcher.additional_parameters={hold: true}", BATCH_S="0.5")
-    wait_until(lambda: are_submitted(tmp_path), "the jobs are submitted")
+    wait_until(lambda: are_submitted(tmp_path) or launch.poll() is not None, "the jobs are submitted")
+    assert launch.poll() is None, finish(launch)
 
     jobs = {run.name.partition("=")[2]: run.job or "" for run in sweep_in(tmp_path).runs}
     assert {status.state for status in states(tmp_path).values()} == {"waiting"}
@@ -201,23 +203,115 @@ def test_what_fails_is_named_and_tried_again_and_the_rest_finishes(
     told = {name: (status.state, status.detail) for name, status in found.items()}
     assert told["good"] == ("done", "requeued 1 time")
     assert told["killed"] == ("lost", f"its job {jobs['killed']} ended without a word (FAILED)")
-    assert told["files"] == ("failed", f"data.folder={images} must hold train/<class>/*.JPEG")
-    assert told["nan"][0] == told["memory"][0] == "failed"
-    assert "the loss became nan in epoch 1" in told["nan"][1]
+    assert told["files"] == ("failed", told["files"][1])
+    assert told["files"][1].startswith(f"data.folder={images} must hold train/<class>/*.JPEG")
+    assert told["diverges"][0] == told["memory"][0] == "failed"
+    assert "the loss became nan in epoch 1" in told["diverges"][1]
     assert told["memory"][1].startswith("the device's memory is too small; lower optim.batch_size")
     last = error.splitlines()[-1]
-    assert last.startswith("error: 4 of 5 runs failed: experiment=nan: the loss became nan")
-    for name in ("nan", "killed", "memory", "files"):
+    assert last.startswith("error: 4 of 5 runs failed: experiment=diverges: the loss became nan")
+    for name in ("diverges", "killed", "memory", "files"):
         assert f"experiment={name}: {told[name][1]}" in last
     assert digests(tmp_path)["experiment=good"] == undisturbed["seed=0"]["digest"].tolist()
 
     (tmp_path / "elsewhere").rename(images)
     code, _, error = finish(cluster.start(tmp_path, "retry", module="rescaler", BATCH_S="0"))
     assert code == 1
-    assert error.splitlines()[-1].startswith("error: 2 of 5 runs failed: experiment=nan")
+    assert error.splitlines()[-1].startswith("error: 2 of 5 runs failed: experiment=diverges")
     again = {run.name.partition("=")[2]: run.job or "" for run in sweep_in(tmp_path).runs}
     assert [name for name, job in again.items() if job == jobs[name]] == ["good"]
     assert [status.state for status in states(tmp_path).values()] == ["done", "failed", "done", "failed", "done"]
+
+
+def test_two_sweeps_at_once_share_a_ledger_and_a_third_finds_all_done(
+    cluster: SlurmCluster, tmp_path: Path, undisturbed: dict[str, pd.DataFrame]
+) -> None:
+    arguments = ["-m", "resize_epoch=2,3", *SHORT, *ON_SLURM, f"ledger.folder={tmp_path / 'ledger'}"]
+    one, two, three = (tmp_path / name for name in ("one", "two", "three"))
+    for launch in [cluster.start(folder, *arguments, BATCH_S="0.1") for folder in (one, two)]:
+        code, _, error = finish(launch)
+        assert code == 0, error
+    assert digests(one) == digests(two)
+    assert digests(one)["resize_epoch=3"] == undisturbed["seed=0"]["digest"].tolist()
+    assert len(list(Ledger(tmp_path / "ledger").records())) == 2 + (6 - 2) + (6 - 2)
+    code, out, error = finish(cluster.start(tmp_path, "ledger", "verify", module="rescaler"))
+    assert code == 0, error
+    assert "states are whole" in out
+
+    code, _, error = finish(cluster.start(three, *arguments, BATCH_S="0.1"))
+    assert code == 0, error
+    assert digests(three) == digests(one)
+    assert steps(three) == []
+    assert sweep_in(three).trunk_jobs == {}
+
+
+def test_two_processes_learn_what_one_does_and_are_requeued_together(
+    cluster: SlurmCluster, tmp_path: Path, undisturbed: dict[str, pd.DataFrame]
+) -> None:
+    arguments = ["-m", "seed=0", "resize_epoch=3", *SHORT, *DETACHED, "hydra.launcher.processes_per_node=2"]
+    code, _, error = finish(cluster.start(tmp_path, *arguments, BATCH_S="0.5"))
+    assert code == 0, error
+    (run,) = sweep_in(tmp_path).runs
+    wait_until(lambda: len(steps(tmp_path)) > 2 * 7, "8 steps of two processes")
+    cluster.call("scancel", "--signal=USR2", run.job or "")
+    wait_until(lambda: are_over(tmp_path), "the run is over")
+    (status,) = states(tmp_path).values()
+    assert (status.state, status.detail) == ("done", "requeued 1 time")
+    found, expected = metrics(tmp_path)["seed=0"], undisturbed["seed=0"]
+    assert found["stage"].tolist() == ["pretrain"] * 3 + ["target"] * 3
+    for loss in ("train_loss", "test_loss"):
+        assert found[loss].tolist() == pytest.approx(expected[loss].tolist(), rel=1e-4)
+    assert 2 * STEPS <= len(steps(tmp_path)) <= 2 * STEPS + 1  # the second process was ahead when the first saved
+
+
+@pytest.mark.parametrize("launcher", ["submitit_local", "submitit_slurm"])
+def test_hydras_own_launchers_run_the_application(
+    cluster: SlurmCluster, tmp_path: Path, undisturbed: dict[str, pd.DataFrame], launcher: str
+) -> None:
+    arguments = ["-m", "seed=0,1", "resize_epoch=3", *SHORT, f"hydra/launcher={launcher}", "hydra.launcher.timeout_min=5"]
+    code, _, error = finish(cluster.start(tmp_path, *arguments))
+    assert code == 0, error
+    found = {json.loads(path.read_text())["seed"]: path.parent for path in tmp_path.rglob("summary.json")}
+    assert sorted(found) == [0, 1]
+    for seed, folder in found.items():
+        digest = pd.read_csv(folder / "metrics.csv")["digest"].tolist()
+        assert digest == undisturbed[f"seed={seed}"]["digest"].tolist()
+
+
+def test_a_sweep_is_left_looked_at_and_cancelled(cluster: SlurmCluster, tmp_path: Path) -> None:
+    hold = "+hydra.launcher.additional_parameters={hold: true}"
+    launch = cluster.start(tmp_path, "-m", "resize_epoch=1,2", "seed=0,1,2,3", *SHORT, *ON_SLURM, hold)
+    assert launch.stdout is not None
+    assert launch.stdout.readline() == "8 waiting\n", finish(launch)
+    launch.send_signal(signal.SIGINT)
+    code, _, error = finish(launch)
+    assert code == 1
+    look = f"look at them with: python -m rescaler status {sweep_in(tmp_path).folder}"
+    assert error == f"error: no longer watched, but the jobs go on; {look}\n"
+    assert {status.state for status in states(tmp_path).values()} == {"waiting"}
+
+    process, screen = cluster.start_in_terminal(tmp_path, "status", "--watch")
+    code, out, error = finish(cluster.start(tmp_path, "cancel", module="rescaler"))
+    assert code == 0, error
+    assert "8 runs cancelled" in out
+    assert {status.state for status in states(tmp_path).values()} == {"cancelled"}
+    text = screen()
+    assert process.wait() == 0
+    assert "8 waiting" in text
+    assert "8 cancelled" in text
+    assert "Best accuracy" in text
+
+
+def test_an_array_is_as_large_as_the_cluster_allows(cluster: SlurmCluster, tmp_path: Path) -> None:
+    seeds = ",".join(map(str, range(2 * MAX_ARRAY + 1)))
+    hold = "+hydra.launcher.additional_parameters={hold: true}"
+    code, _, error = finish(cluster.start(tmp_path, "-m", f"seed={seeds}", *SHORT, *DETACHED, hold))
+    assert code == 0, error
+    jobs = [run.job or "" for run in sweep_in(tmp_path).runs]
+    listed = cluster.call("squeue", "--noheader", "--array", "--Format=JobArrayID:64").split()
+    assert set(jobs) <= set(listed)
+    arrays = Counter(job.partition("_")[0] for job in jobs if "_" in job)
+    assert list(arrays.values()) == [MAX_ARRAY, MAX_ARRAY]
 
 
 def test_a_time_limit_shorter_than_the_run_is_normal_life(

@@ -106,12 +106,13 @@ class Ending(Saver):
 
     def __init__(self, ledger: Ledger, number: int) -> None:
         super().__init__(ledger, Interruption())
-        self._left = number
+        self._number = number
+        self.chances = 0
 
     @property
     def due(self) -> bool:
-        self._left -= 1
-        return self._left == 0
+        self.chances += 1
+        return self.chances == self._number
 
     def save(self, *arguments: Any) -> None:
         super().save(*arguments)
@@ -132,7 +133,9 @@ def test_a_run_saved_in_the_middle_of_an_epoch_goes_on_to_the_same_bits(
     assert content is not None
     assert content.more["batches"] == min((chance - 1) % 6 + 1, 5)
     assert content.more["seconds"]["train"] > 0
-    resumed = bench.train(make_experiment(), name=name)
+    rest = Ending(bench.ledger, 0)
+    resumed = bench.train(make_experiment(), name=name, saver=rest)
+    assert rest.chances == 6 * 6 - chance + (chance % 6 == 0)  # the evaluation is begun anew
     assert digests(resumed) == digests(other.train(make_experiment()))
     assert [record.train_loss for record in resumed] == [record.train_loss for record in other.train(make_experiment())]
     assert list(bench.ledger.folder.glob("saves/*")) == []

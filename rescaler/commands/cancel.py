@@ -37,6 +37,9 @@ def run(arguments: argparse.Namespace) -> None:
     if not alive:
         print(f"{sweep.folder}: nothing to cancel, no run waits or runs")
         return
+    for number in alive:
+        sweep.runs[number].cancelled = True
+    sweep.write()
     if sweep.launcher is None:
         _cancel_here(sweep)
     else:

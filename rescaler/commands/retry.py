@@ -56,6 +56,8 @@ def _retry_here(sweep: "Sweep", numbers: list[int]) -> None:
         raise InputError(f"{sweep.folder} still runs (process {sweep.pid}): wait for it, or cancel it")
     logging.basicConfig(level=logging.INFO, format="[%(asctime)s][%(name)s][%(levelname)s] - %(message)s")
     sweep.host, sweep.pid = socket.gethostname(), os.getpid()
+    for number in numbers:
+        sweep.runs[number].cancelled = False
     sweep.write()
     for number in numbers:
         folder = sweep.folder_of(sweep.runs[number])

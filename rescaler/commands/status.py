@@ -53,6 +53,6 @@ def run(arguments: argparse.Namespace) -> None:
 
     sweep, console = find(arguments.sweep), Console()
     if arguments.watch:
-        watch(sweep, console)
+        watch(sweep.folder, console)
     else:
         status_table(sweep, statuses(sweep)).print(console)
