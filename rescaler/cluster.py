@@ -144,7 +144,13 @@ def check(settings: SlurmSettings) -> None:
     Raises:
         InputError: names the key, its value and what is allowed.
     """
-    for key, least in (("nodes", 1), ("gpus_per_node", 0), ("cpus_per_task", 1), ("array_parallelism", 1)):
+    for key, least in (
+        ("nodes", 1),
+        ("gpus_per_node", 0),
+        ("cpus_per_task", 1),
+        ("array_parallelism", 1),
+        ("signal_delay_s", 1),
+    ):
         value = getattr(settings, key)
         if value < least:
             raise InputError(f"hydra.launcher.{key} must be at least {least}; got {value}")

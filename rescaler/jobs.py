@@ -6,7 +6,6 @@ Torch is imported when a job runs, so that Submitit's handlers of signals are in
 import logging
 import os
 import socket
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,8 @@ from rescaler.errors import InputError
 from rescaler.settings import Experiment
 from rescaler.sharing import Trunk
 
+_MOST_STANDSTILLS = 2
+
 
 @dataclass
 class Place:
@@ -26,6 +27,8 @@ class Place:
     host: str
     ledger_id: str | None
     timeout_min: int
+    standstills: int = 0
+    """Attempts in a row that were told to end before there was anything to save."""
 
 
 @dataclass
@@ -72,9 +75,6 @@ class TrunkJob:
         return DelayedSubmission(self)
 
 
-_started = time.monotonic()
-
-
 def _train(place: Place, experiment: Experiment, execute: Callable[[], None]) -> None:
     from rescaler.ledger import Ledger
 
@@ -95,11 +95,12 @@ def _train(place: Place, experiment: Experiment, execute: Callable[[], None]) ->
 
 
 def _refuse_standstill(place: Place) -> None:
-    """Let a job that had all its time and came to no save fail, rather than start for ever anew."""
+    """Let a job that comes to no save in its time fail, rather than start for ever anew; a preemption may be early."""
     from rescaler.saving import Saver
 
-    if Saver.saves == 0 and time.monotonic() - _started > 30 * place.timeout_min:
+    place.standstills = 0 if Saver.saves else place.standstills + 1
+    if place.standstills == _MOST_STANDSTILLS:
         raise InputError(
-            f"hydra.launcher.timeout_min={place.timeout_min} is too short: the job came to no save before its time was "
-            "up; allowed: enough for the start and one mini-batch"
+            f"hydra.launcher.timeout_min={place.timeout_min} is too short: {_MOST_STANDSTILLS} times in a row the job "
+            "was told to end before it came to a save; allowed: enough for the start and one mini-batch"
         )

@@ -84,8 +84,8 @@ class SlurmCluster:
             text=True,
         )
 
-    def start_in_terminal(self, folder: Path, *command: str) -> tuple[subprocess.Popen[bytes], Callable[[], str]]:
-        """Start a command in a terminal; also returns what waits for its end and gives all that it wrote."""
+    def start_in_terminal(self, folder: Path, *command: str) -> tuple[subprocess.Popen[bytes], Callable[..., str]]:
+        """Start a command in a terminal; also returns what reads on until some text is there, or the command ends."""
         leader, follower = pty.openpty()
         process = subprocess.Popen(
             [sys.executable, "-m", "rescaler", *command],
@@ -97,11 +97,13 @@ class SlurmCluster:
         )
         os.close(follower)
 
-        def screen() -> str:
+        def screen(until: str | None = None) -> str:
             text = b""
-            with contextlib.suppress(OSError), os.fdopen(leader, "rb", buffering=0) as terminal:  # at its end it is gone
-                while written := terminal.read(4096):
+            with contextlib.suppress(OSError):  # at its end the terminal is gone
+                while (until is None or until.encode() not in text) and (written := os.read(leader, 4096)):
                     text += written
+            if until is None:
+                os.close(leader)
             return text.decode()
 
         return process, screen
@@ -158,3 +160,8 @@ def steps(folder: Path, job: str | None = None) -> list[int]:
     lines = path.read_text().splitlines() if path.exists() else []
     pairs = [(line + " ").split(" ")[:2] for line in lines]
     return [int(process) for process, of in pairs if job in (None, of)]
+
+
+def wait_for_steps(count: int, folder: Path, job: str | None = None) -> None:
+    """Wait until so many training steps were begun, of one job or of all."""
+    wait_until(lambda: len(steps(folder, job)) >= count, f"{count} steps of {job or 'all jobs'}")

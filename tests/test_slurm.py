@@ -3,9 +3,10 @@
 import json
 import os
 import signal
+import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,12 @@ from slurm_cluster import (
     states,
     steps,
     sweep_in,
+    wait_for_steps,
     wait_until,
 )
 
 from rescaler.ledger import Ledger
+from rescaler.run import main
 
 pytestmark = pytest.mark.slurm
 
@@ -90,7 +93,23 @@ def timed_out(cluster: SlurmCluster, tmp_path_factory: pytest.TempPathFactory) -
     return folder
 
 
-@pytest.mark.usefixtures("timed_out")
+@pytest.fixture(scope="module")
+def too_short(cluster: SlurmCluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of two runs that end at their time limit: one that takes too long to start, one that has long steps."""
+    folder = tmp_path_factory.mktemp("too_short")
+    launch = cluster.start(
+        folder,
+        *("-m", "seed=0,1", "resize_epoch=3", *SHORT, *DETACHED),
+        *("hydra.launcher.timeout_min=2", "hydra.launcher.signal_delay_s=60"),
+        "hydra.launcher.setup=['[ $SLURM_ARRAY_TASK_ID = 1 ] || export BUILD_S=300']",
+        "+hydra.launcher.additional_parameters={nodelist: node5}",
+        BATCH_S="300",
+    )
+    assert finish(launch)[0] == 0
+    return folder
+
+
+@pytest.mark.usefixtures("timed_out", "too_short")
 def test_an_array_behind_its_trunk_gives_what_this_machine_gives(cluster: SlurmCluster, tmp_path: Path) -> None:
     arguments = ["-m", "resize_epoch=17,18,19,20", *DATA, "+model.widths=[4,8,8]"]
     arguments += ["schedule.batches_per_epoch=5", "optim.batch_size=16"]
@@ -130,7 +149,7 @@ def test_a_run_that_loses_its_job_goes_on_bit_for_bit(
     runs = {run.name: run.job or "" for run in sweep_in(tmp_path).runs}
     requeued, preempted, died, abandoned = (runs[seed] for seed in seeds)
     for job in runs.values():
-        wait_until(lambda job=job: len(steps(tmp_path, job)) > 7, f"8 steps of {job}")
+        wait_for_steps(8, tmp_path, job)
     nodes = {job: cluster.node_of(job) for job in runs.values()}
     assert len(set(nodes.values())) == 4
 
@@ -192,7 +211,7 @@ def test_what_fails_is_named_and_tried_again_and_the_rest_finishes(
     for job in jobs.values():
         cluster.call("scontrol", "release", job)
     for name in ("good", "killed"):
-        wait_until(lambda name=name: len(steps(tmp_path, jobs[name])) > 7, f"8 steps of {name}")
+        wait_for_steps(8, tmp_path, jobs[name])
     os.kill(steps(tmp_path, jobs["killed"])[-1], signal.SIGKILL)
     cluster.call("scontrol", "requeue", jobs["good"])
     code, out, error = finish(launch)
@@ -252,12 +271,12 @@ def test_two_processes_learn_what_one_does_and_are_requeued_together(
     code, _, error = finish(cluster.start(tmp_path, *arguments, BATCH_S="0.5"))
     assert code == 0, error
     (run,) = sweep_in(tmp_path).runs
-    wait_until(lambda: len(steps(tmp_path)) > 2 * 7, "8 steps of two processes")
+    wait_for_steps(2 * 8, tmp_path)
     cluster.call("scancel", "--signal=USR2", run.job or "")
     wait_until(lambda: are_over(tmp_path), "the run is over")
     (status,) = states(tmp_path).values()
     assert (status.state, status.detail) == ("done", "requeued 1 time")
-    found, expected = metrics(tmp_path)["seed=0"], undisturbed["seed=0"]
+    (found,), expected = metrics(tmp_path).values(), undisturbed["seed=0"]
     assert found["stage"].tolist() == ["pretrain"] * 3 + ["target"] * 3
     for loss in ("train_loss", "test_loss"):
         assert found[loss].tolist() == pytest.approx(expected[loss].tolist(), rel=1e-4)
@@ -268,7 +287,14 @@ def test_two_processes_learn_what_one_does_and_are_requeued_together(
 def test_hydras_own_launchers_run_the_application(
     cluster: SlurmCluster, tmp_path: Path, undisturbed: dict[str, pd.DataFrame], launcher: str
 ) -> None:
-    arguments = ["-m", "seed=0,1", "resize_epoch=3", *SHORT, f"hydra/launcher={launcher}", "hydra.launcher.timeout_min=5"]
+    arguments = [
+        "-m",
+        "seed=0,1",
+        "resize_epoch=3",
+        *SHORT,
+        f"hydra/launcher={launcher}",
+        "hydra.launcher.timeout_min=5",
+    ]
     code, _, error = finish(cluster.start(tmp_path, *arguments))
     assert code == 0, error
     found = {json.loads(path.read_text())["seed"]: path.parent for path in tmp_path.rglob("summary.json")}
@@ -291,15 +317,13 @@ def test_a_sweep_is_left_looked_at_and_cancelled(cluster: SlurmCluster, tmp_path
     assert {status.state for status in states(tmp_path).values()} == {"waiting"}
 
     process, screen = cluster.start_in_terminal(tmp_path, "status", "--watch")
+    assert "8 waiting" in screen("Time left")
     code, out, error = finish(cluster.start(tmp_path, "cancel", module="rescaler"))
     assert code == 0, error
     assert "8 runs cancelled" in out
     assert {status.state for status in states(tmp_path).values()} == {"cancelled"}
-    text = screen()
+    assert "8 cancelled" in screen()
     assert process.wait() == 0
-    assert "8 waiting" in text
-    assert "8 cancelled" in text
-    assert "Best accuracy" in text
 
 
 def test_an_array_is_as_large_as_the_cluster_allows(cluster: SlurmCluster, tmp_path: Path) -> None:
@@ -312,6 +336,110 @@ def test_an_array_is_as_large_as_the_cluster_allows(cluster: SlurmCluster, tmp_p
     assert set(jobs) <= set(listed)
     arrays = Counter(job.partition("_")[0] for job in jobs if "_" in job)
     assert list(arrays.values()) == [MAX_ARRAY, MAX_ARRAY]
+
+
+Application = Callable[..., tuple[str | None, str]]
+
+
+@pytest.fixture
+def application(
+    cluster: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Application]:
+    """Calls the application in this process, which submits nothing; returns the line it ends with and output."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def queue() -> list[str]:
+        return cluster.call("squeue", "--noheader", "--array", "--Format=JobArrayID:64,State:16").splitlines()
+
+    def call(*arguments: str) -> tuple[str | None, str]:
+        monkeypatch.setattr(sys, "argv", ["rescaler.run", "-m", *SHORT, *ON_SLURM, *arguments])
+        code: object = None
+        try:
+            main()
+        except SystemExit as ended:
+            code = ended.code
+        assert code is None or isinstance(code, str)  # which Python prints to stderr, and exits with 1
+        assert "\n" not in (code or "")
+        return code, capsys.readouterr().out
+
+    before = queue()
+    yield call
+    assert queue() == before
+
+
+def test_a_dry_run_shows_what_would_be_submitted(application: Application, tmp_path: Path) -> None:
+    error, out = application(
+        "resize_epoch=3,auto,2,1",
+        "hydra.launcher.dry_run=true",
+        "hydra.launcher.epoch_hours=[1,2]",
+        "hydra.launcher.partition=urgent",
+        "hydra.launcher.array_parallelism=2",
+    )
+    assert error is None
+    assert "resize_epoch=auto is the same run as resize_epoch=3: it is run once" in out
+    assert "trunk 1: 1 job, 2 epochs, for 3 runs" in out
+    assert "an array of 3, 2 at a time, after trunk 1:\n  resize_epoch=3\n  resize_epoch=2\n  resize_epoch=1\n" in out
+    assert "#SBATCH --array=0-2%2" in out
+    assert "#SBATCH --partition=urgent" in out
+    assert out.endswith("Nothing was submitted.\n")
+    assert list(tmp_path.rglob("config.yaml")) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["hydra.launcher.partition=nowhere"], "sbatch: invalid partition specified: nowhere; Batch job submission"),
+        (["+hydra.launcher.additional_parameters={nonsense: 1}"], "sbatch: unrecognized option '--nonsense=1'"),
+        (["hydra.launcher.cpus_per_task=5"], "sbatch: CPU count per node can not be satisfied; Batch job"),
+        (["hydra.launcher.signal_delay_s=0"], "hydra.launcher.signal_delay_s must be at least 1; got 0"),
+        (["hydra.launcher.array_parallelism=0"], "hydra.launcher.array_parallelism must be at least 1; got 0"),
+        (["hydra.launcher.processes_per_node=0"], "hydra.launcher.processes_per_node must be at least 1; got 0"),
+        (["hydra.launcher.timeout_min=2"], "hydra.launcher.timeout_min must be at least 3, or a job that is told to"),
+        (["hydra.launcher.mem_gb=0"], "hydra.launcher.mem_gb must be above 0; got 0"),
+        (["hydra.launcher.partitoin=debug"], "unknown key hydra.launcher.partitoin"),
+        (["resize_epoch=2,70"], "resize_epoch=70: resize_epoch must be between 0 and epochs (=6)"),
+    ],
+)
+def test_a_mistake_ends_with_one_line(application: Application, arguments: list[str], message: str) -> None:
+    error, _ = application("seed=0,1", *arguments)
+    assert error is not None
+    assert error.startswith("error: ")
+    assert message in error
+
+
+def test_away_from_the_cluster_it_says_so(
+    application: Application, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", str(tmp_path))
+        error, _ = application()
+    assert error == ("error: hydra/launcher=slurm: no sbatch on the path; start it on a login node of the cluster")
+    assert list(tmp_path.rglob("config.yaml")) == []
+
+
+def test_a_ledger_that_the_node_does_not_see_is_named(cluster: SlurmCluster, tmp_path: Path) -> None:
+    hold = "+hydra.launcher.additional_parameters={hold: true}"
+    code, _, error = finish(cluster.start(tmp_path, "-m", *SHORT, *DETACHED, hold))
+    assert code == 0, error
+    (tmp_path / "ledger" / "id").write_text("of another machine's disk")
+    (run,) = sweep_in(tmp_path).runs
+    cluster.call("scontrol", "release", run.job or "")
+    wait_until(lambda: are_over(tmp_path), "the run is over")
+    (status,) = states(tmp_path).values()
+    assert status.state == "failed"
+    assert status.detail.startswith(f"ledger.folder={tmp_path / 'ledger'}: the node ")
+    assert status.detail.endswith("it must be on a file system that all nodes share")
+
+
+@pytest.mark.usefixtures("undisturbed")
+def test_a_time_limit_too_short_for_a_save_ends_it(too_short: Path) -> None:
+    wait_until(lambda: are_over(too_short), "the runs are over", timeout_s=200)
+    start, step = (states(too_short)[f"seed={seed}"] for seed in (0, 1))
+    assert (start.state, step.state) == ("failed", "lost")
+    assert start.detail.startswith("hydra.launcher.timeout_min=2 is too short: 2 times in a row")
+    assert step.detail == "its time limit passed before it could save"
 
 
 def test_a_time_limit_shorter_than_the_run_is_normal_life(
