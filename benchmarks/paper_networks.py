@@ -29,7 +29,8 @@ from rescaler.description import describe
 from rescaler.errors import InputError
 from rescaler.files import write_text
 from rescaler.models import overfeat_fast, resnet34
-from rescaler.probe import Candidate, Precision, Setting, Spread, Step, measure, ratios
+from rescaler.arithmetic import Precision
+from rescaler.probe import Candidate, Setting, Spread, Step, measure, ratios
 from rescaler.provenance import commit, device_name, torch_version
 from rescaler.shrinking import shrink
 
