@@ -25,11 +25,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from rescaler.arithmetic import Precision
 from rescaler.description import describe
 from rescaler.errors import InputError
 from rescaler.files import write_text
 from rescaler.models import overfeat_fast, resnet34
-from rescaler.probe import Candidate, Precision, Setting, Spread, Step, measure, ratios
+from rescaler.probe import Candidate, Setting, Spread, Step, measure, ratios
 from rescaler.provenance import commit, device_name, torch_version
 from rescaler.shrinking import shrink
 

@@ -141,7 +141,8 @@ def _measured(experiment: "Experiment", batch_size: int | None) -> TextTable:
 
 
 def _settings(device_type: str) -> "list[Setting]":
-    from rescaler.probe import Precision, Setting
+    from rescaler.arithmetic import Precision
+    from rescaler.probe import Setting
 
     precisions: tuple[Precision, ...] = ("fp32", "tf32", "bf16", "fp16") if device_type == "cuda" else ("fp32", "bf16")
     return [Setting(precision, form) for precision in precisions for form in ("channels_last", "contiguous")]
