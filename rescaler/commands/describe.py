@@ -125,7 +125,7 @@ def _measured(experiment: "Experiment", batch_size: int | None) -> TextTable:
                 rows.append(_measured_row(setting, name, target, pretrain))
                 verdicts += _verdict(setting, name, ratios(target, pretrain))
     heading = f"Measured: a training step of {batch_size} images, {device_name(device)}, torch {torch_version()}"
-    columns = ("Precision", "Memory format", "Network", "Step", "Target's", "Forward", "Backward", "Whole step", "n")
+    columns = ("str", "Memory format", "Network", "Step", "Target's", "Forward", "Backward", "Whole step", "n")
     note = (
         "How many times faster than the target's: median (lowest to highest) of n rounds, in which the networks took "
         "turns. Random images on the device; loading data is not in it."
@@ -134,10 +134,9 @@ def _measured(experiment: "Experiment", batch_size: int | None) -> TextTable:
 
 
 def _settings(device_type: str) -> "list[Setting]":
-    from rescaler.arithmetic import Precision
     from rescaler.probe import Setting
 
-    precisions: tuple[Precision, ...] = ("fp32", "tf32", "bf16", "fp16") if device_type == "cuda" else ("fp32", "bf16")
+    precisions: tuple[str, ...] = ("fp32", "tf32", "bf16", "fp16") if device_type == "cuda" else ("fp32", "bf16")
     return [Setting(precision, form) for precision in precisions for form in ("channels_last", "contiguous")]
 
 
