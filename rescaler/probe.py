@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from rescaler.arithmetic import MEMORY_FORMATS, Precision, autocast, float32_as
+from rescaler.arithmetic import MEMORY_FORMATS, autocast, float32_as
 from rescaler.errors import InputError
 from rescaler.models import loss_and_scores
 from rescaler.optimizer import SGD
@@ -29,7 +29,7 @@ _FEWEST_ROUNDS = 3
 class Setting:
     """How a step is computed."""
 
-    precision: Precision = "default"
+    precision: str = "default"
     memory_format: str = "channels_last"
     compiled: bool = False
 

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from rescaler.arithmetic import MEMORY_FORMATS
+from rescaler.arithmetic import MEMORY_FORMATS, PRECISIONS
 from rescaler.errors import InputError
 from rescaler.experiment import CHOICES, check, resolve_resize_epoch, stage_epochs
 from rescaler.kernels import INTERPOLATIONS
@@ -125,6 +125,7 @@ def test_each_impossible_value_is_named_with_what_is_allowed(changes: dict[str, 
 
 def test_the_choices_are_those_of_the_code_that_takes_them() -> None:
     assert CHOICES["rescale.interpolation"] == (*INTERPOLATIONS, "fit")
+    assert CHOICES["step.precision"] == PRECISIONS
     assert set(CHOICES["step.memory_format"]) == set(MEMORY_FORMATS)
     for mode in CHOICES["logger.mode"]:
         assert resolve_mode(mode, {}) == mode
