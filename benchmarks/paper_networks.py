@@ -25,7 +25,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from rescaler.arithmetic import Precision
 from rescaler.description import describe
 from rescaler.errors import InputError
 from rescaler.files import write_text

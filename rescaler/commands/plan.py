@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from rescaler.commands.loading import loading_notes, loading_s, milliseconds
 from rescaler.commands.networks import candidates, network_names
@@ -101,7 +101,6 @@ def _given(words: Sequence[str], jobs: "Sequence[Job]", key: str) -> tuple[list[
 
 def _probe(jobs: "Sequence[Job]") -> tuple[list[list[float]], list[str]]:
     """Hours of an epoch by network for each run, as measured here, and notes."""
-    from rescaler.arithmetic import Precision
     from rescaler.loading import how_to_load_faster
     from rescaler.plan import device_for
     from rescaler.probe import Setting, Spread, measure
@@ -112,7 +111,7 @@ def _probe(jobs: "Sequence[Job]") -> tuple[list[list[float]], list[str]]:
     for job, own in zip(jobs, _own(jobs), strict=True):
         experiment = job.experiment
         device, batch_size, batches = device_for(experiment.device), experiment.optim.batch_size, _batches(experiment)
-        step, key = experiment.step, json.dumps(_what_takes_time(experiment))
+        key = json.dumps(_what_takes_time(experiment))
         if key in measured:
             continue
         with progress() as say:
@@ -120,9 +119,7 @@ def _probe(jobs: "Sequence[Job]") -> tuple[list[list[float]], list[str]]:
             networks = candidates(experiment)
             steps = measure(
                 networks,
-                Setting(
-                    cast(Precision, experiment.step.precision), experiment.step.memory_format, experiment.step.compile
-                ),
+                Setting(experiment.step.precision, experiment.step.memory_format, experiment.step.compile),
                 device=device,
                 batch_size=batch_size,
                 progress=lambda text: say(f"probe: {text}"),
