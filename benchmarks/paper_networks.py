@@ -29,7 +29,7 @@ from rescaler.description import describe
 from rescaler.errors import InputError
 from rescaler.files import write_text
 from rescaler.models import overfeat_fast, resnet34
-from rescaler.probe import Candidate, Precision, Setting, Spread, Step, measure, ratios
+from rescaler.probe import Candidate, Setting, Spread, Step, measure, ratios
 from rescaler.provenance import commit, device_name, torch_version
 from rescaler.shrinking import shrink
 
@@ -39,7 +39,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int, float]] = {
 }
 """How to make each, the side of its images, and how many times faster the paper's pre-train network was (2016)."""
 CLASSES, CHANNELS = 1000, 3
-PRECISIONS: dict[str, tuple[Precision, ...]] = {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "tf32", "bf16")}
+PRECISIONS: dict[str, tuple[str, ...]] = {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "tf32", "bf16")}
 BATCH_SIZE = {"cpu": 8, "cuda": 128}
 """The paper's 128 where there is a GPU."""
 
@@ -55,7 +55,7 @@ def candidates(target: nn.Module, image_px: int) -> dict[str, Candidate]:
     return {name: Candidate(network, px, CHANNELS, CLASSES) for name, (network, px) in networks.items()}
 
 
-def settings(device_type: str, precisions: Sequence[Precision] | None, compiled: bool) -> list[Setting]:
+def settings(device_type: str, precisions: Sequence[str] | None, compiled: bool) -> list[Setting]:
     """What is measured, eager first: compiling takes minutes and may meet the end of the time."""
     choices = itertools.product(
         (False, True) if compiled else (False,),

@@ -49,13 +49,35 @@ class Recipe:
     rescale: dict[str, Any] | None
     """How the state was rescaled before this epoch; None where it was not."""
     learning_rate: float
+    """Where the epoch begins; it changes along a line."""
+    learning_rate_end: float
     weight_decay: float
     momentum: float
     nesterov: bool
+    label_smoothing: float
+    ema_decay: float | None
     batch_size: int
+    micro_batch_size: int | None
+    """Images at once, where fewer than the batch's."""
     batches: int
+    precision: str
     memory_format: str
+    optimizer: str
+    compile: str | None
+    """Mode of ``torch.compile``."""
     device_type: str
+
+    @property
+    def mean_learning_rate(self) -> float:
+        """Over the epoch, but for a warm-up after a rescale."""
+        return (self.learning_rate + self.learning_rate_end) / 2
+
+    def learning_rate_of(self, batch: int) -> float:
+        """The learning rate of a mini-batch, counted from 1: that of the middle of its stretch of the line."""
+        change = self.learning_rate_end - self.learning_rate
+        rate = self.learning_rate + change * (batch - 0.5) / self.batches
+        warmup = self.rescale.get("warmup_batches", 0) if self.rescale else 0
+        return rate * batch / warmup if batch <= warmup else rate
 
 
 @dataclass(frozen=True)
@@ -119,6 +141,7 @@ class Chain:
             layers=stage.layers,
             rescale=self.rescale if number - 1 in self.forks else None,
             learning_rate=rule.learning_rate,
+            learning_rate_end=rule.learning_rate_end,
             weight_decay=rule.weight_decay,
             **self.constants,
         )

@@ -1,31 +1,38 @@
 """Train and test one epoch."""
 
+import contextlib
 import itertools
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
 import torch
-import torch._dynamo  # the first step of an optimizer imports it, which would count as training
 from torch import nn
 from torch.nn.functional import cross_entropy
 
 from rescaler import processes, ranks
+from rescaler.arithmetic import MEMORY_FORMATS, autocast, compilations, float32_as
 from rescaler.chain import Epoch, Recipe
 from rescaler.clocks import Clocks
 from rescaler.data import Batch, ImageData
 from rescaler.errors import InputError
-from rescaler.models import loss_and_scores
-from rescaler.plan import MEMORY_FORMATS, Run
+from rescaler.plan import Run
 from rescaler.randomness import seed_for
 from rescaler.record import Record
 from rescaler.saving import Progress, Saver
 from rescaler.state import State, rescaled
+from rescaler.step import TrainingStep
 
-_EVALUATION_BATCH = 250
+log = logging.getLogger(__name__)
+
+_EVALUATION_IMAGES = {"cpu": 250, "cuda": 1024}
+"""At once; fewer where the memory is too small."""
 _LOOK_S = 0.25
 """Seconds between looks at the running loss, each of which waits for the device."""
+_COMPILING_STEPS = 3
+"""Of a compiled network: the first is compiled, the second is what CUDA graphs record, the third what they replay."""
 
 
 class Diverged(InputError):
@@ -74,34 +81,33 @@ def train_epoch(
         Diverged: the loss became NaN or infinite.
     """
     recipe, progress = epoch.recipe, progress or Progress()
-    optimizer, network = state.optimizer(recipe), processes.replicated(state.network)
-    network.train()
+    state.prepare(recipe)
+    compiled_from = progress.batches + (0 if state.is_compiled(recipe) else _COMPILING_STEPS)
     loss_sum = torch.tensor(progress.loss_sum, dtype=torch.float64, device=run.device)
     hits = torch.tensor(progress.hits, dtype=torch.int64, device=run.device)
-    warmup = recipe.rescale.get("warmup_batches", 0) if recipe.rescale else 0
+    graphs = compilations() if recipe.compile else 0
     looked = time.perf_counter()
-    with clocks.running("train"):
+    with float32_as(recipe.precision), clocks.running("train"):
+        step = TrainingStep(state, recipe)
         batches = _batches(epoch, recipe.image_px, run, start=progress.batches, share=ranks.share())
         for done, (images, labels) in enumerate(clocks.waiting(batches), start=progress.batches + 1):
-            if done <= warmup:
-                for group in optimizer.param_groups:
-                    group["lr"] = recipe.learning_rate * done / warmup
             seed_dropout(run, epoch.number, done)
-            loss, scores = loss_and_scores(network(images), labels)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            loss_sum += loss.detach()
-            hits += (scores.detach().argmax(1) == labels).sum()
+            with clocks.running("compile") if done <= compiled_from else contextlib.nullcontext():
+                number = (epoch.number - 1) * recipe.batches + done
+                loss, hit = step(images, labels, recipe.learning_rate_of(done), number)
+                if done <= compiled_from:
+                    graphs = compilations()
+            loss_sum += loss
+            hits += hit
             if saver is not None and saver.due:
-                state.keep_momentum(optimizer)
                 saver.save(state, epoch, Progress(done, loss_sum.item(), int(hits.item())), clocks)
             if time.perf_counter() - looked > _LOOK_S:
                 if ranks.count() == 1:  # else they find out together, at the end
                     refuse_divergence(loss_sum.item(), epoch)
                 observer.batch(epoch, done)
                 looked = time.perf_counter()
-    state.keep_momentum(optimizer)
+    if recipe.compile and compilations() > graphs:
+        log.warning("epoch %d was slowed down: torch compiled the network anew in the middle of it", epoch.number)
     progress.batches, progress.loss_sum, progress.hits = recipe.batches, loss_sum.item(), int(hits.item())
     return _training_scores(progress, epoch, run)
 
@@ -167,20 +173,40 @@ def refuse_divergence(loss_sum: float, epoch: Epoch) -> None:
         )
 
 
-@torch.inference_mode()
 def evaluate(
     network: nn.Module, recipe: Recipe, data: ImageData, after_batch: Callable[[], None] = lambda: None
 ) -> Scores:
-    """Loss and accuracies over the whole test set at the stage's image size; ``after_batch`` is called after each."""
+    """Loss and accuracies over the whole test set at the stage's image size; ``after_batch`` is called after each.
+
+    By as many images at once as the device's memory has room for, up to where more would be no faster.
+    """
+    at_once = _EVALUATION_IMAGES[next(network.parameters()).device.type]
+    while True:
+        try:
+            return _evaluate(network, recipe, data, after_batch, at_once)
+        except torch.OutOfMemoryError:
+            if at_once == 1:
+                raise
+            at_once //= 2
+
+
+@torch.inference_mode()
+def _evaluate(
+    network: nn.Module, recipe: Recipe, data: ImageData, after_batch: Callable[[], None], at_once: int
+) -> Scores:
     network.eval()
-    sums = torch.zeros(3, dtype=torch.float64, device=next(network.parameters()).device)
-    batches = data.test_batches(image_px=recipe.image_px, batch_size=_EVALUATION_BATCH, share=ranks.share())
-    for images, labels in batches:
-        if len(labels) == 0:  # the last batch was too short for all processes
-            continue
-        scores = network(images.contiguous(memory_format=MEMORY_FORMATS[recipe.memory_format]))
-        hits = scores.topk(min(5, scores.shape[1]), dim=1).indices == labels[:, None]
-        sums += torch.stack([cross_entropy(scores, labels, reduction="sum"), hits[:, 0].sum(), hits.sum()])
-        after_batch()
+    device = next(network.parameters()).device
+    sums = torch.zeros(3, dtype=torch.float64, device=device)
+    # A multiple of the processes' number, so that each image is one process's alone whatever has room in the others.
+    batch_size = at_once * ranks.count()
+    with float32_as(recipe.precision):
+        for images, labels in data.test_batches(image_px=recipe.image_px, batch_size=batch_size, share=ranks.share()):
+            if len(labels) == 0:  # the last batch was too short for all processes
+                continue
+            with autocast(recipe.precision, device.type):
+                scores = network(images.contiguous(memory_format=MEMORY_FORMATS[recipe.memory_format])).float()
+            hits = scores.topk(min(5, scores.shape[1]), dim=1).indices == labels[:, None]
+            sums += torch.stack([cross_entropy(scores, labels, reduction="sum"), hits[:, 0].sum(), hits.sum()])
+            after_batch()
     processes.add_up(sums)
     return Scores(*(sums / data.test_count).tolist())

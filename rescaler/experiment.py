@@ -9,11 +9,21 @@ from typing import Any, Literal
 
 from rescaler.data import DATA_SETS
 from rescaler.errors import InputError
-from rescaler.settings import DataSettings, Experiment, OptimSettings, RescaleSettings, ScheduleSettings
+from rescaler.settings import (
+    DataSettings,
+    Experiment,
+    OptimSettings,
+    RescaleSettings,
+    ScheduleSettings,
+    StepSettings,
+)
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "device": ("auto", "cpu", "cuda"),
-    "memory_format": ("channels_last", "contiguous"),
+    "schedule.rule": ("milestones", "cosine", "one_cycle"),
+    "step.precision": ("default", "fp32", "tf32", "bf16", "fp16"),
+    "step.memory_format": ("channels_last", "contiguous"),
+    "step.optimizer": ("fused", "foreach"),
     "rescale.interpolation": ("bilinear", "bicubic", "nearest", "area", "pinv", "fit"),
     "rescale.momentum": ("rescale", "reset"),
     "logger.mode": ("auto", "online", "offline", "disabled"),
@@ -39,6 +49,7 @@ def check(experiment: Experiment) -> None:
         raise InputError("every number must be finite; --cfg job shows which is not") from error
     _check_data(experiment.data)
     _check_optim(experiment.optim)
+    _check_step(experiment.step)
     _check_schedule(experiment.schedule)
     _check_rescale(experiment.rescale)
     every = experiment.checkpoint_every_min
@@ -60,6 +71,15 @@ def _check_optim(optim: OptimSettings) -> None:
     _require(optim.batch_size >= 1, "optim.batch_size", optim.batch_size, "at least 1")
     _require(0 <= optim.momentum < 1, "optim.momentum", optim.momentum, "in [0, 1)")
     _require(optim.momentum > 0 or not optim.nesterov, "optim.momentum", optim.momentum, "above 0 with optim.nesterov")
+    smoothing, decay = optim.label_smoothing, optim.ema_decay
+    _require(0 <= smoothing < 1, "optim.label_smoothing", smoothing, "in [0, 1)")
+    _require(decay is None or 0 < decay < 1, "optim.ema_decay", decay, "between 0 and 1, or null for none")
+
+
+def _check_step(step: StepSettings) -> None:
+    size = step.micro_batch_size
+    _require(size is None or size >= 1, "step.micro_batch_size", size, "at least 1, or null for whole batches")
+    _require(step.compile or not step.cuda_graphs, "step.compile", step.compile, "true with step.cuda_graphs")
 
 
 def _check_schedule(schedule: ScheduleSettings) -> None:
@@ -72,12 +92,25 @@ def _check_schedule(schedule: ScheduleSettings) -> None:
     _require(len(rates) == len(milestones) + 1, "schedule.learning_rates", rates, count)
     rising = all(a < b for a, b in zip([0, *milestones], milestones, strict=False))
     _require(rising, "schedule.milestones", milestones, "positive and rising")
+    _check_shape(schedule)
     decay = schedule.weight_decay
     _require(decay >= 0, "schedule.weight_decay", decay, "0 or more")
     until = schedule.weight_decay_until
     _require(until is None or until >= 0, "schedule.weight_decay_until", until, "0 or more, or null for all epochs")
     _require(schedule.auto_resize_before >= 0, "schedule.auto_resize_before", schedule.auto_resize_before, "0 or more")
     _require(schedule.hold_limit >= 1, "schedule.hold_limit", schedule.hold_limit, "at least 1")
+
+
+def _check_shape(schedule: ScheduleSettings) -> None:
+    rule, milestones, warmup = schedule.rule, schedule.milestones, schedule.warmup_epochs
+    if rule == "milestones":
+        last = min([schedule.epochs, *milestones])
+    else:
+        _require(not milestones, "schedule.milestones", milestones, f"empty with schedule.rule={rule}")
+        last = schedule.epochs - 1
+    first = 1 if rule == "one_cycle" else 0
+    allowed = f"from {first} to {last} with schedule.rule={rule}"
+    _require(first <= warmup <= last, "schedule.warmup_epochs", warmup, allowed)
 
 
 def _check_rescale(rescale: RescaleSettings) -> None:
@@ -117,7 +150,8 @@ def _shared(epochs: int, stages: int) -> list[int]:
 def resolve_resize_epoch(experiment: Experiment) -> int | Literal["never"]:
     """Completed pre-train epochs before the target network takes over, or ``never``.
 
-    ``auto`` is the paper's rule: an epoch or two before the first change of the learning rate.
+    ``auto`` is the paper's rule: an epoch or two before the first change of the learning rate. Where that changes all
+    the time, it is a third of the epochs, which is where the first change is in both of the paper's schedules.
 
     Raises:
         InputError: not a number in range, nor ``never`` or ``auto``; or ``auto`` without a milestone to go by.
@@ -127,17 +161,7 @@ def resolve_resize_epoch(experiment: Experiment) -> int | Literal["never"]:
         _check_ends(value, len(experiment.shrink.stages), schedule.epochs)
         value = value[-1]
     if value == "auto":
-        if not schedule.milestones:
-            raise InputError(
-                "resize_epoch=auto needs schedule.milestones to go by; got none: give resize_epoch a number"
-            )
-        value = schedule.milestones[0] - schedule.auto_resize_before
-        if not 0 < value < schedule.epochs:
-            raise InputError(
-                f"resize_epoch=auto gives {value} (schedule.milestones[0]={schedule.milestones[0]} - "
-                f"schedule.auto_resize_before={schedule.auto_resize_before}), which must be between 1 and "
-                f"schedule.epochs - 1 (={schedule.epochs - 1})"
-            )
+        value = _auto_resize_epoch(schedule)
     if value == "never":
         return "never"
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= schedule.epochs:
@@ -145,6 +169,26 @@ def resolve_resize_epoch(experiment: Experiment) -> int | Literal["never"]:
             f'resize_epoch must be between 0 and epochs (={schedule.epochs}), "never" or "auto"; got {value}'
         )
     return "never" if value == schedule.epochs else value
+
+
+def _auto_resize_epoch(schedule: ScheduleSettings) -> int:
+    if schedule.rule != "milestones":
+        value = round(schedule.epochs / 3)
+        how = f"a third of schedule.epochs with schedule.rule={schedule.rule}"
+    elif not schedule.milestones:
+        raise InputError("resize_epoch=auto needs schedule.milestones to go by; got none: give resize_epoch a number")
+    else:
+        value = schedule.milestones[0] - schedule.auto_resize_before
+        how = (
+            f"schedule.milestones[0]={schedule.milestones[0]} - "
+            f"schedule.auto_resize_before={schedule.auto_resize_before}"
+        )
+    if not 0 < value < schedule.epochs:
+        raise InputError(
+            f"resize_epoch=auto gives {value} ({how}), which must be between 1 and "
+            f"schedule.epochs - 1 (={schedule.epochs - 1})"
+        )
+    return value
 
 
 def _check_ends(ends: list[object], stages: int, epochs: int) -> None:

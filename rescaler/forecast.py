@@ -59,7 +59,7 @@ def forecast(experiment: Experiment, epoch_hours: Sequence[float]) -> Forecast:
         for _ in range(count):
             rule = next_rule(schedule, 0, [0.0] * len(epochs))
             assert rule is not None
-            recipe = [rule.learning_rate, rule.weight_decay]
+            recipe = [rule.learning_rate, rule.learning_rate_end, rule.weight_decay]
             if not epochs:
                 recipe += _origin(experiment)
             if not epochs or epochs[-1].stage != stage:
@@ -78,7 +78,7 @@ def _origin(experiment: Experiment) -> list[Any]:
     settings = dataclasses.asdict(experiment)
     for key in ("folder", "workers"):
         del settings["data"][key]
-    return [settings[key] for key in ("model", "data", "optim", "seed", "memory_format", "device")] + [
+    return [settings[key] for key in ("model", "data", "optim", "step", "seed", "device")] + [
         experiment.schedule.batches_per_epoch
     ]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rescaler import processes, ranks
-from rescaler.chain import Epoch
+from rescaler.chain import Epoch, Recipe
 from rescaler.ledger import Ledger
 from rescaler.plan import Run
 from rescaler.record import Record
@@ -126,9 +126,9 @@ class Keeper:
                 self._ledger.release(key, self._run.id)
 
 
-def share(state: State) -> None:
-    """Give all processes the first one's state."""
-    names = processes.from_first(lambda: list(state.momentum))
-    weights = dict(state.network.named_parameters())
-    state.momentum = {name: state.momentum.get(name, weights[name].detach().clone()) for name in names}
-    processes.send_from_first([*state.network.state_dict().values(), *state.momentum.values()])
+def share(state: State, recipe: Recipe) -> None:
+    """Give all processes the first one's state, with all that ``recipe`` needs."""
+    state.prepare(recipe)
+    processes.send_from_first(state.values())
+    if state.scaler is not None:
+        state.scaler.load_state_dict(processes.from_first(state.scaler.state_dict))

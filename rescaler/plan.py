@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rescaler import processes
+from rescaler.arithmetic import MEMORY_FORMATS, step_constants
 from rescaler.chain import NUMERICS, Chain, Stage, digest
 from rescaler.data import ImageData, load_data
 from rescaler.errors import InputError
@@ -21,8 +22,6 @@ from rescaler.randomness import seed_for
 from rescaler.settings import Experiment
 from rescaler.shrinking import Shrunk, shrink
 from rescaler.trace import meta_copy
-
-MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class Run:
         if stage.layers:
             network = _shrunk(self.experiment, network, self.chain.stages.index(stage)).network
         network = processes.synchronised(network)
-        network = network.to(memory_format=MEMORY_FORMATS[self.experiment.memory_format])
+        network = network.to(memory_format=MEMORY_FORMATS[self.experiment.step.memory_format])
         return network.to(self.device)
 
 
@@ -118,11 +117,9 @@ def plan(experiment: Experiment, *, elsewhere: str | None = None, networks: dict
         schedule=experiment.schedule,
         rescale=_rescale(experiment, target, batches),
         constants={
-            "momentum": optim.momentum,
-            "nesterov": optim.nesterov,
-            "batch_size": optim.batch_size,
+            **dataclasses.asdict(optim),
+            **step_constants(experiment.step, optim.batch_size, device_type, is_here=elsewhere is None),
             "batches": batches,
-            "memory_format": experiment.memory_format,
             "device_type": device_type,
         },
     )

@@ -8,19 +8,16 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
+from rescaler.arithmetic import MEMORY_FORMATS, autocast, float32_as
 from rescaler.errors import InputError
 from rescaler.models import loss_and_scores
+from rescaler.optimizer import SGD
 
-Precision = Literal["default", "fp32", "tf32", "bf16", "fp16"]
-"""``default``: float32 as torch is set up, as a run trains; ``fp32``: without TF32; bf16 and fp16: autocast."""
-
-_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
-_MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 _WARM_UP_STEPS = 3
 _ROUND_S = 0.3
 _MOST_STEPS = 100
@@ -32,7 +29,7 @@ _FEWEST_ROUNDS = 3
 class Setting:
     """How a step is computed."""
 
-    precision: Precision = "default"
+    precision: str = "default"
     memory_format: str = "channels_last"
     compiled: bool = False
 
@@ -104,7 +101,7 @@ def measure(
         InputError: the device's memory is too small.
     """
     steps: dict[str, list[Step]] = {name: [] for name in candidates}
-    with _precision(setting.precision), _enough_memory(batch_size):
+    with float32_as(setting.precision), _enough_memory(batch_size):
         trainers = {}
         for name, candidate in candidates.items():
             progress(f"warming up {name}")
@@ -130,17 +127,20 @@ class _Trainer:
     """Trains a network on one batch, over and over."""
 
     def __init__(self, candidate: Candidate, setting: Setting, device: torch.device, batch_size: int) -> None:
-        memory_format = _MEMORY_FORMATS[setting.memory_format]
+        memory_format = MEMORY_FORMATS[setting.memory_format]
         network = candidate.network.to(device).to(memory_format=memory_format).train()
         # Static shapes: else torch takes the second network's image size for a reason to compile for all sizes.
         self._network = torch.compile(network, dynamic=False) if setting.compiled else network
         # At learning rate 0 the work is the same, and the weights stay finite.
-        self._optimizer = torch.optim.SGD(network.parameters(), lr=0.0, momentum=0.9, weight_decay=1e-4, fused=True)
+        self._weights = network
+        weights = list(network.parameters())
+        momentum = [torch.zeros_like(weight) for weight in weights]
+        self._optimizer = SGD(weights, momentum, coefficient=0.9, weight_decay=1e-4)
         shape = (batch_size, candidate.channels, candidate.image_px, candidate.image_px)
         self._images = torch.randn(shape, device=device).contiguous(memory_format=memory_format)
         self._labels = torch.randint(candidate.classes, (batch_size,), device=device)
         self._device = device
-        self._autocast = _AUTOCAST.get(setting.precision)
+        self._precision = setting.precision
         self._steps(1)  # compiles, and lets libraries choose their algorithms
         self._count = max(1, min(_MOST_STEPS, round(_ROUND_S / self._steps(_WARM_UP_STEPS).step_s)))
 
@@ -158,10 +158,10 @@ class _Trainer:
     def _step(self) -> "list[_Mark]":
         """One step, and the moments before and after its three parts."""
         marks = [self._mark()]
-        with torch.autocast(self._device.type, dtype=self._autocast, enabled=self._autocast is not None):
+        with autocast(self._precision, self._device.type):
             loss, _ = loss_and_scores(self._network(self._images), self._labels)
         marks.append(self._mark())
-        self._optimizer.zero_grad(set_to_none=True)
+        self._weights.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         marks.append(self._mark())
         self._optimizer.step()
@@ -188,23 +188,6 @@ def _elapsed_s(start: _Mark, end: _Mark) -> float:
     if isinstance(start, float) and isinstance(end, float):
         return end - start
     return float(start.elapsed_time(end)) / 1000  # type: ignore[union-attr, arg-type]
-
-
-@contextlib.contextmanager
-def _precision(precision: Precision) -> Iterator[None]:
-    """Allow or forbid TF32 in float32 work on CUDA; autocast is the step's own."""
-    if precision == "default":
-        yield
-        return
-    backends = torch.backends.cudnn.conv, torch.backends.cuda.matmul  # type: ignore[attr-defined]
-    before = [backend.fp32_precision for backend in backends]
-    try:
-        for backend in backends:
-            backend.fp32_precision = "tf32" if precision == "tf32" else "ieee"
-        yield
-    finally:
-        for backend, value in zip(backends, before, strict=True):
-            backend.fp32_precision = value
 
 
 @contextlib.contextmanager

@@ -2,8 +2,8 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 CONFIG_FILE = "config.yaml"
@@ -18,8 +18,9 @@ TRUNK_FILE = "trunk.json"
 class Record:
     """One finished epoch of a chain.
 
-    Losses are means per image, accuracies fractions in [0, 1], times wall-clock seconds. The four clocks are disjoint:
-    an epoch took ``train_s + data_s + rescale_s + evaluation_s``, of which all but the evaluation is training.
+    Losses are means per image, accuracies fractions in [0, 1], times wall-clock seconds. The five clocks are disjoint:
+    an epoch took ``train_s + data_s + rescale_s + compile_s + evaluation_s``, of which all but the evaluation is
+    training. The learning rate is its mean over the epoch.
     """
 
     key: str
@@ -40,6 +41,8 @@ class Record:
     train_s: float
     data_s: float
     rescale_s: float
+    compile_s: float = field(default=0.0, kw_only=True)
+    """The first steps of a network under torch.compile; records made before there was this clock have none."""
     evaluation_s: float
     device: str
     torch: str
@@ -48,8 +51,8 @@ class Record:
 
     @property
     def training_s(self) -> float:
-        """Seconds that count as training: steps, waiting for data, the rescale; not the evaluation."""
-        return self.train_s + self.data_s + self.rescale_s
+        """Seconds that count as training: steps, waiting for data, the rescale, compiling; not the evaluation."""
+        return self.train_s + self.data_s + self.rescale_s + self.compile_s
 
     def to_json(self) -> str:
         """One JSON object, keys in the order of the fields."""
@@ -63,10 +66,16 @@ class Record:
             ValueError: the text is not JSON, or its keys are not this class's fields.
         """
         values: dict[str, Any] = json.loads(text)
-        names = {field.name for field in dataclasses.fields(cls)}
-        if not isinstance(values, dict) or values.keys() != names:
-            raise ValueError("not the record of an epoch")
-        return cls(**values)
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise ValueError("not the record of an epoch") from error
+
+
+LATER: Mapping[str, Any] = {
+    field.name: field.default for field in dataclasses.fields(Record) if field.default is not dataclasses.MISSING
+}
+"""Fields that older records lack, and what they had."""
 
 
 def totals(epochs: Sequence[tuple[Record, bool]]) -> dict[str, Any]:
@@ -91,6 +100,7 @@ def totals(epochs: Sequence[tuple[Record, bool]]) -> dict[str, Any]:
         "train_s": sum(record.train_s for record in records),
         "data_s": sum(record.data_s for record in records),
         "rescale_s": sum(record.rescale_s for record in records),
+        "compile_s": sum(record.compile_s for record in records),
         "evaluation_s": sum(record.evaluation_s for record in records),
         "computed_s": sum(record.training_s + record.evaluation_s for record in computed),
         "reused_epochs": len(records) - len(computed),

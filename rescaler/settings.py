@@ -82,9 +82,13 @@ class ScheduleSettings:
     epochs: int = 55
     batches_per_epoch: int | None = None
     """``null``: one pass over the training set."""
+    rule: str = "milestones"
+    """``milestones``: one learning rate after the other; ``cosine`` and ``one_cycle``: from a single one, the peak."""
     learning_rates: list[float] = field(default_factory=list)
     milestones: list[int] = field(default_factory=list)
     """The next learning rate is taken at the end of these epochs."""
+    warmup_epochs: int = 0
+    """Epochs over which the learning rate rises at the start; 0: it does not."""
     weight_decay: float = 1e-4
     weight_decay_until: int | None = None
     """Last epoch with weight decay; ``null``: all epochs have it."""
@@ -103,6 +107,27 @@ class OptimSettings:
     batch_size: int = 128
     momentum: float = 0.9
     nesterov: bool = False
+    label_smoothing: float = 0.0
+    """Share of a label that goes to all classes alike, in training."""
+    ema_decay: float | None = None
+    """Test, and keep beside the weights, their exponential moving average, which keeps so much of itself in a step."""
+
+
+@dataclass
+class StepSettings:
+    """How a training step is computed."""
+
+    precision: str = "default"
+    """``default``: float32 as torch is set up; fp32; tf32; bf16 and fp16: autocast, fp16 with a scaled loss."""
+    memory_format: str = "channels_last"
+    optimizer: str = "fused"
+    """``fused``: one kernel for an update; ``foreach``: one for each operation."""
+    compile: bool = False
+    """``torch.compile``, once for each network."""
+    cuda_graphs: bool = False
+    """Have what is compiled replayed by the GPU itself."""
+    micro_batch_size: int | None = None
+    """Images at once on a device; gradients add up to those of the batch. ``null``: the whole batch."""
 
 
 @dataclass
@@ -139,6 +164,7 @@ class Experiment:
     data: DataSettings = field(default_factory=DataSettings)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     optim: OptimSettings = field(default_factory=OptimSettings)
+    step: StepSettings = field(default_factory=StepSettings)
     logger: LoggerSettings = field(default_factory=LoggerSettings)
     ledger: LedgerSettings = field(default_factory=LedgerSettings)
     resize_epoch: Any = "auto"
@@ -146,7 +172,6 @@ class Experiment:
     pre-train networks share them evenly, or each has its last epoch in a list."""
     seed: int = 0
     device: str = "auto"
-    memory_format: str = "channels_last"
     checkpoint_every_min: float = 10.0
     """Minutes between saves in the middle of an epoch; 0: only when a signal ends the process."""
     progress: bool = True

@@ -68,7 +68,7 @@ def _train(
         if epoch.recipe.rescale is not None:
             with clocks.running("rescale"):
                 state = start_stage(state, epoch, run)
-    share(state)
+    share(state, epoch.recipe)
 
     def save_if_due() -> None:
         if saver is not None and saver.due:
@@ -76,7 +76,7 @@ def _train(
 
     trained = train_epoch(state, epoch, run, clocks, observer, saver, progress)
     with clocks.running("evaluation"):
-        tested = evaluate(state.network, epoch.recipe, run.data, save_if_due)
+        tested = evaluate(state.tested(epoch.recipe), epoch.recipe, run.data, save_if_due)
     refuse_divergence(tested.loss, epoch)  # the last step may have been the one too many
     return state, keeper.publish(_record(epoch, run, clocks, trained, tested), state)
 
@@ -90,7 +90,7 @@ def _record(epoch: Epoch, run: Run, clocks: Clocks, trained: Scores, tested: Sco
         stage=epoch.stage.name,
         image_px=recipe.image_px,
         rescaled=recipe.rescale is not None,
-        learning_rate=recipe.learning_rate,
+        learning_rate=recipe.mean_learning_rate,
         weight_decay=recipe.weight_decay,
         held=epoch.held,
         images=recipe.batches * recipe.batch_size,
@@ -102,6 +102,7 @@ def _record(epoch: Epoch, run: Run, clocks: Clocks, trained: Scores, tested: Sco
         train_s=seconds["train"],
         data_s=seconds["data"],
         rescale_s=seconds["rescale"],
+        compile_s=seconds["compile"],
         evaluation_s=seconds["evaluation"],
         device=device_name(run.device),
         torch=torch_version(),

@@ -61,3 +61,19 @@ def slow(
     time.sleep(float(os.environ.get("BUILD_S", "0")))
     network = overfeat_small(num_classes, in_channels, image_px, widths, hidden=16, dropout=0.0)
     return nn.Sequential(OrderedDict(network=network, pause=Pause(scratch_gb)))
+
+
+class _Fickle(nn.Module):
+    def __init__(self, num_classes: int, in_channels: int) -> None:
+        super().__init__()
+        self.conv, self.calls = nn.Conv2d(in_channels, num_classes, 5, padding=2), 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.calls += 1
+        scores: Tensor = self.conv(images).mean((2, 3))
+        return scores * (1 if self.calls % 7 else 2)
+
+
+def fickle(num_classes: int, in_channels: int) -> nn.Module:
+    """Changes its mind every few calls, so that torch.compile must begin again."""
+    return _Fickle(num_classes, in_channels)

@@ -16,6 +16,12 @@ CONSTANTS: dict[str, Any] = {
     "batch_size": 128,
     "batches": 50,
     "memory_format": "channels_last",
+    "precision": "fp32",
+    "optimizer": "fused",
+    "compile": None,
+    "micro_batch_size": None,
+    "label_smoothing": 0.0,
+    "ema_decay": None,
     "device_type": "cpu",
 }
 
@@ -136,3 +142,13 @@ def test_recorded_stops_at_a_gap_and_goes_on_from_given_records(ledger: Ledger) 
 def test_digest_is_independent_of_the_order_of_keys() -> None:
     assert digest({"a": 1, "b": [1.5, None]}) == digest({"b": [1.5, None], "a": 1})
     assert digest({"a": 1}) != digest({"a": 2})
+
+
+def test_a_changing_rate_is_that_of_the_middle_of_each_batch() -> None:
+    epoch = chain(3).next([])
+    assert epoch is not None
+    falling = dataclasses.replace(epoch.recipe, learning_rate=0.4, learning_rate_end=0.2, batches=4)
+    assert [falling.learning_rate_of(batch) for batch in range(1, 5)] == pytest.approx([0.375, 0.325, 0.275, 0.225])
+    assert falling.mean_learning_rate == pytest.approx(0.3)
+    warming = dataclasses.replace(falling, learning_rate_end=0.4, rescale={"warmup_batches": 2})
+    assert [warming.learning_rate_of(batch) for batch in range(1, 5)] == pytest.approx([0.2, 0.4, 0.4, 0.4])

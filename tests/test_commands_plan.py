@@ -71,7 +71,7 @@ def test_the_probe_takes_the_true_shapes(monkeypatch: pytest.MonkeyPatch, capsys
         return {"pre-train": [Step(0.1, 0.2, 0.3)] * 3, "target": [Step(1, 1, 1)] * 3}
 
     monkeypatch.setattr(probe, "measure", measure)
-    arguments = ["resize_epoch=0,17", "device=cpu", "memory_format=contiguous", "schedule.batches_per_epoch=null"]
+    arguments = ["resize_epoch=0,17", "device=cpu", "step.memory_format=contiguous", "schedule.batches_per_epoch=null"]
     main(["plan", *arguments])
     assert asked == [([17, 28], "default contiguous", "cpu", 64)], "measured once for both runs"
     out = capsys.readouterr().out

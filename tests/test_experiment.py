@@ -2,10 +2,10 @@ from typing import Any
 
 import pytest
 
+from rescaler.arithmetic import MEMORY_FORMATS, PRECISIONS
 from rescaler.errors import InputError
 from rescaler.experiment import CHOICES, check, resolve_resize_epoch, stage_epochs
 from rescaler.kernels import INTERPOLATIONS
-from rescaler.plan import MEMORY_FORMATS
 from rescaler.settings import Experiment, ScheduleSettings, StageSettings
 from rescaler.tracking import resolve_mode
 
@@ -99,6 +99,21 @@ def test_impossible_resize_epochs_are_refused(value: object) -> None:
         ({"rescale__calibration_batches": 0}, "rescale.calibration_batches must be at least 1; got 0"),
         ({"rescale__warmup_batches": -1}, "rescale.warmup_batches must be 0 or more; got -1"),
         ({"ledger__keep": "some"}, "ledger.keep must be one of last, forks, all; got 'some'"),
+        ({"optim__label_smoothing": 1.0}, r"optim.label_smoothing must be in \[0, 1\); got 1.0"),
+        ({"optim__ema_decay": 1.0}, "optim.ema_decay must be between 0 and 1, or null for none; got 1.0"),
+        ({"step__precision": "fp8"}, "step.precision must be one of default, fp32, tf32, bf16, fp16; got 'fp8'"),
+        ({"step__micro_batch_size": 0}, "step.micro_batch_size must be at least 1, or null for whole batches; got 0"),
+        ({"step__cuda_graphs": True}, "step.compile must be true with step.cuda_graphs; got False"),
+        ({"schedule__rule": "linear"}, "schedule.rule must be one of milestones, cosine, one_cycle; got 'linear'"),
+        ({"schedule__rule": "cosine"}, r"schedule.milestones must be empty with schedule.rule=cosine; got \[18\]"),
+        (
+            {"schedule__warmup_epochs": 19},
+            "schedule.warmup_epochs must be from 0 to 18 with schedule.rule=milestones; got 19",
+        ),
+        (
+            {"schedule__rule": "one_cycle", "schedule__milestones": [], "schedule__learning_rates": [0.1]},
+            "schedule.warmup_epochs must be from 1 to 54 with schedule.rule=one_cycle; got 0",
+        ),
         ({"data__image_px": 0}, "data.image_px must be at least 1; got 0"),
     ],
 )
@@ -110,7 +125,8 @@ def test_each_impossible_value_is_named_with_what_is_allowed(changes: dict[str, 
 
 def test_the_choices_are_those_of_the_code_that_takes_them() -> None:
     assert CHOICES["rescale.interpolation"] == (*INTERPOLATIONS, "fit")
-    assert set(CHOICES["memory_format"]) == set(MEMORY_FORMATS)
+    assert CHOICES["step.precision"] == PRECISIONS
+    assert set(CHOICES["step.memory_format"]) == set(MEMORY_FORMATS)
     for mode in CHOICES["logger.mode"]:
         assert resolve_mode(mode, {}) == mode
 
@@ -119,3 +135,10 @@ def test_auto_without_milestones_asks_for_a_number() -> None:
     made = experiment(schedule__milestones=[], schedule__learning_rates=[0.1])
     with pytest.raises(InputError, match="resize_epoch=auto needs schedule.milestones"):
         check(made)
+
+
+def test_auto_is_a_third_of_the_epochs_where_the_rate_always_changes() -> None:
+    cosine = {"schedule__rule": "cosine", "schedule__milestones": [], "schedule__learning_rates": [0.1]}
+    assert resolve_resize_epoch(experiment(**cosine)) == 18
+    with pytest.raises(InputError, match=r"resize_epoch=auto gives 0 \(a third of schedule.epochs"):
+        check(experiment(**cosine, schedule__epochs=1))

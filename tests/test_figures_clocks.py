@@ -41,6 +41,13 @@ def test_bars_are_the_clocks_of_each_network(tmp_path: Path) -> None:
     assert labels(figure) == ["steps", "waiting for data", "rescale", "evaluation (not training time)"]
 
 
+def test_compiling_has_a_segment_where_there_is_any(tmp_path: Path) -> None:
+    runs, epochs = load(tmp_path, TARGET)
+    (panel,) = clock_figure(epochs.assign(compile_s=0.5)).axes
+    assert bars(panel) == [[12, 4, 0, 2, 4]]
+    assert totals(panel) == ["18.00 s"]
+
+
 def test_bars_are_means_over_seeds(tmp_path: Path) -> None:
     slower = FakeRun(0, [0.5] * 4, seed=1, target_s=8)
     (panel,) = clock_figure(load(tmp_path, TARGET, slower)[1]).axes

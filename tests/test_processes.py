@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from test_run import TINY, metrics, runs, summary
 
-ALONE = ["+model.dropout=0.0", "optim.batch_size=16", "resize_epoch=3", *TINY]
+MODERN = ["optim.label_smoothing=0.1", "optim.ema_decay=0.9", "step.micro_batch_size=3", "step.precision=fp16"]
+ALONE = ["+model.dropout=0.0", "optim.batch_size=16", "resize_epoch=3", *MODERN, *TINY]
 """Dropout draws by process."""
 
 

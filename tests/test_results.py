@@ -141,6 +141,15 @@ def test_load_epochs_names_a_missing_metric_and_shows_the_rest(
     assert (row["training_s"], row["saved_s"]) == (10.5, 5.5)
 
 
+def test_metrics_from_before_compiling_had_a_clock_compiled_nothing(tmp_path: Path) -> None:
+    path = write(tmp_path, TARGET) / "0" / "metrics.csv"
+    rows = pd.read_csv(path)
+    rows.assign(compile_s=2.0).to_csv(path, index=False)
+    assert load(tmp_path)[1]["training_s"].tolist() == [6.0] * 4
+    rows.drop(columns="compile_s").to_csv(path, index=False)
+    assert load(tmp_path)[1]["training_s"].tolist() == [4.0] * 4
+
+
 def test_table_has_the_papers_order_and_labels(tmp_path: Path) -> None:
     held = FakeRun(2, [0.5, 0.6, 0.7, 0.6, 0.7, 0.7], hold=True, held=2)
     rows = table(*load(write(tmp_path, held, FakeRun(10, [0.1], status="running"), RESIZED, TARGET, PRETRAIN)))

@@ -1,4 +1,9 @@
+import math
 from collections.abc import Sequence
+
+import pytest
+import torch
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 
 from rescaler.schedule import Rule, next_rule
 from rescaler.settings import ScheduleSettings
@@ -73,3 +78,56 @@ def test_hold_ends_at_its_limit() -> None:
 
 def test_without_a_rescale_nothing_is_held() -> None:
     assert rules(held(OVERFEAT), 0) == rules(OVERFEAT)
+
+
+def borders(found: list[Rule]) -> list[float]:
+    """Rates where the epochs meet: each begins where the one before it ended."""
+    for before, after in zip(found, found[1:], strict=False):
+        assert after.learning_rate == pytest.approx(before.learning_rate_end)
+    return [found[0].learning_rate, *(rule.learning_rate_end for rule in found)]
+
+
+def of_torch(scheduler: LRScheduler, epochs: int) -> list[float]:
+    rates = []
+    for _ in range(epochs + 1):
+        rates.append(scheduler.get_last_lr()[0])
+        scheduler.optimizer.step()
+        scheduler.step() if len(rates) <= epochs else None
+    return [float(rate) for rate in rates]
+
+
+def optimizer() -> torch.optim.Optimizer:
+    return torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.5)
+
+
+def test_cosine_is_torchs() -> None:
+    found = rules(ScheduleSettings(epochs=12, rule="cosine", learning_rates=[0.5]))
+    assert borders(found) == pytest.approx(of_torch(CosineAnnealingLR(optimizer(), 12), 12))
+
+
+def test_one_cycle_is_torchs() -> None:
+    found = rules(ScheduleSettings(epochs=10, rule="one_cycle", learning_rates=[0.5], warmup_epochs=3))
+    # Torch counts the rates, of which there is one more than epochs, and its peak is the last but one of the rise.
+    wanted = of_torch(OneCycleLR(optimizer(), 0.5, total_steps=11, pct_start=4 / 11, cycle_momentum=False), 10)
+    assert borders(found) == pytest.approx(wanted)
+
+
+def test_warm_up_rises_along_a_line_beside_the_milestones_and_before_the_cosine() -> None:
+    milestones = rules(ScheduleSettings(epochs=6, learning_rates=[0.4, 0.1], milestones=[4], warmup_epochs=2))
+    assert [(rule.learning_rate, rule.learning_rate_end) for rule in milestones[:3]] == [
+        (0.0, 0.2),
+        (0.2, 0.4),
+        (0.4, 0.4),
+    ]
+    assert milestones[-1].learning_rate == 0.1
+    cosine = borders(rules(ScheduleSettings(epochs=6, rule="cosine", learning_rates=[0.4], warmup_epochs=2)))
+    assert cosine == pytest.approx([0, 0.2, 0.4, 0.2 + 0.2 * math.sqrt(0.5), 0.2, 0.2 - 0.2 * math.sqrt(0.5), 0])
+
+
+def test_a_held_cosine_stands_still_where_it_was_and_goes_on_from_there() -> None:
+    cosine = ScheduleSettings(epochs=8, rule="cosine", learning_rates=[0.4])
+    found = rules(held(cosine), 4, [0.5] * 4 + [0.2, 0.3, 0.1])
+    assert [rule.held for rule in found] == [False] * 4 + [True] * 3 + [False] * 4
+    assert [rule.learning_rate for rule in found[4:7]] == pytest.approx([0.2] * 3)
+    assert [rule.learning_rate_end for rule in found[4:7]] == pytest.approx([0.2] * 3)
+    assert found[:4] + found[7:] == rules(cosine)

@@ -61,6 +61,12 @@ def test_an_epoch_comes_back_whole_through_json() -> None:
         assert {name: type(value) for name, value in back.items()} == FIELDS
 
 
+def test_an_epoch_from_before_compiling_had_a_clock_compiled_nothing() -> None:
+    row = History().row(record(18), reused=False)
+    del row["seconds/compile"]
+    assert epoch_of_row(row)["compile_s"] == 0.0
+
+
 def test_an_epoch_comes_back_whole_from_the_metrics_of_a_folder() -> None:
     text = io.StringIO()
     values = {**dataclasses.asdict(record(18)), "reused": False}

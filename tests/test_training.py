@@ -1,5 +1,6 @@
 import dataclasses
 import itertools
+import math
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,31 @@ def test_a_run_saved_in_the_middle_of_an_epoch_goes_on_to_the_same_bits(
     assert digests(resumed) == digests(other.train(make_experiment()))
     assert [record.train_loss for record in resumed] == [record.train_loss for record in other.train(make_experiment())]
     assert list(bench.ledger.folder.glob("saves/*")) == []
+
+
+MODERN = {
+    "optim__label_smoothing": 0.1,
+    "optim__ema_decay": 0.9,
+    "step__micro_batch_size": 5,
+    "schedule__rule": "cosine",
+    "schedule__learning_rates": [0.03],
+    "schedule__milestones": [],
+    "schedule__warmup_epochs": 1,
+}
+
+
+# A chance in and after the first epoch, and in the one after the rescale.
+@pytest.mark.parametrize(("precision", "chance"), [("fp32", 3), ("fp16", 6), ("bf16", 21), ("fp16", 21)])
+def test_all_that_training_keeps_survives_a_save_in_the_middle_of_an_epoch(
+    bench: Bench, other: Bench, make_experiment: MakeExperiment, precision: str, chance: int
+) -> None:
+    experiment = make_experiment(model=RESNET, step__precision=precision, **MODERN)
+    with pytest.raises(KeyboardInterrupt):
+        bench.train(experiment, saver=Ending(bench.ledger, chance))
+    resumed, whole = bench.train(experiment), other.train(experiment)
+    assert digests(resumed) == digests(whole)
+    assert [record.test_loss for record in resumed] == [record.test_loss for record in whole]
+    assert [record.learning_rate for record in whole[:2]] == pytest.approx([0.015, 0.03 * (1 + 0.9045085) / 2])
 
 
 def test_a_run_that_found_its_trunk_ends_as_one_that_trained_alone(
@@ -430,3 +456,104 @@ def test_image_files_train_alike_whatever_the_workers(
     two = other.train(dataclasses.replace(experiment, data=dataclasses.replace(data, workers=workers)))
     assert digests(one) == digests(two)
     assert [record.image_px for record in one] == [19, 32]
+
+
+def test_parts_of_a_batch_train_as_the_whole(bench: Bench, other: Bench, make_experiment: MakeExperiment) -> None:
+    whole = bench.train(make_experiment(model__dropout=0.0))
+    parts = other.train(make_experiment(model__dropout=0.0, step__micro_batch_size=6))
+    assert [record.key for record in parts] != [record.key for record in whole]
+    assert [record.train_top1 for record in parts] == pytest.approx([record.train_top1 for record in whole], abs=0.013)
+    for name in ("train_loss", "test_loss"):
+        losses = [[getattr(record, name) for record in records] for records in (parts, whole)]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_smoothed_labels_are_for_training_alone(bench: Bench, make_experiment: MakeExperiment) -> None:
+    # Of four classes, all but equally likely at first: whatever the labels, the loss of equal scores is ln 4.
+    records = bench.train(make_experiment(optim__label_smoothing=0.4, schedule__batches_per_epoch=40))
+    least = -(0.7 * math.log(0.7) + 3 * 0.1 * math.log(0.1))  # what even the best scores lose
+    assert records[-1].train_loss > least > records[-1].test_loss
+
+
+def test_what_is_tested_is_the_moving_average(bench: Bench, make_experiment: MakeExperiment) -> None:
+    experiment = make_experiment(model=RESNET, optim__ema_decay=0.9, ledger__keep="all")
+    records = bench.train(experiment)
+    run, last = plan(experiment), records[-1]
+    tensors = bench.ledger.state(last.key)
+    assert tensors is not None
+    losses = {}
+    for part in ("ema", "network"):
+        network = run.network(run.chain.stage(6))
+        network.load_state_dict(
+            {name.partition(".")[2]: value for name, value in tensors.items() if name.startswith(f"{part}.")}
+        )
+        epoch = run.chain.next(records[:5])
+        assert epoch is not None
+        losses[part] = evaluate(network, epoch.recipe, run.data).loss
+    assert losses["ema"] == last.test_loss != losses["network"]
+
+
+def test_the_moving_average_is_rescaled_as_the_weights_are(bench: Bench, make_experiment: MakeExperiment) -> None:
+    experiment = make_experiment(optim__ema_decay=0.9)
+    run = plan(experiment)
+    records = bench.train(experiment)[:3]
+    before = bench.ledger.state(records[2].key)
+    assert before is not None
+    state = State(run.network(run.chain.stages[0]))
+    state.load(before, records[2].digest)
+    epoch = run.chain.next(records)
+    assert epoch is not None
+    after = start_stage(state, epoch, run).tensors()
+    expected = rescale_kernel(before["ema.conv1.weight"], (5, 5))
+    torch.testing.assert_close(after["ema.conv1.weight"], expected)
+    assert not torch.equal(after["ema.conv1.weight"], after["network.conv1.weight"])
+
+
+def test_each_network_is_compiled_once_and_its_seconds_are_on_their_own_clock(
+    bench: Bench, make_experiment: MakeExperiment, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    compiled: list[tuple[int, ...]] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Any:
+        compiled.extend(tuple(value.shape) for value in inputs if value.dim() == 4 and len(value) in (16, 100))
+        return graph.forward
+
+    real = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda network, **_: real(network, backend=backend, dynamic=False))
+    records = bench.train(make_experiment(step__compile=True))
+    assert compiled == [(16, 1, 17, 17), (100, 1, 17, 17), (16, 1, 28, 28), (100, 1, 28, 28)]
+    assert [record.compile_s > 0 for record in records] == [True, False, False, True, False, False]
+    assert all(record.train_s > 0 for record in records)
+    assert [record.message for record in caplog.records if record.name.startswith("rescaler")] == []
+
+
+def test_a_network_that_is_compiled_again_and_again_is_reported(
+    bench: Bench, make_experiment: MakeExperiment, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda network, **_: real(network, backend="eager"))
+    bench.train(make_experiment(model={"_target_": "networks.fickle"}, step__compile=True))
+    assert "epoch 1 was slowed down: torch compiled the network anew in the middle of it" in caplog.messages
+
+
+def test_evaluation_takes_fewer_images_at_once_where_the_memory_is_too_small(make_experiment: MakeExperiment) -> None:
+    sizes: list[int] = []
+
+    class Small(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(4))
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            sizes.append(len(images))
+            if len(images) > 31:
+                raise torch.OutOfMemoryError("too many")
+            return images.mean((1, 2, 3))[:, None] * self.weight
+
+    run = plan(make_experiment())
+    epoch = run.chain.next([])
+    assert epoch is not None
+    scores = evaluate(Small(), epoch.recipe, run.data)
+    assert sizes == [100, 100, 62, 31, 31, 31, 7]
+    assert scores.loss == pytest.approx(math.log(4))
+    assert scores.top5 == 1

@@ -132,7 +132,7 @@ def _measured(experiment: "Experiment", batch_size: int | None) -> TextTable:
             if loading:
                 verdicts += _waiting(setting, name, target, pretrain, loading)
     heading = f"Measured: a training step of {batch_size} images, {device_name(device)}, torch {torch_version()}"
-    columns = ("Precision", "Memory format", "Network", "Step", "Target's", "Forward", "Backward", "Whole step", "n")
+    columns = ("str", "Memory format", "Network", "Step", "Target's", "Forward", "Backward", "Whole step", "n")
     note = (
         "How many times faster than the target's: median (lowest to highest) of n rounds, in which the networks took "
         "turns. Random images on the device."
@@ -141,9 +141,9 @@ def _measured(experiment: "Experiment", batch_size: int | None) -> TextTable:
 
 
 def _settings(device_type: str) -> "list[Setting]":
-    from rescaler.probe import Precision, Setting
+    from rescaler.probe import Setting
 
-    precisions: tuple[Precision, ...] = ("fp32", "tf32", "bf16", "fp16") if device_type == "cuda" else ("fp32", "bf16")
+    precisions: tuple[str, ...] = ("fp32", "tf32", "bf16", "fp16") if device_type == "cuda" else ("fp32", "bf16")
     return [Setting(precision, form) for precision in precisions for form in ("channels_last", "contiguous")]
 
 

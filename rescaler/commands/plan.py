@@ -119,7 +119,7 @@ def _probe(jobs: "Sequence[Job]") -> tuple[list[list[float]], list[str]]:
             networks = candidates(experiment)
             steps = measure(
                 networks,
-                Setting(memory_format=experiment.memory_format),
+                Setting(experiment.step.precision, experiment.step.memory_format, experiment.step.compile),
                 device=device,
                 batch_size=batch_size,
                 progress=lambda text: say(f"probe: {text}"),
@@ -160,7 +160,7 @@ def _what_takes_time(experiment: "Experiment") -> dict[str, Any]:
         "data": [data.image_px, data.channels, data.classes, data.name, data.folder, data.workers],
         "optim.batch_size": experiment.optim.batch_size,
         "schedule.batches_per_epoch": _batches(experiment),
-        "memory_format": experiment.memory_format,
+        "step": asdict(experiment.step),
         "device": experiment.device,
     }
 

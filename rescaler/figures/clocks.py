@@ -16,9 +16,10 @@ _CLOCKS = {
     "train_s": ("steps", "#0b3c5d"),
     "data_s": ("waiting for data", "#e69f00"),
     "rescale_s": ("rescale", "#cc3311"),
+    "compile_s": ("compiling", "#8e44ad"),
     "evaluation_s": ("evaluation (not training time)", "#cfd8dc"),
 }
-"""The four disjoint clocks of an epoch, their names and colours; grey print keeps them apart."""
+"""The five disjoint clocks of an epoch, their names and colours; grey print keeps them apart."""
 _STAGES = {"pretrain": ("pre-train epochs", style.MUTED), "target": ("target epochs", style.INK)}
 _FRAME_IN, _BAR_IN = 1.5, 0.27
 
@@ -70,6 +71,8 @@ def _mean_clocks(epochs: DataFrame) -> DataFrame:
     rows = counted(epochs)
     by_run = rows.groupby([*KIND, "run"], sort=False, observed=True)[list(_CLOCKS)].sum()
     means = by_run.groupby(KIND, sort=False, observed=True).mean()
+    if not means["compile_s"].any():  # nothing was compiled, as a rule
+        means = means.drop(columns="compile_s")
     labels = kind_labels(rows)
     return means.loc[list(labels)].set_axis(list(labels.values()))
 
@@ -80,6 +83,7 @@ def _stack(part: SubFigure, rows: DataFrame, segments: Mapping[str, tuple[str, s
     unit, unit_s = time_unit(rows.sum(axis=1).max())
     start = rows.iloc[:, 0] * 0
     places = range(len(rows))
+    segments = {name: shown for name, shown in segments.items() if name in rows}
     for name, (_, colour) in segments.items():
         width = rows[name] / unit_s
         panel.barh(places, width, left=start, height=0.7, color=colour, linewidth=0)

@@ -12,7 +12,7 @@ import pandas as pd
 from pandas import DataFrame
 
 from rescaler.errors import InputError
-from rescaler.record import METRICS_FILE, SUMMARY_FILE
+from rescaler.record import LATER, METRICS_FILE, SUMMARY_FILE
 from rescaler.results.cache import Cache
 from rescaler.results.columns import EPOCH, IDENTITY, SUMMARY, epoch_frame
 
@@ -80,7 +80,7 @@ def load_epochs(runs: DataFrame) -> DataFrame:
     held = rows.groupby("run", observed=True)["held"].sum().reindex(runs["run"], fill_value=0)
     scheduled = (runs["epochs_planned"] - held.to_numpy()).clip(upper=runs["last_epoch"])
     rows["epochs_scheduled"] = pd.Series(scheduled.to_numpy(), index=runs["run"]).reindex(rows["run"]).to_numpy()
-    rows["training_s"] = rows["train_s"] + rows["data_s"] + rows["rescale_s"]
+    rows["training_s"] = rows["train_s"] + rows["data_s"] + rows["rescale_s"] + rows["compile_s"]
     rows["time_s"] = rows.groupby("run", observed=True)["training_s"].cumsum()
     order = [*IDENTITY, *EPOCH, "epochs_scheduled", "training_s", "time_s"]
     return rows[order].reset_index(drop=True)
@@ -213,6 +213,7 @@ def _name_missing(rows: DataFrame) -> None:
 def _metrics(path: Path) -> DataFrame | None:
     try:
         rows = pd.read_csv(path, usecols=EPOCH.__contains__, dtype=EPOCH)
+        rows = rows.assign(**{name: value for name, value in LATER.items() if name not in rows})
         lacking = [name for name in EPOCH if name not in rows]
         if any(EPOCH[name] is not float for name in lacking):
             raise ValueError(f"no column {', '.join(lacking)}")
