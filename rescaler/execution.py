@@ -74,7 +74,8 @@ def execute(experiment: Experiment, folder: Path, *, group: str) -> None:
             folder=folder,
         )
         try:
-            with ProgressBar(run.chain, enabled=experiment.progress) as bar, Interruption() as interruption:
+            bar = ProgressBar(run.chain, enabled=experiment.progress)
+            with _out_of_memory(), bar, Interruption() as interruption:
                 saver = Saver(ledger, interruption, experiment.checkpoint_every_min)
                 train(
                     run, ledger, folder, Observers([run_folder, tracker, bar, DataWait(experiment.data)]), saver=saver
@@ -106,7 +107,8 @@ def execute_trunk(parts: Sequence[tuple[Experiment, Part]], folder: Path) -> Non
                 continue
             trunk_folder = TrunkFolder(folder, part.last_epoch)
             try:
-                with ProgressBar(run.chain, enabled=experiment.progress) as bar, Interruption() as interruption:
+                bar = ProgressBar(run.chain, enabled=experiment.progress)
+                with _out_of_memory(), bar, Interruption() as interruption:
                     saver = Saver(ledger, interruption, experiment.checkpoint_every_min)
                     train(run, ledger, folder, Observers([trunk_folder, bar]), saver=saver, part=part)
             except SystemExit:  # told to end, and to go on later
