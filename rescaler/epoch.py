@@ -97,6 +97,8 @@ def train_epoch(
                 loss, hit = step(images, labels, recipe.learning_rate_of(done), number)
                 if done <= compiled_from:
                     graphs = compilations()
+            processes.add_up(loss)  # at each batch, as the first process may save after any
+            processes.add_up(hit)
             loss_sum += loss
             hits += hit
             if saver is not None and saver.due:
@@ -109,7 +111,7 @@ def train_epoch(
     if recipe.compile and compilations() > graphs:
         log.warning("epoch %d was slowed down: torch compiled the network anew in the middle of it", epoch.number)
     progress.batches, progress.loss_sum, progress.hits = recipe.batches, loss_sum.item(), int(hits.item())
-    return _training_scores(progress, epoch, run)
+    return _training_scores(progress, epoch)
 
 
 def seed_dropout(run: Run, epoch: int, batch: int) -> None:
@@ -120,13 +122,11 @@ def seed_dropout(run: Run, epoch: int, batch: int) -> None:
     torch.default_generator.manual_seed(seed)
 
 
-def _training_scores(progress: Progress, epoch: Epoch, run: Run) -> Scores:
-    sums = torch.tensor([progress.loss_sum, progress.hits], dtype=torch.float64, device=run.device)
-    processes.add_up(sums)
-    loss_sum, hits = sums.tolist()
-    refuse_divergence(loss_sum, epoch)
+def _training_scores(progress: Progress, epoch: Epoch) -> Scores:
+    refuse_divergence(progress.loss_sum, epoch)
     batches, batch_size = epoch.recipe.batches, epoch.recipe.batch_size
-    return Scores(loss_sum / ranks.count() / batches, hits / (batches * batch_size), math.nan)
+    loss = progress.loss_sum / ranks.count() / batches
+    return Scores(loss, progress.hits / (batches * batch_size), math.nan)
 
 
 def _batches(epoch: Epoch, image_px: int, run: Run, *, start: int = 0, share: slice = slice(None)) -> Iterator[Batch]:

@@ -113,7 +113,8 @@ def _train(run: Run, folder: Path, observers: Sequence[Observer], part: Part | N
 def _closing(close: Callable[[Status, str | None], None]) -> Iterator[None]:
     """Tell how the block ended."""
     try:
-        yield
+        with _out_of_memory():
+            yield
     except SystemExit:  # told to end, and to go on later
         raise
     except BaseException as error:

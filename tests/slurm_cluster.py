@@ -144,9 +144,10 @@ def are_over(folder: Path) -> bool:
 
 
 def metrics(folder: Path) -> dict[str, pd.DataFrame]:
-    """Epochs of the runs of the newest sweep, by name."""
+    """Epochs of the runs of the newest sweep that came to train, by name."""
     sweep = sweep_in(folder)
-    return {run.name: pd.read_csv(sweep.folder_of(run) / "metrics.csv") for run in sweep.runs}
+    files = {run.name: sweep.folder_of(run) / "metrics.csv" for run in sweep.runs}
+    return {name: pd.read_csv(path) for name, path in files.items() if path.exists()}
 
 
 def digests(folder: Path) -> dict[str, list[str]]:
