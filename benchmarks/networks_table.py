@@ -1,6 +1,6 @@
 """Shrink every classification network of torchvision, and write what came of it to docs/networks.md.
 
-    python benchmarks/networks_table.py
+    python -m benchmarks.networks_table
 
 Needs torch and torchvision alone, and Linux for the figures of memory. The networks of the first table have shapes but
 no values (torch's meta device); those of the last have both.
@@ -184,7 +184,7 @@ def _page(tables: str) -> str:
     device = device_name(torch.device("cpu"))
     return f"""# Torchvision's classification networks, shrunk
 
-`python benchmarks/networks_table.py` wrote this page ({device}, torch {torch.__version__}, torchvision
+`python -m benchmarks.networks_table` wrote this page ({device}, torch {torch.__version__}, torchvision
 {torchvision.__version__}).
 
 Every network is as torchvision makes it, shrunk without any option. Images have the size that torchvision trained for;

@@ -2,20 +2,20 @@
 
     python -m benchmarks.paper_networks                 from the checkout: torch and torchvision are all it needs
     python -m benchmarks.paper_networks --compile       on a CPU, with torch.compile too (needs a C++ compiler)
+    python -m benchmarks.paper_networks --folder FOLDER from the files of an ImageNet tree, not from the device
     python -m benchmarks.paper_networks --out benchmarks/results/paper_networks_gpu.json
 
-Images/s of a training step of OverFeat-fast and ResNet-34: the target, the pre-train network, and the target's own
-kernels on the pre-train network's small images (``input only``), in every precision, memory format, eager and compiled.
-The three take turns on random images that never leave the device; the first steps do not count. Results are written
-after each setting, so a run that is stopped leaves what it has.
+Images/s of the real training loop on OverFeat-fast and ResNet-34: the target, the pre-train network, and the target's
+own kernels on the pre-train network's small images (``input_only``), in every precision, memory format, eager and
+compiled. The three take turns, on synthetic images that are on the device already or on image files; the first steps do
+not count. Results are written after each setting, so a run that is stopped leaves what it has.
 """
 
 import argparse
+import dataclasses
 import functools
 import itertools
 import json
-import os
-import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,63 +25,164 @@ from typing import Any
 import torch
 from torch import nn
 
+from benchmarks.epochs import Trainer, provenance
+from rescaler.arithmetic import cannot_compile
 from rescaler.description import describe
 from rescaler.errors import InputError
 from rescaler.files import write_text
-from rescaler.models import overfeat_fast, resnet34
-from rescaler.probe import Candidate, Setting, Spread, Step, measure, ratios
-from rescaler.provenance import commit, device_name, torch_version
-from rescaler.shrinking import shrink
+from rescaler.kernels import KERNEL_TABLE
+from rescaler.models import overfeat_fast, overfeat_small, resnet34
+from rescaler.probe import Spread
+from rescaler.settings import (
+    DataSettings,
+    Experiment,
+    OptimSettings,
+    ScheduleSettings,
+    ShrinkSettings,
+    StepSettings,
+)
 
-NETWORKS: dict[str, tuple[Callable[[], nn.Module], int, float]] = {
-    "OverFeat-fast": (overfeat_fast, 231, 2.52),
-    "ResNet-34": (resnet34, 224, 2.56),
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A network, the side of its images, and how many times faster the paper's pre-train network was (2016)."""
+
+    make: Callable[..., nn.Module]
+    image_px: int
+    times_faster_paper: float | None = None
+    classes: int = 1000
+    channels: int = 3
+
+
+NETWORKS = {
+    "OverFeat-fast": Network(overfeat_fast, 231, 2.52),
+    "ResNet-34": Network(resnet34, 224, 2.56),
+    "demo": Network(overfeat_small, 28, None, 10, 1),
 }
-"""How to make each, the side of its images, and how many times faster the paper's pre-train network was (2016)."""
-CLASSES, CHANNELS = 1000, 3
-PRECISIONS: dict[str, tuple[str, ...]] = {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "tf32", "bf16")}
+VARIANTS: dict[str, tuple[object, bool]] = {
+    "target": (0, False),
+    "pretrain": ("never", False),
+    "input_only": ("never", True),
+}
+"""Resize epoch, and whether the target's kernels are kept."""
+PRECISIONS = {"cpu": ("fp32", "bf16"), "cuda": ("bf16", "tf32", "fp32")}
 BATCH_SIZE = {"cpu": 8, "cuda": 128}
 """The paper's 128 where there is a GPU."""
+ROUND_S = 0.7
+"""Seconds of one network before the next one's turn: so many batches, but one at least."""
+WARM_UP_BATCHES = 4
+"""Compiled networks compile within three."""
+IMAGENET_IMAGES = 1_281_167
+PEAK_TFLOPS: dict[str, dict[str, float]] = {
+    "NVIDIA H100 80GB HBM3": {"fp32": 67, "tf32": 495, "bf16": 989},
+    "NVIDIA H200": {"fp32": 67, "tf32": 495, "bf16": 989},
+    "NVIDIA A100-SXM4-40GB": {"fp32": 19.5, "tf32": 156, "bf16": 312},
+    "NVIDIA A100-SXM4-80GB": {"fp32": 19.5, "tf32": 156, "bf16": 312},
+}
+"""NVIDIA's data sheets: dense, not sparse."""
 
 
-def candidates(target: nn.Module, image_px: int) -> dict[str, Candidate]:
-    """The three networks that are compared."""
-    pretrain, input_only = shrink(target, image_px), shrink(target, image_px, input_only=True)
-    networks = {
-        "target": (target, image_px),
-        "pretrain": (pretrain.network, pretrain.image_px),
-        "input_only": (input_only.network, input_only.image_px),
-    }
-    return {name: Candidate(network, px, CHANNELS, CLASSES) for name, (network, px) in networks.items()}
-
-
-def settings(device_type: str, precisions: Sequence[str] | None, compiled: bool) -> list[Setting]:
+def steps(device_type: str, precisions: Sequence[str] | None, compiled: bool) -> list[StepSettings]:
     """What is measured, eager first: compiling takes minutes and may meet the end of the time."""
-    choices = itertools.product(
-        (False, True) if compiled else (False,),
-        [name for name in PRECISIONS[device_type] if precisions is None or name in precisions],
-        ("channels_last", "contiguous"),
+    wanted = [name for name in PRECISIONS[device_type] if precisions is None or name in precisions]
+    eager = [StepSettings(name, form) for form in ("channels_last", "contiguous") for name in wanted]
+    return eager + [StepSettings(name, compile=True) for name in wanted if compiled]
+
+
+def shown(step: StepSettings) -> str:
+    """How a step is computed, in words."""
+    return f"{step.precision} {step.memory_format}{' compiled' if step.compile else ''}"
+
+
+def experiment(network: Network, variant: str, step: StepSettings, arguments: argparse.Namespace) -> Experiment:
+    """One of the three, on images of the device or on files."""
+    resize_epoch, input_only = VARIANTS[variant]
+    source: dict[str, Any] = {
+        "name": "synthetic",
+        "train_images": max(arguments.images, arguments.batch),
+        "test_images": 1,
+    }
+    if arguments.folder is not None:
+        source = {"name": "imagenet", "folder": str(arguments.folder), "workers": arguments.workers}
+    pixels: dict[str, Any] = {"mean": [0.45] * network.channels, "std": [0.22] * network.channels}
+    return Experiment(
+        model={"_target_": f"{network.make.__module__}.{network.make.__name__}"},
+        shrink=ShrinkSettings(table=dict(KERNEL_TABLE), input_only=input_only),
+        data=DataSettings(
+            image_px=network.image_px, classes=network.classes, channels=network.channels, **pixels, **source
+        ),
+        # So small a rate leaves the weights finite; the work is the same.
+        schedule=ScheduleSettings(epochs=1, batches_per_epoch=1, learning_rates=[1e-6]),
+        optim=OptimSettings(batch_size=arguments.batch),
+        step=step,
+        resize_epoch=resize_epoch,
+        device=arguments.device,
     )
-    return [Setting(precision, memory_format, compiled) for compiled, precision, memory_format in choices]
 
 
-def result(name: str, setting: Setting, steps: dict[str, list[Step]], batch_size: int) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """Of the three variants."""
+
+    rounds: dict[str, list[dict[str, float]]]
+    """Seconds a batch by clock, a dictionary a round."""
+    compile_s: dict[str, float]
+
+    def batch_s(self, name: str) -> list[float]:
+        """Seconds a batch, by round."""
+        return [sum(clocks.values()) for clocks in self.rounds[name]]
+
+    def times_faster(self, name: str) -> Spread:
+        """Than the target, round by round."""
+        return Spread.of([a / b for a, b in zip(self.batch_s("target"), self.batch_s(name), strict=True)])
+
+
+def measure(
+    network: Network, step: StepSettings, arguments: argparse.Namespace, say: Callable[[str], None]
+) -> Measured:
+    """Seconds a batch of each variant, by clock and round."""
+    torch.compiler.reset()  # else the networks measured before would count as recompilations of these
+    trainers, counts, compile_s = {}, {}, {}
+    for name in VARIANTS:
+        say(f"warming up {name}")
+        trainers[name] = Trainer(experiment(network, name, step, arguments))
+        compile_s[name] = trainers[name].train(WARM_UP_BATCHES).get("compile", 0.0)
+        seconds = sum(trainers[name].train(WARM_UP_BATCHES).values()) / WARM_UP_BATCHES
+        counts[name] = max(1, round(ROUND_S / seconds))
+    rounds: dict[str, list[dict[str, float]]] = {name: [] for name in VARIANTS}
+    for number in range(arguments.rounds):
+        say(f"round {number + 1} of {arguments.rounds}")
+        for name in list(VARIANTS)[:: -1 if number % 2 else 1]:
+            seconds_by_clock = trainers[name].train(counts[name])
+            rounds[name].append({clock: value / counts[name] for clock, value in seconds_by_clock.items()})
+    return Measured(rounds, compile_s)
+
+
+def result(
+    name: str, step: StepSettings, measured: Measured, arguments: argparse.Namespace, macs: dict[str, int]
+) -> dict[str, Any]:
     """One setting's numbers, for JSON."""
-    target = steps["target"]
+    speed = {key: Spread.of([arguments.batch / seconds for seconds in measured.batch_s(key)]) for key in VARIANTS}
+    peak = None
+    if arguments.device == "cuda":
+        peak = PEAK_TFLOPS.get(torch.cuda.get_device_name(), {}).get(step.precision)
     return {
         "network": name,
-        "precision": setting.precision,
-        "memory_format": setting.memory_format,
-        "compiled": setting.compiled,
-        "batch_size": batch_size,
-        "n": len(target),
-        "images_per_s": {
-            key: Spread.of([batch_size / step.step_s for step in rounds])._asdict() for key, rounds in steps.items()
+        "precision": step.precision,
+        "memory_format": step.memory_format,
+        "compiled": step.compile,
+        "batch_size": arguments.batch,
+        "n": arguments.rounds,
+        "images_per_s": {key: spread._asdict() for key, spread in speed.items()},
+        "imagenet_epochs_per_h": {key: 3600 * spread.median / IMAGENET_IMAGES for key, spread in speed.items()},
+        # A multiplication and an addition, forward and twice as many backward.
+        "share_of_peak": {key: peak and 6 * macs[key] * speed[key].median / (1e12 * peak) for key in VARIANTS},
+        "share_of_time_by_clock": {
+            key: {clock: sum(clocks[clock] for clocks in rounds) / sum(measured.batch_s(key)) for clock in rounds[0]}
+            for key, rounds in measured.rounds.items()
         },
-        "times_faster": {
-            key: {part: ratios(target, steps[key], f"{part}_s")._asdict() for part in ("step", "forward", "backward")}
-            for key in ("pretrain", "input_only")
-        },
+        "compile_s": measured.compile_s,
+        "times_faster": {key: measured.times_faster(key)._asdict() for key in ("pretrain", "input_only")},
     }
 
 
@@ -89,44 +190,24 @@ def line(row: dict[str, Any]) -> str:
     """One setting's numbers, for a person."""
     speed = "  ".join(f"{key} {value['median']:8,.1f}" for key, value in row["images_per_s"].items())
     faster = "  ".join(
-        f"{key} {value['step']['median']:.2f} ({value['step']['low']:.2f} to {value['step']['high']:.2f})"
+        f"{key} {value['median']:.2f} ({value['low']:.2f} to {value['high']:.2f})"
         for key, value in row["times_faster"].items()
     )
     how = f"{row['precision']} {row['memory_format']:13} {'compiled' if row['compiled'] else 'eager':8}"
     return f"{row['network']:13} {how}  images/s: {speed}  times faster: {faster}"
 
 
-def cannot_compile(device: torch.device) -> str | None:
-    """Why torch.compile does not work here, if so (no C++ compiler on a CPU, no Triton on a GPU)."""
-    try:
-        torch.compile(torch.nn.ReLU())(torch.ones(8, device=device))
-    except Exception as error:  # whatever the compiler raises
-        return " ".join(str(error).split())[:200]
-    return None
-
-
-def provenance(device: torch.device) -> dict[str, object]:
-    """What the numbers were measured on, and how to measure them again."""
-    return {
-        "command": shlex.join(["python", "-m", "benchmarks.paper_networks", *sys.argv[1:]]),
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "commit": commit(),
-        "device": device_name(device),
-        "load_before": os.getloadavg()[0],  # processes that wanted a core: near 0 if the machine was ours
-        "torch": torch_version(),
-        "cuda": torch.version.cuda if device.type == "cuda" else None,
-        "cudnn": torch.backends.cudnn.version() if device.type == "cuda" else None,  # type: ignore[no-untyped-call]
-        "python": sys.version.split()[0],
-    }
-
-
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    paper = [name for name, network in NETWORKS.items() if network.times_faster_paper is not None]
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=paper, help="default: the paper's two")
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS["cuda"], help="default: all of the device")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--batch", type=int, metavar="N", help="images a step; default: 128, on a CPU 8")
+    parser.add_argument("--folder", type=Path, metavar="FOLDER", help="an ImageNet tree; default: synthetic images")
+    parser.add_argument("--workers", type=int, default=8, help="processes that read it; default: %(default)s")
+    parser.add_argument("--images", type=int, default=1024, help="how many synthetic ones; default: %(default)s")
     parser.add_argument("--rounds", type=int, default=7, help="turns of each network; default: %(default)s")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, help="default: on a GPU alone")
     parser.add_argument("--minutes", type=float, default=18, help="no setting begins after these; default: %(default)s")
@@ -140,42 +221,39 @@ def say(*words: str) -> None:
         print("\r\033[K" + ": ".join(words), end="", file=sys.stderr, flush=True)
 
 
-def measured(arguments: argparse.Namespace, compiled: bool, left_out: list[str]) -> Iterator[dict[str, Any]]:
-    """All settings' results, as they come; those that time does not allow are named in ``left_out``."""
-    device = torch.device(arguments.device)
+def results(
+    arguments: argparse.Namespace, compiled: bool, macs: dict[str, dict[str, int]], left_out: list[str]
+) -> Iterator[dict[str, Any]]:
+    """All settings' results, as they come; those that time or memory does not allow are named in ``left_out``."""
     start = time.monotonic()
-    networks = {name: candidates(make(), px) for name, (make, px, _) in NETWORKS.items() if name in arguments.networks}
-    todo = list(itertools.product(settings(device.type, arguments.precisions, compiled), networks))
-    for number, (setting, name) in enumerate(todo, 1):
+    todo = list(itertools.product(steps(arguments.device, arguments.precisions, compiled), arguments.networks))
+    for number, (step, name) in enumerate(todo, 1):
         minutes = (time.monotonic() - start) / 60
         if minutes > arguments.minutes:
-            left_out.append(f"{name} {setting}: no time left")
+            left_out.append(f"{name} {shown(step)}: no time left")
             continue
-
-        where = f"[{number}/{len(todo)}, {minutes:.1f} min] {name} {setting}"
-        steps = measure(
-            networks[name],
-            setting,
-            device=device,
-            batch_size=arguments.batch,
-            rounds=arguments.rounds,
-            progress=functools.partial(say, where),
-        )
-        say("")
-        yield result(name, setting, steps, arguments.batch)
+        where = f"[{number}/{len(todo)}, {minutes:.1f} min] {name} {shown(step)}"
+        try:
+            measured = measure(NETWORKS[name], step, arguments, functools.partial(say, where))
+        except torch.OutOfMemoryError:
+            left_out.append(f"{name} {shown(step)}: the memory is too small for batches of {arguments.batch} images")
+            continue
+        finally:
+            say("")
+        yield result(name, step, measured, arguments, macs[name])
 
 
-def conclusion(name: str, rows: Sequence[dict[str, Any]], multiplications: dict[str, float]) -> str:
+def conclusion(name: str, rows: Sequence[dict[str, Any]], fewer: dict[str, float]) -> str:
     """What a person would get who trains the target as fast as it goes here."""
     best = max(rows, key=lambda row: float(row["images_per_s"]["target"]["median"]))
-    how = Setting(best["precision"], best["memory_format"], best["compiled"])
-    faster = {key: best["times_faster"][key]["step"]["median"] for key in multiplications}
+    how = shown(StepSettings(best["precision"], best["memory_format"], compile=best["compiled"]))
     words = [
-        f"{key} {faster[key]:.2f} ({fewer:.2f} times fewer multiplications)" for key, fewer in multiplications.items()
+        f"{key} {best['times_faster'][key]['median']:.2f} ({times:.2f} times fewer multiplications)"
+        for key, times in fewer.items()
     ]
-    return (
-        f"{name}, where the target is fastest ({how}), times faster: {', '.join(words)}; the paper: {NETWORKS[name][2]}"
-    )
+    paper = NETWORKS[name].times_faster_paper
+    beside = "" if paper is None else f"; the paper: {paper}"
+    return f"{name}, where the target is fastest ({how}), times faster: {', '.join(words)}{beside}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -184,21 +262,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     device = torch.device(parsed.device)
     parsed.batch = parsed.batch or BATCH_SIZE[device.type]
     compiled = device.type == "cuda" if parsed.compile is None else parsed.compile
-    left_out = []
+    left_out: list[str] = []
     if compiled and (reason := cannot_compile(device)) is not None:
         compiled = False
         left_out.append(f"compiled: {reason}")
-    torch.backends.cudnn.benchmark = True  # shapes are fixed: cuDNN may try which algorithm is fastest
-    report: dict[str, Any] = provenance(device) | {"networks": {}, "results": [], "left_out": left_out}
-    print(f"{report['device']}, torch {report['torch']}, batch {parsed.batch}")
+    source = "synthetic, on the device" if parsed.folder is None else "image files"
+    report: dict[str, Any] = provenance("paper_networks", device)
+    report |= {"data": source, "networks": {}, "results": [], "left_out": left_out}
+    print(f"{report['device']}, torch {report['torch']}, batch {parsed.batch}, images: {source}")
+    macs = {name: multiplications(NETWORKS[name]) for name in parsed.networks}
     for name in parsed.networks:
-        make, px, paper = NETWORKS[name]
-        with torch.device("meta"):
-            target = make()
-        fewer = {key: describe(target, px, input_only=key == "input_only").ratio for key in ("pretrain", "input_only")}
-        report["networks"][name] = {"times_faster_paper": paper, "times_fewer_multiplications": fewer}
+        fewer = {key: macs[name]["target"] / macs[name][key] for key in ("pretrain", "input_only")}
+        report["networks"][name] = {
+            "times_faster_paper": NETWORKS[name].times_faster_paper,
+            "times_fewer_multiplications": fewer,
+        }
     try:
-        for row in measured(parsed, compiled, left_out):
+        for row in results(parsed, compiled, macs, left_out):
             print(line(row), flush=True)
             report["results"].append(row)
             write(parsed.out, report)
@@ -211,6 +291,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(conclusion(name, rows, entry["times_fewer_multiplications"]))
     for reason in left_out:
         print(f"left out: {reason}")
+
+
+def multiplications(network: Network) -> dict[str, int]:
+    """Of one image's forward pass through each variant."""
+    with torch.device("meta"):
+        target = network.make(num_classes=network.classes, in_channels=network.channels)
+    both = [describe(target, network.image_px, input_only=input_only) for input_only in (False, True)]
+    return {"target": both[0].target_macs, "pretrain": both[0].pretrain_macs, "input_only": both[1].pretrain_macs}
 
 
 def write(path: Path | None, report: dict[str, Any]) -> None:

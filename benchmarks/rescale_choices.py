@@ -1,8 +1,8 @@
 """What each choice of the rescale keeps of what was learnt: the table of docs/rescale_choices.md.
 
-    python benchmarks/rescale_choices.py                      both networks, 3 seeds: minutes on two cores
-    python benchmarks/rescale_choices.py --whole              and the demo's whole schedule with the foremost choices
-    python benchmarks/rescale_choices.py --seeds 1 --epochs 2 --networks overfeat_small --out /tmp/try     a quick try
+    python -m benchmarks.rescale_choices                      both networks, 3 seeds: minutes on two cores
+    python -m benchmarks.rescale_choices --whole              and the demo's whole schedule with the foremost choices
+    python -m benchmarks.rescale_choices --seeds 1 --epochs 2 --networks overfeat_small --out /tmp/try     a quick try
 
 Each network is pre-trained once a seed up to just before the first drop of the learning rate, then every choice goes on
 from there: accuracy on the test set before the rescale, right after it, and after the first target epoch. The ledger

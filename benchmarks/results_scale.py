@@ -1,6 +1,6 @@
 """Reading results at scale: 10,000 runs of 90 epochs, generated in a temporary folder.
 
-    python benchmarks/results_scale.py [--runs 10000] [--epochs 90] [--output FILE]
+    python -m benchmarks.results_scale [--runs 10000] [--epochs 90] [--output FILE]
 
 Measures, each in a process of its own: the first load (which indexes), later ones from the index, the tables, and those
 in words. Times are seconds by the wall, and of the processor where the machine has other work; memory is the peak

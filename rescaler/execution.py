@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -18,7 +18,7 @@ from rescaler.ledger import Ledger
 from rescaler.plan import Run, device_for, plan
 from rescaler.progress import ProgressBar
 from rescaler.record import Record
-from rescaler.runfolder import RunFolder
+from rescaler.runfolder import RunFolder, Status
 from rescaler.saving import Saver
 from rescaler.settings import Experiment
 from rescaler.sharing import Part
@@ -59,9 +59,8 @@ def execute(experiment: Experiment, folder: Path, *, group: str) -> None:
     """
     with _out_of_memory():
         run = _joined(experiment)
-        ledger = Ledger(Path(experiment.ledger.folder))
         if ranks.number() > 0:
-            train(run, ledger, folder, Observers([]))
+            train(run, _ledger(run), folder, Observers([]))
             return
         for note in run.notes:
             log.info("%s", note)
@@ -73,19 +72,12 @@ def execute(experiment: Experiment, folder: Path, *, group: str) -> None:
             group=group,
             folder=folder,
         )
-        try:
-            bar = ProgressBar(run.chain, enabled=experiment.progress)
-            with _out_of_memory(), bar, Interruption() as interruption:
-                saver = Saver(ledger, interruption, experiment.checkpoint_every_min)
-                train(
-                    run, ledger, folder, Observers([run_folder, tracker, bar, DataWait(experiment.data)]), saver=saver
-                )
-        except SystemExit:  # told to end, and to go on later
-            raise
-        except BaseException as error:
-            tracker.finish(run_folder.close("failed", _one_line(error)), failed=True)
-            raise
-        tracker.finish(run_folder.close("done"))
+
+        def close(status: Status, error: str | None) -> None:
+            tracker.finish(run_folder.close(status, error), failed=status == "failed")
+
+        with _closing(close):
+            _train(run, folder, [run_folder, tracker, DataWait(experiment.data)])
 
 
 def execute_trunk(parts: Sequence[tuple[Experiment, Part]], folder: Path) -> None:
@@ -101,22 +93,38 @@ def execute_trunk(parts: Sequence[tuple[Experiment, Part]], folder: Path) -> Non
     with _out_of_memory():
         for experiment, part in parts:
             run = _joined(experiment)
-            ledger = Ledger(Path(experiment.ledger.folder))
             if ranks.number() > 0:
-                train(run, ledger, folder, Observers([]), part=part)
+                train(run, _ledger(run), folder, Observers([]), part=part)
                 continue
             trunk_folder = TrunkFolder(folder, part.last_epoch)
-            try:
-                bar = ProgressBar(run.chain, enabled=experiment.progress)
-                with _out_of_memory(), bar, Interruption() as interruption:
-                    saver = Saver(ledger, interruption, experiment.checkpoint_every_min)
-                    train(run, ledger, folder, Observers([trunk_folder, bar]), saver=saver, part=part)
-            except SystemExit:  # told to end, and to go on later
-                raise
-            except BaseException as error:
-                trunk_folder.close("failed", _one_line(error))
-                raise
-            trunk_folder.close("done")
+            with _closing(trunk_folder.close):
+                _train(run, folder, [trunk_folder], part)
+
+
+def _train(run: Run, folder: Path, observers: Sequence[Observer], part: Part | None = None) -> None:
+    """Train while others look on; what is told to end saves first."""
+    experiment, ledger = run.experiment, _ledger(run)
+    with ProgressBar(run.chain, enabled=experiment.progress) as bar, Interruption() as interruption:
+        saver = Saver(ledger, interruption, experiment.checkpoint_every_min)
+        train(run, ledger, folder, Observers([*observers, bar]), saver=saver, part=part)
+
+
+@contextlib.contextmanager
+def _closing(close: Callable[[Status, str | None], None]) -> Iterator[None]:
+    """Tell how the block ended."""
+    try:
+        with _out_of_memory():
+            yield
+    except SystemExit:  # told to end, and to go on later
+        raise
+    except BaseException as error:
+        close("failed", _one_line(error))
+        raise
+    close("done", None)
+
+
+def _ledger(run: Run) -> Ledger:
+    return Ledger(Path(run.experiment.ledger.folder))
 
 
 def _joined(experiment: Experiment) -> Run:
@@ -136,11 +144,13 @@ def _out_of_memory() -> Iterator[None]:
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        plain = type(error) is RuntimeError and "DefaultCPUAllocator" not in str(error)  # torch's only sign on a CPU
-        if plain or isinstance(error, NotImplementedError | RecursionError):
+        on_cpu = "DefaultCPUAllocator" in str(error)  # all that torch says there
+        if not on_cpu and not isinstance(error, torch.OutOfMemoryError | MemoryError):
             raise
+        reason = str(error).splitlines() or [type(error).__name__]
         raise InputError(
-            f"the device's memory is too small; lower optim.batch_size or data.image_px ({str(error).splitlines()[0]})"
+            "the device's memory is too small; lower step.micro_batch_size, optim.batch_size or data.image_px "
+            f"({reason[0]})"
         ) from error
 
 

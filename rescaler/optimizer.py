@@ -43,6 +43,11 @@ class SGD:
         self._coefficient, self._nesterov, self._weight_decay = coefficient, nesterov, weight_decay
         self._fused = fused
 
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for weight, _ in self._pairs:
+            weight.grad = None
+
     @torch.no_grad()
     def step(self) -> None:
         """Move the parameters at ``learning_rate``, and the momentum; neither where GradScaler found an infinity."""

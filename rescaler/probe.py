@@ -132,7 +132,6 @@ class _Trainer:
         # Static shapes: else torch takes the second network's image size for a reason to compile for all sizes.
         self._network = torch.compile(network, dynamic=False) if setting.compiled else network
         # At learning rate 0 the work is the same, and the weights stay finite.
-        self._weights = network
         weights = list(network.parameters())
         momentum = [torch.zeros_like(weight) for weight in weights]
         self._optimizer = SGD(weights, momentum, coefficient=0.9, weight_decay=1e-4)
@@ -161,7 +160,7 @@ class _Trainer:
         with autocast(self._precision, self._device.type):
             loss, _ = loss_and_scores(self._network(self._images), self._labels)
         marks.append(self._mark())
-        self._weights.zero_grad(set_to_none=True)
+        self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         marks.append(self._mark())
         self._optimizer.step()

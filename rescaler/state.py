@@ -97,8 +97,6 @@ class State:
     def _fast(self, name: str, network: nn.Module, recipe: Recipe) -> nn.Module:
         if recipe.compile is None:
             return network
-        if not self._compiled:
-            torch.compiler.reset()  # another network's shapes would count as reasons to give compiling up
         if name not in self._compiled:
             # For its own shapes: the sizes of a stage are not those of another, but the same in all its steps.
             compiled = torch.compile(network, dynamic=False, mode=recipe.compile)

@@ -63,10 +63,10 @@ class TrainingStep:
 
     def _gradients(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Leave the gradients of the batch's mean loss in the parameters, by as many images at once as are allowed."""
-        self._network.zero_grad(set_to_none=True)
+        self._optimizer.zero_grad()
         at_once = self._recipe.micro_batch_size or len(labels)
         parts = list(zip(images.split(at_once), labels.split(at_once), strict=True))  # type: ignore[no-untyped-call]
-        sums: list[tuple[Tensor, Tensor]] = []
+        loss_sum, hits = torch.zeros_like(labels[0], dtype=torch.float32), torch.zeros_like(labels[0])
         for number, (some, theirs) in enumerate(parts, start=1):
             with self._alone() if number < len(parts) else contextlib.nullcontext():
                 with autocast(self._recipe.precision, images.device.type):
@@ -74,9 +74,9 @@ class TrainingStep:
                     loss, scores = loss_and_scores(output, theirs, label_smoothing=self._recipe.label_smoothing)
                 loss = loss * (len(theirs) / len(labels)) if len(parts) > 1 else loss
                 (loss if self._scaler is None else self._scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
-            sums.append((loss.detach(), (scores.detach().argmax(1) == theirs).sum()))
-        losses, hits = zip(*sums, strict=True)
-        return torch.stack(losses).sum(), torch.stack(hits).sum()
+            loss_sum += loss.detach()
+            hits += (scores.detach().argmax(1) == theirs).sum()
+        return loss_sum, hits
 
     def _alone(self) -> contextlib.AbstractContextManager[None]:
         """Leave it to the last part of the batch to bring the processes' gradients together."""

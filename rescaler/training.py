@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import torch
+
 from rescaler.chain import Epoch
 from rescaler.clocks import Clocks
 from rescaler.epoch import Observer, Scores, evaluate, refuse_divergence, start_stage, train_epoch
@@ -69,6 +71,8 @@ def _train(
             with clocks.running("rescale"):
                 state = start_stage(state, epoch, run)
     share(state, epoch.recipe)
+    if not state.is_compiled(epoch.recipe):
+        torch.compiler.reset()  # the shapes of the network before would count as recompilations of this one
 
     def save_if_due() -> None:
         if saver is not None and saver.due:

@@ -226,7 +226,7 @@ def test_what_fails_is_named_and_tried_again_and_the_rest_finishes(
     assert told["files"][1].startswith(f"data.folder={images} must hold train/<class>/*.JPEG")
     assert told["diverges"][0] == told["memory"][0] == "failed"
     assert "the loss became nan in epoch 1" in told["diverges"][1]
-    assert told["memory"][1].startswith("the device's memory is too small; lower optim.batch_size")
+    assert told["memory"][1].startswith("the device's memory is too small; lower step.micro_batch_size")
     last = error.splitlines()[-1]
     assert last.startswith("error: 4 of 5 runs failed: experiment=diverges: the loss became nan")
     for name in ("diverges", "killed", "memory", "files"):

@@ -1,0 +1,68 @@
+"""Stretches of the real training loop, timed, for the benchmarks."""
+
+import dataclasses
+import os
+import platform
+import shlex
+import sys
+import time
+
+import torch
+
+from rescaler.chain import Epoch
+from rescaler.clocks import Clocks
+from rescaler.epoch import train_epoch
+from rescaler.plan import plan
+from rescaler.provenance import commit, device_name, torch_version
+from rescaler.record import Record
+from rescaler.settings import Experiment
+from rescaler.state import State
+
+
+class Nobody:
+    """Watches without looking."""
+
+    def batch(self, epoch: Epoch, done: int) -> None:
+        """Ignore."""
+
+    def epoch(self, record: Record, *, reused: bool) -> None:
+        """Ignore."""
+
+
+class Trainer:
+    """Trains the first network of an experiment, as many batches at a time as are asked for."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.run = plan(experiment)
+        epoch = self.run.chain.next([])
+        assert epoch is not None
+        self.first = epoch
+        self._epoch = epoch
+        self._state = State(self.run.network(epoch.stage))
+
+    def train(self, batches: int) -> dict[str, float]:
+        """Train as an epoch of so many batches.
+
+        Returns:
+            Seconds by clock.
+        """
+        recipe = dataclasses.replace(self._epoch.recipe, batches=batches)
+        clocks = Clocks(self.run.device)
+        train_epoch(self._state, dataclasses.replace(self._epoch, recipe=recipe), self.run, clocks, Nobody())
+        self._epoch = dataclasses.replace(self._epoch, number=self._epoch.number + 1)  # other images next time
+        return dict(clocks.seconds)
+
+
+def provenance(module: str, device: torch.device) -> dict[str, object]:
+    """What the numbers were measured on, and how to measure them again."""
+    return {
+        "command": shlex.join(["python", "-m", f"benchmarks.{module}", *sys.argv[1:]]),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "commit": commit(),
+        "device": device_name(device),
+        "load_before": os.getloadavg()[0],  # processes that wanted a core: near 0 if the machine was ours
+        "torch": torch_version(),
+        "cuda": torch.version.cuda if device.type == "cuda" else None,
+        "cudnn": torch.backends.cudnn.version() if device.type == "cuda" else None,  # type: ignore[no-untyped-call]
+        "python": platform.python_version(),
+    }
