@@ -1,5 +1,6 @@
 """Show how the runs of a sweep stand, once or until all are over."""
 
+import math
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -9,12 +10,15 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from rescaler.errors import InputError
 from rescaler.status import RunStatus, statuses
 from rescaler.sweep import Sweep
 from rescaler.texttable import TextTable, clock
 
 _LOOK_S = 5.0
 """Seconds between looks: SLURM has other users too."""
+_PATIENCE_S = 600.0
+"""Seconds that a cluster may leave the watcher without an answer, once it has given one."""
 _LINE_S = 60.0
 """Seconds between lines where there is no terminal and nothing new."""
 
@@ -53,9 +57,17 @@ def watch(folder: Path, console: Console) -> None:
 
 def _looks(folder: Path) -> Iterator[tuple[Sweep, list[RunStatus]]]:
     """The sweep, which may be cancelled or tried again by others meanwhile, and its runs, until they are over."""
+    answered_at = -math.inf
     while True:
         sweep = Sweep.read(folder)
-        found = statuses(sweep)
+        try:
+            found = statuses(sweep)
+        except InputError:  # SLURM may be busy for a while, or restarted
+            if time.monotonic() - answered_at > _PATIENCE_S:
+                raise
+            time.sleep(_LOOK_S)
+            continue
+        answered_at = time.monotonic()
         yield sweep, found
         if all(one.is_over for one in found):
             return
