@@ -234,7 +234,12 @@ def test_what_fails_is_named_and_tried_again_and_the_rest_finishes(
     assert digests(tmp_path)["experiment=good"] == undisturbed["seed=0"]["digest"].tolist()
 
     (tmp_path / "elsewhere").rename(images)
-    code, _, error = finish(cluster.start(tmp_path, "retry", module="rescaler", BATCH_S="0"))
+    retry = cluster.start(tmp_path, "retry", module="rescaler", BATCH_S="0")
+    wait_until(lambda: sum(run.job in jobs.values() for run in sweep_in(tmp_path).runs) == 1, "four are submitted")
+    for run in sweep_in(tmp_path).runs:
+        if run.job not in jobs.values():
+            cluster.call("scontrol", "release", run.job or "")
+    code, _, error = finish(retry)
     assert code == 1
     assert error.splitlines()[-1].startswith("error: 2 of 5 runs failed: experiment=diverges")
     again = {run.name.partition("=")[2]: run.job or "" for run in sweep_in(tmp_path).runs}

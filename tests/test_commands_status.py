@@ -1,0 +1,95 @@
+"""``status``, ``retry`` and ``cancel`` of sweeps on this machine."""
+
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import MakeExperiment
+from test_run import TINY, command, final_digests
+
+from rescaler.__main__ import main
+from rescaler.execution import execute
+from rescaler.runfolder import write_config
+from rescaler.sweep import Sweep, SweepRun, newest
+
+SWEEP = ["-m", "seed=0,1", "resize_epoch=3", *TINY]
+
+
+@pytest.fixture
+def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator["subprocess.Popen[bytes]"]:
+    """A sweep that is in its first run and has much before it."""
+    monkeypatch.chdir(tmp_path)
+    long = ["schedule.batches_per_epoch=50000"]
+    with subprocess.Popen(command(*SWEEP, *long), cwd=tmp_path, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.glob("runs/**/0/summary.json")):
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.02)
+        yield process
+        process.kill()
+
+
+def states(text: str) -> list[str]:
+    return [line.split()[1] for line in text.splitlines() if line.startswith("seed=")]
+
+
+def test_a_sweep_is_looked_at_and_cancelled_and_saves_first(
+    started: "subprocess.Popen[bytes]", tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["status"])
+    assert states(capsys.readouterr().out) == ["running", "waiting"]
+    main(["retry"])
+    assert "nothing to retry, no run failed or was lost" in capsys.readouterr().out
+    main(["cancel", str(newest(tmp_path / "runs"))])
+    assert "2 runs cancelled" in capsys.readouterr().out
+    assert started.wait(timeout=60) == -signal.SIGTERM
+    assert len(list(tmp_path.glob("ledger/saves/*.pt"))) == 1
+    main(["status"])
+    assert states(capsys.readouterr().out) == ["cancelled", "cancelled"]
+    main(["cancel"])
+    assert "nothing to cancel, no run waits or runs" in capsys.readouterr().out
+
+
+def test_retry_runs_what_is_left_and_nothing_else(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    make_experiment: MakeExperiment,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    runs = [SweepRun(f"seed={seed}", str(seed)) for seed in (0, 1)]
+    sweep, whole = Sweep(tmp_path / "runs" / "0", runs, pid=None), tmp_path / "whole"
+    for seed, run in enumerate(runs):
+        write_config(sweep.folder_of(run), make_experiment(seed=seed))
+        execute(make_experiment(seed=seed, ledger__folder="another"), whole / run.folder, group="whole")
+    sweep.write()
+    execute(make_experiment(seed=0), sweep.folder / "0", group="sweep")  # then the process was killed
+    before = (sweep.folder / "0" / "summary.json").read_text()
+    main(["status"])
+    assert states(capsys.readouterr().out) == ["done", "lost:"]
+
+    main(["retry"])
+    assert "Resized at epoch 3" in capsys.readouterr().out
+    assert (sweep.folder / "0" / "summary.json").read_text() == before
+    assert final_digests(sweep.folder) == final_digests(whole)
+    main(["status", "--watch"])
+    assert "2 done" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["status", "retry", "cancel"])
+def test_no_sweep_is_said_in_one_line(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="error: no sweep in runs: start one with"):
+        main([name])
+    with pytest.raises(SystemExit, match="error: no sweep at nowhere: it must be the folder that a sweep has made"):
+        main([name, "nowhere"])
+
+
+def test_a_sweep_of_another_machine_is_not_cancelled_here(tmp_path: Path) -> None:
+    Sweep(tmp_path, [SweepRun("seed=0", "0")], host="elsewhere", pid=1).write()
+    with pytest.raises(SystemExit, match="runs on elsewhere: cancel it there"):
+        main(["cancel", str(tmp_path)])
