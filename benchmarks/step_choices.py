@@ -1,0 +1,82 @@
+"""Which settings of ``step`` are fastest on this device: the defaults should be.
+
+    python -m benchmarks.step_choices                   the demo's network on the CPU
+    python -m benchmarks.step_choices --device cuda     ResNet-34
+    python -m benchmarks.step_choices --out benchmarks/results/step_choices.json
+
+Images/s of the real training loop under each choice over those under the defaults, one change at a time; the choices
+take turns. The first steps, which compile, do not count.
+"""
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from benchmarks.epochs import Trainer, provenance
+from benchmarks.training_loop import experiment
+from rescaler.files import write_text
+from rescaler.probe import Spread
+from rescaler.settings import StepSettings
+
+CHOICES = {
+    "cpu": {
+        "default": StepSettings(),
+        "precision=bf16": StepSettings("bf16"),
+        "memory_format=contiguous": StepSettings(memory_format="contiguous"),
+        "optimizer=foreach": StepSettings(optimizer="foreach"),
+        "compile=true": StepSettings(compile=True),
+    },
+    "cuda": {
+        "default": StepSettings(),
+        "precision=fp32": StepSettings("fp32"),
+        "precision=tf32": StepSettings("tf32"),
+        "precision=bf16": StepSettings("bf16"),
+        "precision=fp16": StepSettings("fp16"),
+        "memory_format=contiguous": StepSettings(memory_format="contiguous"),
+        "optimizer=foreach": StepSettings(optimizer="foreach"),
+        "compile=true": StepSettings(compile=True),
+        "precision=bf16 compile=true": StepSettings("bf16", compile=True),
+        "precision=bf16 compile=true cuda_graphs=true": StepSettings("bf16", compile=True, cuda_graphs=True),
+    },
+}
+WARM_UP_BATCHES = 4
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the ratios, and write them with what they were measured on."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--round-s", type=float, default=0.5, help="seconds of each choice in a round, about")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write all numbers as JSON")
+    parsed = parser.parse_args(arguments)
+    target = experiment(parsed.device, 0)
+    trainers, compile_s = {}, {}
+    for name, step in CHOICES[parsed.device].items():
+        trainers[name] = Trainer(dataclasses.replace(target, step=step))
+        compile_s[name] = trainers[name].train(WARM_UP_BATCHES).get("compile", 0.0)
+    batch_s = sum(trainers["default"].train(WARM_UP_BATCHES).values()) / WARM_UP_BATCHES
+    count = max(1, round(parsed.round_s / batch_s))
+    seconds: dict[str, list[float]] = {name: [] for name in trainers}
+    for number in range(parsed.rounds):
+        for name in list(trainers)[:: -1 if number % 2 else 1]:
+            seconds[name].append(sum(trainers[name].train(count).values()))
+    report = provenance("step_choices", torch.device(parsed.device))
+    report |= {"n": parsed.rounds, "model": target.model["_target_"], "batch_size": target.optim.batch_size}
+    print(f"{report['device']}, torch {report['torch']}, {report['model']}, n = {parsed.rounds}; images/s / default's")
+    rows = {}
+    for name in list(trainers)[1:]:
+        spread = Spread.of([base / own for base, own in zip(seconds["default"], seconds[name], strict=True)])
+        rows[name] = spread._asdict() | {"compile_s": compile_s[name]}
+        compiling = f"; {compile_s[name]:.0f} s to compile" if compile_s[name] else ""
+        print(f"step.{name:45} {spread.median:.2f} ({spread.low:.2f} to {spread.high:.2f}){compiling}")
+    if parsed.out:
+        write_text(parsed.out, json.dumps(report | {"times_faster": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
