@@ -32,8 +32,8 @@ gpu-bench: setup
 	$(BIN)/python -m benchmarks.paper_networks --device cuda --out benchmarks/results/paper_networks_gpu.json
 
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "not slurm"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slurm -rs
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "not slurm"
+	$(BIN)/python -m pytest -m slurm -rs
 
 check: setup
 	$(BIN)/ruff check .

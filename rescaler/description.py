@@ -15,7 +15,7 @@ from rescaler.layers import Layer, Margins, margins
 from rescaler.layertable import quantity
 from rescaler.shrinking import Shrunk, shrink
 from rescaler.texttable import TextTable
-from rescaler.trace import Call, meta_copy, trace
+from rescaler.trace import Call, outline, trace
 
 Sides = tuple[int, ...]
 """Height and width, in pixels; one side or three for the other convolutions."""
@@ -151,7 +151,7 @@ def describe(
     Raises:
         InputError: the network cannot be shrunk this way.
     """
-    target = meta_copy(network) if isinstance(network, nn.Module) else network  # which shrink refuses
+    target = outline(network) if isinstance(network, nn.Module) else network  # which shrink refuses
     shrunk = shrink(
         target,
         image_px,
@@ -175,8 +175,8 @@ def compare(network: nn.Module, shrunk: Shrunk, image_px: int, *, channels: int)
         channels: of the images.
     """
     target, pretrain = network, shrunk.network
-    target_calls = trace(meta_copy(target), channels, image_px, key="data.image_px")
-    pretrain_calls = trace(meta_copy(pretrain), channels, shrunk.image_px, key="shrink.image_px")
+    target_calls = trace(outline(target), channels, image_px, key="data.image_px")
+    pretrain_calls = trace(outline(pretrain), channels, shrunk.image_px, key="shrink.image_px")
     changed = {layer.name: layer for layer in shrunk.layers}
     layers = tuple(
         _describe_layer(

@@ -9,6 +9,7 @@ from torch import nn
 
 from rescaler.errors import InputError, listed
 from rescaler.layers import Layer, Margins, Size, margins, pretrain_network
+from rescaler.trace import Shapes
 
 
 def wanted_padding(
@@ -48,7 +49,7 @@ def padded(layer: Layer, conv: nn.Conv2d, input_size: Size, drift: list[int]) ->
 
     Args:
         layer: with the target's padding.
-        conv: the target's convolution, on the meta device.
+        conv: the target's convolution, of an outlined network.
         input_size: height and width of the target's feature map.
         drift: of the features along each axis so far, in half pixels; an odd pixel goes against it and is added to it.
 
@@ -85,9 +86,10 @@ def _keeps_output_size(conv: nn.Conv2d, layer: Layer, input_size: Size) -> bool:
     height, width = input_size
     for more in range(max(conv.stride)):  # all remainders by the stride: other image sizes must fit too
         shape = (2, conv.in_channels, height + more, width + more)
-        maps = torch.empty(shape, dtype=conv.weight.dtype, device="meta")
+        maps = torch.zeros(shape, dtype=conv.weight.dtype)
         try:
-            changed = small(maps).shape != conv(maps).shape
+            with Shapes():
+                changed = small(maps).shape != conv(maps).shape
         except Exception as error:  # whatever a user's class raises
             reason = " ".join(str(error).split()) or type(error).__name__
             raise InputError(

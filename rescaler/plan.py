@@ -21,7 +21,7 @@ from rescaler.models import build, loss_and_scores
 from rescaler.randomness import seed_for
 from rescaler.settings import Experiment
 from rescaler.shrinking import Shrunk, shrink
-from rescaler.trace import meta_copy
+from rescaler.trace import Shapes, outline
 
 
 @dataclass(frozen=True)
@@ -241,13 +241,11 @@ def _rescale(experiment: Experiment, target: nn.Module, batches: int) -> dict[st
 
 def _check_output(target: nn.Module, experiment: Experiment) -> None:
     data = experiment.data
-    shape = (2, data.channels, data.image_px, data.image_px)
-    images, labels = torch.empty(shape, device="meta"), torch.zeros(2, dtype=torch.int64, device="meta")
+    images = torch.zeros(2, data.channels, data.image_px, data.image_px)
     try:
-        with torch.no_grad():
-            logits = meta_copy(target).eval()(images)
-            with torch.random.fork_rng(devices=[]):  # dropout may throw its dice on the CPU
-                trained = meta_copy(target).train()(images)
+        with Shapes():
+            logits = outline(target).eval()(images)
+            trained = outline(target).train()(images)
     except Exception as error:  # whatever the user's network raises on these images
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
@@ -260,7 +258,7 @@ def _check_output(target: nn.Module, experiment: Experiment) -> None:
             f"the network {experiment.model['_target_']} must return (images, data.classes={data.classes}) scores; "
             f"got {got} for 2 images"
         )
-    loss_and_scores(trained, labels)
+    loss_and_scores(trained, torch.zeros(2, dtype=torch.int64))
 
 
 def device_for(name: str) -> torch.device:

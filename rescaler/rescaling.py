@@ -97,20 +97,24 @@ class _Pair:
         if not _is_finite(tensor):
             raise InputError(f"{name} has values that are not finite: there is nothing to rescale")
         try:
-            self.rescaled(name, tensor.to("meta"))
+            self._resize(name, tensor, slice(1))  # nearly all but the work
         except InputError as error:
             raise InputError(f"{name}: {error}") from None
 
     def rescaled(self, name: str, tensor: Tensor) -> Tensor:
+        return self._resize(name, tensor, slice(None))
+
+    def _resize(self, name: str, tensor: Tensor, filters: slice) -> Tensor:
         shape = self._after[name].shape
         if name in self._maps:
             before, after = self._maps[name]
             if tensor.shape[1:].numel() == math.prod(before) and shape == (len(tensor), math.prod(after)):
-                return rescale_kernel(tensor.reshape(-1, *before), after[1:], mode=self._mode).flatten(1)
+                kernels = tensor[filters].reshape(-1, *before)
+                return rescale_kernel(kernels, after[1:], mode=self._mode).flatten(1)
         elif tensor.shape == shape:
             return tensor
         elif tensor.dim() == len(shape) == 4 and tensor.shape[:2] == shape[:2]:
-            return rescale_kernel(tensor, (shape[2], shape[3]), mode=self._mode)
+            return rescale_kernel(tensor[filters], (shape[2], shape[3]), mode=self._mode)
         raise InputError(f"no rescaling leads from shape {tuple(tensor.shape)} to the target's {tuple(shape)}")
 
 

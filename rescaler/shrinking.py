@@ -13,7 +13,7 @@ from rescaler.kernels import KERNEL_TABLE
 from rescaler.layers import InterfaceLinear, Layer, Size, margins, pretrain_network, size_of
 from rescaler.padding import padded, wanted_padding
 from rescaler.shrinkable import check_network
-from rescaler.trace import Call, meta_copy, trace
+from rescaler.trace import Call, outline, trace
 
 __all__ = ["InterfaceLinear", "Layer", "Shrunk", "shrink"]
 
@@ -75,8 +75,8 @@ def shrink(
         raise InputError(f"shrink.padding must be empty with shrink.input_only, which keeps it; got {dict(padding)}")
     padding = padding or {}
     channels = channels or next(iter(convolutions.values())).in_channels
-    meta = meta_copy(target)
-    target_calls = trace(meta, channels, image_px, key="data.image_px")
+    outlined = outline(target)
+    target_calls = trace(outlined, channels, image_px, key="data.image_px")
     whole = whole_maps(target, target_calls) - padding.keys()
     usual = {name: convolutions[name] for name in target_calls if name in convolutions and name not in whole}
     kernels = {name: size_of(conv) for name, conv in usual.items()}
@@ -84,8 +84,10 @@ def shrink(
         smaller = smaller_kernels(target, usual, table)
         pretrain_px = pretrain_px or image_side(usual, smaller, image_px)
         kernels = kernels if input_only else smaller
-    layers = _plan(meta, kernels, target_calls, _wanted(target, convolutions, kernels, padding))
-    pretrain_calls = trace(pretrain_network(meta, layers), channels, pretrain_px, key="shrink.image_px", fitted=whole)
+    layers = _plan(outlined, kernels, target_calls, _wanted(target, convolutions, kernels, padding))
+    pretrain_calls = trace(
+        pretrain_network(outlined, layers), channels, pretrain_px, key="shrink.image_px", fitted=whole
+    )
     if pretrain_calls.keys() != target_calls.keys():
         raise InputError(f"the network calls other layers on images of {pretrain_px} px than on {image_px} px")
     layers = [replace(layer, pretrain_output=pretrain_calls[layer.name].output_size) for layer in layers]
@@ -123,13 +125,13 @@ def _wanted(
 
 
 def _plan(
-    meta: nn.Module, kernels: Mapping[str, Size], calls: Mapping[str, Call], wanted: Mapping[str, int]
+    outlined: nn.Module, kernels: Mapping[str, Size], calls: Mapping[str, Call], wanted: Mapping[str, int]
 ) -> list[Layer]:
     """Choose the padding in the order of the forward pass; the pre-train output sizes are not known yet."""
     layers = []
     drift = [0, 0]  # of the features along each axis, in half pixels
     for name, kernel in kernels.items():
-        conv, call = meta.get_submodule(name), calls[name]
+        conv, call = outlined.get_submodule(name), calls[name]
         assert isinstance(conv, nn.Conv2d)
         layer = Layer(name, "convolution", size_of(conv), kernel, margins(conv), call.output_size, call.output_size)
         if name in wanted:

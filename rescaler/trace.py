@@ -1,13 +1,16 @@
-"""Follow an image's shape through a network, without computing anything.
+"""Follow an image's shape through a network, computing next to nothing.
 
-The network is copied to torch's meta device, where tensors have shapes but no values, and called once.
+The network's structure is copied, with memory for weights that nobody fills, and called once; what is expensive is
+called on no images at all, which tells the shape of its result. Torch's meta device would do the same, but imports half
+of torch's compiler for it, which takes longer than everything else before a run's first training step.
 """
 
+import contextlib
 import copy
 import math
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -48,22 +51,67 @@ class Call:
         return self.output[-2], self.output[-1]
 
 
-def meta_copy(network: nn.Module) -> nn.Module:
-    """Copy a network's structure, but not its values, to the meta device.
+def outline(network: nn.Module) -> nn.Module:
+    """Copy a network's structure, but not its values, to the CPU: to be called in :class:`Shapes`.
 
     Raises:
         InputError: the network keeps what cannot be copied.
     """
     tensors: dict[int, object] = {}  # what deepcopy takes instead of a copy of its own
     for parameter in network.parameters():
-        tensors[id(parameter)] = nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
+        empty = torch.empty_like(parameter, device="cpu")
+        tensors[id(parameter)] = nn.Parameter(empty, parameter.requires_grad)
     for buffer in network.buffers():
-        tensors[id(buffer)] = buffer.to("meta")
+        tensors[id(buffer)] = torch.zeros_like(buffer, device="cpu")  # zeros, as it may be an index
     try:
         return copy.deepcopy(network, tensors)
     except Exception as error:  # whatever a user's network keeps
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"the network ({type(network).__name__}) cannot be copied: {reason}") from error
+
+
+class Shapes(TorchFunctionMode):
+    """In it the outline of a network can be called: results have the right shapes and meaningless values."""
+
+    def __enter__(self) -> Self:
+        self._stack = contextlib.ExitStack()
+        # Auxiliary classifiers and dropout are called in training mode, and throw dice.
+        self._stack.enter_context(torch.random.fork_rng(devices=[]))
+        self._stack.enter_context(torch.no_grad())
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        self._stack.close()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is F.batch_norm:  # changes no shape
+            return torch.zeros_like(args[0])
+        try:
+            return _shape(func, args, kwargs)
+        except RuntimeError:  # a constant that is no buffer of the network has stayed on its own device
+            args, kwargs = tree_map_only(Tensor, _on_cpu, (args, kwargs))
+            return _shape(func, args, kwargs)
+
+
+_WEIGHTED = frozenset(
+    (F.linear, F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
+)
+
+
+def _shape(func: Any, args: Any, kwargs: Any) -> Any:
+    """Call a torch function, but on no images if it multiplies them by weights."""
+    if func not in _WEIGHTED or len(args) < 2 or args[0].dim() < args[1].dim():
+        return func(*args, **kwargs)
+    images, *others = args
+    result = func(images[:0], *others, **kwargs)
+    return result.new_zeros((len(images), *result.shape[1:]))
+
+
+def _on_cpu(tensor: Tensor) -> Tensor:
+    return tensor if tensor.device.type == "cpu" else torch.zeros_like(tensor, device="cpu")
 
 
 def trace(
@@ -75,7 +123,7 @@ def trace(
     features and is changed to fit them: whether that number is the right one is for the caller to judge.
 
     Args:
-        network: a network on the meta device; in training mode afterwards.
+        network: the outline of a network; in training mode afterwards.
         channels: channels of the image.
         image_px: side of the image.
         key: the setting that ``image_px`` comes from, for errors.
@@ -87,12 +135,10 @@ def trace(
     tracer = _Tracer(network, fitted)
     weights = (module.weight for module in network.modules() if isinstance(module, nn.Conv2d))
     dtype = next(weights, next(network.parameters())).dtype
-    images = torch.empty((2, channels, image_px, image_px), dtype=dtype, device="meta")  # 2: BatchNorm wants a batch
-    # In training mode, so that auxiliary classifiers are called too; such networks may throw dice on the CPU.
-    network.train()
+    network.train()  # auxiliary classifiers are called too
     try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad(), tracer:
-            network(images)
+        with tracer:
+            network(torch.zeros((2, channels, image_px, image_px), dtype=dtype))  # 2: BatchNorm wants a batch
     except InputError:
         raise
     except Exception as error:  # whatever a user's network raises
@@ -101,7 +147,7 @@ def trace(
     return tracer.calls
 
 
-class _Tracer(TorchFunctionMode):
+class _Tracer(Shapes):
     """Sees every layer through its hooks and every torch function, so that functional flattening is not missed."""
 
     def __init__(self, network: nn.Module, fitted: Collection[str]) -> None:
@@ -117,20 +163,13 @@ class _Tracer(TorchFunctionMode):
                 self._hooks.append(module.register_forward_hook(self._after(name)))
 
     def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        super().__exit__(*error)
         for hook in self._hooks:
             hook.remove()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func is F.batch_norm:  # changes no shape, and takes milliseconds on the meta device
-            return torch.empty_like(args[0])
-        try:
-            result = func(*args, **kwargs)
-        except RuntimeError:  # a constant that is no buffer of the network has stayed on its own device
-            args, kwargs = tree_map_only(Tensor, lambda tensor: tensor.to("meta"), (args, kwargs))
-            result = func(*args, **kwargs)
-        source = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
+        result = super().__torch_function__(func, types, args, kwargs)
+        source = next((value for value in (*args, *(kwargs or {}).values()) if isinstance(value, Tensor)), None)
         if source is None or not isinstance(result, Tensor):
             return result
         if source.dim() == 4 and result.shape == (source.shape[0], source.shape[1:].numel()):

@@ -3,11 +3,11 @@ import torch
 from torch import nn
 
 from rescaler.cost import bounds, multiplications
-from rescaler.trace import meta_copy, trace
+from rescaler.trace import outline, trace
 
 
 def macs(network: nn.Module, image_px: int, channels: int) -> dict[str, int]:
-    calls = trace(meta_copy(network), channels, image_px, key="data.image_px")
+    calls = trace(outline(network), channels, image_px, key="data.image_px")
     return {name: multiplications(network.get_submodule(name), call) for name, call in calls.items()}
 
 

@@ -2,6 +2,9 @@
 
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 STEP = """
 import sys
@@ -19,11 +22,40 @@ recipe = Recipe(
 state = State(overfeat_small())
 state.prepare(recipe)
 TrainingStep(state, recipe)(torch.randn(8, 1, 28, 28), torch.arange(8), 0.1, 1)
-assert "torch._dynamo" not in sys.modules
+"""
+RUN = """
+import sys
+from pathlib import Path
+from rescaler.data import fashion_mnist
+from rescaler.execution import execute
+from rescaler.settings import *
+
+execute(
+    Experiment(
+        model={"_target_": "rescaler.models.overfeat_small"},
+        shrink=ShrinkSettings(table={1: 1, 3: 2, 5: 3}),
+        data=DataSettings("synthetic", mean=[0.5], std=[0.5], train_images=64, test_images=8),
+        schedule=ScheduleSettings(epochs=2, batches_per_epoch=1, learning_rates=[0.01]),
+        optim=OptimSettings(batch_size=8),
+        rescale=RescaleSettings(interpolation="fit"),
+        resize_epoch=1,
+        device="cpu",
+        progress=False,
+    ),
+    Path("run"),
+    group="",
+)
+"""
+ABSENT = """
+absent = {"torch._dynamo", "sympy", "torchvision", "pandas", "matplotlib", "wandb"}
+assert not absent & sys.modules.keys(), absent & sys.modules.keys()
 """
 
 
-def test_no_step_imports_the_compiler() -> None:
-    """Which takes seconds, and would count as training."""
-    finished = subprocess.run([sys.executable, "-c", STEP], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("code", [STEP, RUN], ids=["any step", "a run with a resize"])
+def test_training_imports_nothing_slow(tmp_path: Path, code: str) -> None:
+    """Torch's compiler takes seconds to import, which would count as training; so does what only others need."""
+    finished = subprocess.run(
+        [sys.executable, "-c", code + ABSENT], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert finished.returncode == 0, finished.stderr

@@ -4,7 +4,7 @@ from networks import classifier
 from torch import Tensor, nn
 
 from rescaler.errors import InputError
-from rescaler.trace import meta_copy, trace
+from rescaler.trace import outline, trace
 
 
 def test_positions_are_where_weights_are_applied() -> None:
@@ -24,7 +24,7 @@ def test_positions_are_where_weights_are_applied() -> None:
             scores: Tensor = self.scores(maps.mean((1, 2)))
             return scores
 
-    calls = trace(meta_copy(Net()), 2, 8, key="data.image_px")
+    calls = trace(outline(Net()), 2, 8, key="data.image_px")
     assert {name: (call.positions, call.count) for name, call in calls.items()} == {
         "conv": (64 + 64 + 16, 3),
         "up": (64, 1),
@@ -35,10 +35,10 @@ def test_positions_are_where_weights_are_applied() -> None:
 
 
 def test_a_traced_network_can_be_called_and_copied_as_before() -> None:
-    network = meta_copy(classifier(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)))
+    network = outline(classifier(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)))
     trace(network, 1, 8, key="data.image_px")
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
-    assert network(torch.empty(2, 1, 8, 8, device="meta")).shape == (2, 3)
+    assert network(torch.zeros(2, 1, 8, 8)).shape == (2, 3)
 
 
 def test_constants_that_are_no_buffers_do_not_matter() -> None:
@@ -53,7 +53,7 @@ def test_constants_that_are_no_buffers_do_not_matter() -> None:
             maps: Tensor = self.conv(torch.cat([images, self.mean.expand(2, 3, 8, 8)], 1))
             return maps.mean((2, 3))
 
-    assert trace(meta_copy(Net()), 3, 8, key="data.image_px")["conv"].output == (4, 6, 6)
+    assert trace(outline(Net()), 3, 8, key="data.image_px")["conv"].output == (4, 6, 6)
 
 
 def test_a_network_that_cannot_be_copied_is_refused() -> None:
@@ -62,4 +62,4 @@ def test_a_network_that_cannot_be_copied_is_refused() -> None:
     with pytest.raises(
         InputError, match=r"the network \(Sequential\) cannot be copied: Only Tensors created explicitly"
     ):
-        meta_copy(network)
+        outline(network)

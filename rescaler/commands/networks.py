@@ -18,9 +18,9 @@ def descriptions(experiment: "Experiment") -> "list[Description]":
     """
     from rescaler.description import compare
     from rescaler.plan import initial_target, shrunk_stages
-    from rescaler.trace import meta_copy
+    from rescaler.trace import outline
 
-    target, data = meta_copy(initial_target(experiment)), experiment.data
+    target, data = outline(initial_target(experiment)), experiment.data
     stages = shrunk_stages(experiment, target)
     return [compare(target, shrunk, data.image_px, channels=data.channels) for shrunk in stages]
 

@@ -118,7 +118,7 @@ def _load(settings_json: str, device_name: str) -> ImageData:
 
 
 def _read(settings: DataSettings, folder: Path) -> "ImageSet":
-    # torchvision, which two of these need, takes seconds to import.
+    # torchvision, which CIFAR's needs, takes seconds to import.
     if settings.name == "synthetic":
         from rescaler.data import synthetic
 

@@ -1,4 +1,4 @@
-"""Fashion-MNIST (Xiao et al., 2017): four files in the idx format, found or fetched, checked, read by torchvision."""
+"""Fashion-MNIST (Xiao et al., 2017): four files in the idx format, found or fetched, checked and read."""
 
 import gzip
 import logging
@@ -6,12 +6,12 @@ import math
 import os
 import struct
 import subprocess
-import tempfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from torchvision.datasets import FashionMNIST
+import torch
+from torch import Tensor
 
 from rescaler.data.download import FAILURES, TIMEOUT_S, quiet, reason, staging
 from rescaler.data.resident import ImageSet, Split
@@ -93,6 +93,8 @@ def _keep(files: Files, raw: Path) -> Files:
 
 
 def _from_torchvision(temporary: Path) -> Path:
+    from torchvision.datasets import FashionMNIST
+
     with quiet():
         FashionMNIST(str(temporary), download=True)
     return temporary / _RAW
@@ -123,24 +125,22 @@ def _run(folder: Path, *command: str) -> None:
 
 
 def _read(files: Files) -> ImageSet:
-    # torchvision reads uncompressed files and trusts them, so give it checked copies.
-    with writing(Path(tempfile.gettempdir())), tempfile.TemporaryDirectory(prefix="fashion-mnist-") as temporary:
-        raw = Path(temporary) / _RAW
-        raw.mkdir(parents=True)
-        for name, path in files.items():
-            content = _content(path)
-            _check(content, _SHAPES[name], path)
-            (raw / name).write_bytes(content)
-        train, test = (FashionMNIST(temporary, train=train) for train in (True, False))
-    for part, read in (("train", train), ("t10k", test)):
-        if len(read.data) != len(read.targets):
+    splits = {}
+    for part in ("train", "t10k"):
+        images, labels = (_items(files, f"{part}-{name}-ubyte") for name in ("images-idx3", "labels-idx1"))
+        if len(images) != len(labels):
             path = files[f"{part}-labels-idx1-ubyte"]
-            raise InputError(f"{path} has {len(read.targets)} labels for {len(read.data)} images")
-    return ImageSet(_split(train), _split(test), classes=_CLASSES)
+            raise InputError(f"{path} has {len(labels)} labels for {len(images)} images")
+        splits[part] = Split(images.unsqueeze(1), labels.long())
+    return ImageSet(splits["train"], splits["t10k"], classes=_CLASSES)
 
 
-def _split(read: FashionMNIST) -> Split:
-    return Split(read.data.unsqueeze(1), read.targets)
+def _items(files: Files, name: str) -> Tensor:
+    """Read an idx file of uint8 items; torchvision, which can too, trusts its header and takes seconds to import."""
+    path, shape = files[name], _SHAPES[name]
+    content = _content(path)
+    header_bytes = _check(content, shape, path)
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=header_bytes).reshape(-1, *shape)
 
 
 def _content(path: Path) -> bytes:
@@ -152,8 +152,8 @@ def _content(path: Path) -> bytes:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _check(content: bytes, shape: tuple[int, ...], path: Path) -> None:
-    """Check an idx file of uint8 items: magic number (0, 0, 8, dimensions), big-endian sizes, the items."""
+def _check(content: bytes, shape: tuple[int, ...], path: Path) -> int:
+    """Check an idx file: magic number (0, 0, 8, dimensions), big-endian sizes, the items. Where they begin."""
     header_bytes = 4 * (2 + len(shape))
     header = content[:header_bytes]
     magic = bytes([0, 0, 8, 1 + len(shape)])
@@ -167,3 +167,4 @@ def _check(content: bytes, shape: tuple[int, ...], path: Path) -> None:
         raise InputError(f"{path} is damaged ({len(content)} bytes, {wanted} expected): replace or remove it")
     if not shape and max(content[header_bytes:]) >= _CLASSES:
         raise InputError(f"{path} is damaged (label {max(content[header_bytes:])}, at most 9 expected)")
+    return header_bytes
