@@ -27,9 +27,17 @@ demo: setup
 analysis: setup
 	$(BIN)/python analysis/execute.py
 
-# The paper's networks on this machine's GPU: under 20 minutes.
+# What only a GPU shows, into benchmarks/results/gpu/: the tests on it, the harness beside other loops, the settings of
+# step, the paper's networks on images of the device and on prepared files. Under 20 minutes, and a minute for the files.
+GPU := benchmarks/results/gpu
 gpu-bench: setup
-	$(BIN)/python -m benchmarks.paper_networks --device cuda --out benchmarks/results/paper_networks_gpu.json
+	$(BIN)/python -m pytest tests/test_cuda.py
+	$(BIN)/python -m benchmarks.training_loop --device cuda --out $(GPU)/training_loop.json
+	$(BIN)/python -m benchmarks.step_choices --device cuda --out $(GPU)/step_choices.json
+	$(BIN)/python -m benchmarks.paper_networks --device cuda --minutes 6 --out $(GPU)/paper_networks.json
+	$(BIN)/python -m benchmarks.image_files --rounds 3 --folder runs/photos --out $(GPU)/image_files.json
+	$(BIN)/python -m benchmarks.paper_networks --device cuda --minutes 2 --precisions bf16 \
+	  --folder runs/photos/prepared --out $(GPU)/paper_networks_files.json
 
 test: setup
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "not slurm"

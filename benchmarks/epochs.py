@@ -1,19 +1,11 @@
 """Stretches of the real training loop, timed, for the benchmarks."""
 
 import dataclasses
-import os
-import platform
-import shlex
-import sys
-import time
-
-import torch
 
 from rescaler.chain import Epoch
 from rescaler.clocks import Clocks
 from rescaler.epoch import train_epoch
 from rescaler.plan import plan
-from rescaler.provenance import commit, device_name, torch_version
 from rescaler.record import Record
 from rescaler.settings import Experiment
 from rescaler.state import State
@@ -51,18 +43,3 @@ class Trainer:
         train_epoch(self._state, dataclasses.replace(self._epoch, recipe=recipe), self.run, clocks, Nobody())
         self._epoch = dataclasses.replace(self._epoch, number=self._epoch.number + 1)  # other images next time
         return dict(clocks.seconds)
-
-
-def provenance(module: str, device: torch.device) -> dict[str, object]:
-    """What the numbers were measured on, and how to measure them again."""
-    return {
-        "command": shlex.join(["python", "-m", f"benchmarks.{module}", *sys.argv[1:]]),
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "commit": commit(),
-        "device": device_name(device),
-        "load_before": os.getloadavg()[0],  # processes that wanted a core: near 0 if the machine was ours
-        "torch": torch_version(),
-        "cuda": torch.version.cuda if device.type == "cuda" else None,
-        "cudnn": torch.backends.cudnn.version() if device.type == "cuda" else None,  # type: ignore[no-untyped-call]
-        "python": platform.python_version(),
-    }

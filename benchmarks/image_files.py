@@ -9,88 +9,47 @@ normalised float32 batch. Then, with two workers: seconds to the first batch of 
 taken up again near its end.
 """
 
-import argparse
 import importlib.metadata
-import io
 import json
-import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
+from benchmarks.photos import CLASSES, TEST, TRAIN, make_tree
+from benchmarks.reporting import CPU, parser, provenance, write
 from rescaler.data.decoding import shorter_px
 from rescaler.data.folder import FolderImages
 from rescaler.data.preparation import Preparation
 from rescaler.data.tree import read_tree
 from rescaler.probe import Spread
-from rescaler.provenance import device_name
 from rescaler.settings import DataSettings
 
-CLASSES, TRAIN, TEST = 10, 2000, 200
 STAGES_PX = (112, 160, 224)
+PREPARED_PX = (*STAGES_PX, 147, 231)
+"""With the sizes that the paper's networks take, for ``benchmarks.paper_networks --folder FOLDER/prepared``."""
 BATCH_SIZE = 64
 BATCHES = 8
 """In one turn of one reader."""
 EPOCH_BATCHES = 1000
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-CPU = torch.device("cpu")
 
 Read = Callable[[int], Iterator[tuple[Tensor, Tensor]]]
 """Batches at an image size, without end or nearly so."""
 
 
-def photo(seed: int, width: int = 500, height: int = 375) -> Image.Image:
-    """Colours whose amplitude falls as 1/f^1.1, as natural images' does; brightness varies most."""
-    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
-    frequency[0, 0] = np.inf
-    noise = np.random.default_rng(seed).standard_normal((3, height, width))
-    fields = np.fft.irfft2(np.fft.rfft2(noise) / frequency**1.1, (height, width))
-    light, red_green, blue_yellow = fields / fields.std(axis=(1, 2), keepdims=True)
-    red = light + 0.35 * red_green
-    green = light - 0.15 * red_green - 0.15 * blue_yellow
-    blue = light + 0.35 * blue_yellow
-    pixels = 118 + 58 * np.stack([red, green, blue], axis=-1)
-    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
-
-
-def save_photo(path: Path, seed: int) -> None:
-    """One JPEG file, whole or not there."""
-    if not path.exists():
-        file = io.BytesIO()
-        photo(seed).save(file, "JPEG", quality=90)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.with_suffix(".part").write_bytes(file.getvalue())
-        path.with_suffix(".part").rename(path)
-
-
-def make_tree(folder: Path) -> None:
-    """The tree, or what is missing of it."""
-    names = [
-        folder / split / f"class{number % CLASSES:03}" / f"{number:05}.JPEG"
-        for split, count in (("train", TRAIN), ("val", TEST))
-        for number in range(count)
-    ]
-    with ProcessPoolExecutor() as pool:
-        list(pool.map(save_photo, names, range(len(names)), chunksize=16))
-
-
 def settings(workers: int) -> DataSettings:
     """Of the tree and of its prepared set."""
     return DataSettings(
-        name="imagenet", image_px=max(STAGES_PX), classes=CLASSES, channels=3, mean=MEAN, std=STD, workers=workers
+        name="imagenet", image_px=max(PREPARED_PX), classes=CLASSES, channels=3, mean=MEAN, std=STD, workers=workers
     )
 
 
@@ -179,15 +138,14 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 def main() -> None:
     """Print what was measured, and write it with what it was measured on."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "rescaler-photos")
-    parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
-    load_before = os.getloadavg()[0]
+    command_line = parser(__doc__)
+    command_line.add_argument("--rounds", type=int, default=9)
+    command_line.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "rescaler-photos")
+    arguments = command_line.parse_args()
+    origin = provenance("image_files")
     make_tree(arguments.folder)
     tree, prepared = read_tree(arguments.folder, classes=CLASSES), arguments.folder / "prepared"
-    sizes = [shorter_px(px) for px in STAGES_PX]
+    sizes = sorted(map(shorter_px, PREPARED_PX))
     manifest = Preparation(tree, prepared, sizes, workers=2).run(lambda *_: None)
     torch.set_num_threads(1)
     readers = {
@@ -196,14 +154,8 @@ def main() -> None:
         "image_folder": image_folder(arguments.folder),
     }
     files = list((arguments.folder / "train").rglob("*.JPEG"))
-    results: dict[str, Any] = {
-        "device": device_name(CPU),
-        "load_before": load_before,
-        "python": platform.python_version(),
-        **{
-            name: importlib.metadata.version(name)
-            for name in ("torch", "torchvision", "pillow", "simplejpeg", "pyarrow")
-        },
+    results = origin | {
+        **{name: importlib.metadata.version(name) for name in ("torchvision", "pillow", "simplejpeg", "pyarrow")},
         "n": arguments.rounds,
         "images": len(files),
         "mean_file_bytes": sum(file.stat().st_size for file in files) / len(files),
@@ -212,9 +164,7 @@ def main() -> None:
         "first_batch": first_batches(prepared, arguments.rounds),
     }
     print(json.dumps(results, indent=1))
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(results, indent=1) + "\n")
+    write(arguments.out, results)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,8 @@ the file system and the bookkeeping, not the loading of weights. Times are of re
 range.
 """
 
-import argparse
 import dataclasses
 import json
-import platform
 import resource
 import statistics
 import tempfile
@@ -22,10 +20,10 @@ from pathlib import Path
 import torch
 from rich.progress import track
 
+from benchmarks.reporting import parser, provenance, write
 from rescaler.keeping import Keeper
 from rescaler.ledger import Ledger
 from rescaler.plan import Run, plan
-from rescaler.provenance import device_name, torch_version
 from rescaler.record import Record
 from rescaler.settings import DataSettings, Experiment, OptimSettings, ScheduleSettings, ShrinkSettings
 from rescaler.statefile import digest
@@ -80,10 +78,10 @@ def timed_ms(calls: Iterable[Callable[[], object]]) -> dict[str, float]:
 
 def main() -> None:
     """Print the figures, and write them with what they were measured on."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--epochs", type=int, default=100_000)
-    parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
+    command_line = parser(__doc__)
+    command_line.add_argument("--epochs", type=int, default=100_000, help="default: %(default)s")
+    arguments = command_line.parse_args()
+    origin = provenance("ledger_scale")
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         ledger, alive = Ledger(root / "ledger"), root / "run"
@@ -98,10 +96,7 @@ def main() -> None:
         state = {f"network.{name}": value.contiguous() for name, value in tensors.items()}
         torch.save({"digest": digest(state), "tensors": state, "more": {}}, ledger.state_path(key))
         fresh = [plan(experiment(0)) for _ in range(21)]  # as at the start of a process: no key is known yet
-        results: dict[str, object] = {
-            "device": device_name(torch.device("cpu")),
-            "torch": torch_version(),
-            "python": platform.python_version(),
+        results = origin | {
             "epochs": arguments.epochs,
             "deepest_state_ms": timed_ms(partial(find_state, run, ledger, alive) for run in fresh),
             "records_of_a_run_ms": timed_ms(partial(run.chain.recorded, ledger) for run in fresh),
@@ -110,8 +105,7 @@ def main() -> None:
             "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
         }
     print(json.dumps(results, indent=1))
-    if arguments.out:
-        arguments.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    write(arguments.out, results)
 
 
 if __name__ == "__main__":

@@ -200,8 +200,8 @@ last column is what copying all of the target's values takes by itself.
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=TABLE, help="file to write (default: %(default)s)")
-    output = parser.parse_args().output
+    parser.add_argument("--out", type=Path, default=TABLE, help="file to write (default: %(default)s)")
+    out = parser.parse_args().out
     rows = []
     names = torchvision.models.list_models(module=torchvision.models)
     for number, name in enumerate(names, 1):
@@ -211,8 +211,8 @@ def main() -> None:
     for name in LARGEST:
         print(f"{name}, with values", flush=True)
         costs.append(cost(name))
-    output.write_text(_page(_tables(rows, costs)))
-    print(f"wrote {output}")
+    out.write_text(_page(_tables(rows, costs)))
+    print(f"wrote {out}")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ import argparse
 import dataclasses
 import functools
 import itertools
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,11 +24,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.epochs import Trainer, provenance
+from benchmarks.epochs import Trainer
+from benchmarks.reporting import parser, provenance, write
 from rescaler.arithmetic import cannot_compile
 from rescaler.description import describe
 from rescaler.errors import InputError
-from rescaler.files import write_text
 from rescaler.kernels import KERNEL_TABLE
 from rescaler.models import overfeat_fast, overfeat_small, resnet34
 from rescaler.probe import Spread
@@ -199,20 +198,19 @@ def line(row: dict[str, Any]) -> str:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    made = parser(__doc__)
     paper = [name for name, network in NETWORKS.items() if network.times_faster_paper is not None]
-    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=paper, help="default: the paper's two")
-    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS["cuda"], help="default: all of the device")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--batch", type=int, metavar="N", help="images a step; default: 128, on a CPU 8")
-    parser.add_argument("--folder", type=Path, metavar="FOLDER", help="an ImageNet tree; default: synthetic images")
-    parser.add_argument("--workers", type=int, default=8, help="processes that read it; default: %(default)s")
-    parser.add_argument("--images", type=int, default=1024, help="how many synthetic ones; default: %(default)s")
-    parser.add_argument("--rounds", type=int, default=7, help="turns of each network; default: %(default)s")
-    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, help="default: on a GPU alone")
-    parser.add_argument("--minutes", type=float, default=18, help="no setting begins after these; default: %(default)s")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write all numbers as JSON")
-    return parser.parse_args(arguments)
+    made.add_argument("--networks", nargs="+", choices=NETWORKS, default=paper, help="default: the paper's two")
+    made.add_argument("--precisions", nargs="+", choices=PRECISIONS["cuda"], help="default: all of the device")
+    made.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    made.add_argument("--batch", type=int, metavar="N", help="images a step; default: 128, on a CPU 8")
+    made.add_argument("--folder", type=Path, metavar="FOLDER", help="an ImageNet tree; default: synthetic images")
+    made.add_argument("--workers", type=int, default=8, help="processes that read it; default: %(default)s")
+    made.add_argument("--images", type=int, default=1024, help="how many synthetic ones; default: %(default)s")
+    made.add_argument("--rounds", type=int, default=7, help="turns of each network; default: %(default)s")
+    made.add_argument("--compile", action=argparse.BooleanOptionalAction, help="default: on a GPU alone")
+    made.add_argument("--minutes", type=float, default=18, help="no setting begins after these; default: %(default)s")
+    return made.parse_args(arguments)
 
 
 def say(*words: str) -> None:
@@ -299,12 +297,6 @@ def multiplications(network: Network) -> dict[str, int]:
         target = network.make(num_classes=network.classes, in_channels=network.channels)
     both = [describe(target, network.image_px, input_only=input_only) for input_only in (False, True)]
     return {"target": both[0].target_macs, "pretrain": both[0].pretrain_macs, "input_only": both[1].pretrain_macs}
-
-
-def write(path: Path | None, report: dict[str, Any]) -> None:
-    """Write what there is so far."""
-    if path is not None:
-        write_text(path, json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -10,8 +10,6 @@ keeps all of it, so what is stopped goes on.
 """
 
 import argparse
-import json
-import shlex
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
@@ -20,14 +18,14 @@ from pathlib import Path
 
 from rich.progress import track
 
+from benchmarks.reporting import provenance, write
 from rescaler.chain import Epoch
 from rescaler.compose import jobs
 from rescaler.epoch import evaluate, start_stage
 from rescaler.errors import InputError
 from rescaler.files import write_text
 from rescaler.ledger import Ledger
-from rescaler.plan import Run, plan
-from rescaler.provenance import commit, device_name, torch_version
+from rescaler.plan import Run, device_for, plan
 from rescaler.record import Record
 from rescaler.settings import Experiment
 from rescaler.state import State
@@ -189,6 +187,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/rescale_choices"), help="folder of the runs")
     parser.add_argument("--out", type=Path, default=ROOT, help="writes docs/ and benchmarks/results/ below")
     arguments = parser.parse_args()
+    origin = provenance("rescale_choices", device_for(jobs([])[0].experiment.device))
     try:
         compared = {
             name: compare(name, arguments.seeds, arguments.epochs, arguments.work) for name in arguments.networks
@@ -196,8 +195,6 @@ def main() -> None:
         finals = whole(arguments.seeds, arguments.work) if arguments.whole else {}
     except InputError as error:
         sys.exit(f"error: {error}")
-    device = device_name(plan(jobs([])[0].experiment).device)
-    command = shlex.join(["python", "benchmarks/rescale_choices.py", *sys.argv[1:]])
     tables = [table(name, found) for name, found in compared.items()]
     if finals:
         rows = [[name, spread(values)] for name, values in finals.items()]
@@ -205,7 +202,10 @@ def main() -> None:
         tables.append(TextTable(title, ("choice", "accuracy"), rows))
     for one in tables:
         print(one, end="\n\n")
-    source = f"`{command}`; {device}, torch {torch_version()}, n = {arguments.seeds} seeds, mean ± standard deviation."
+    source = (
+        f"`{origin['command']}`; {origin['device']}, torch {origin['torch']}, n = {arguments.seeds} seeds, "
+        "mean ± standard deviation."
+    )
     page = arguments.out / "docs" / "rescale_choices.md"
     story = page.read_text(encoding="utf-8").partition(MARK)[0] if page.exists() else ""
     write_text(page, story + MARK + "\n" + "\n".join(one.markdown() for one in tables) + f"\n{source}\n")
@@ -213,17 +213,9 @@ def main() -> None:
         name: {choice: [asdict(value) for value in values] for choice, values in found.items()}
         for name, found in compared.items()
     }
-    numbers = {
-        "command": command,
-        "device": device,
-        "torch": torch_version(),
-        "commit": commit(),
-        "n": arguments.seeds,
-        "choices": measured,
-        "whole_final_top1": finals,
-    }
+    numbers = origin | {"n": arguments.seeds, "choices": measured, "whole_final_top1": finals}
     results = arguments.out / "benchmarks" / "results" / "rescale_choices.json"
-    write_text(results, json.dumps(numbers, indent=1) + "\n")
+    write(results, numbers)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,15 @@
 """Reading results at scale: 10,000 runs of 90 epochs, generated in a temporary folder.
 
-    python -m benchmarks.results_scale [--runs 10000] [--epochs 90] [--output FILE]
+    python -m benchmarks.results_scale [--runs 10000] [--epochs 90] [--out FILE]
 
 Measures, each in a process of its own: the first load (which indexes), later ones from the index, the tables, and those
 in words. Times are seconds by the wall, and of the processor where the machine has other work; memory is the peak
 resident set.
 """
 
-import argparse
 import csv
 import dataclasses
 import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -22,6 +19,7 @@ from pathlib import Path
 import pandas as pd
 from rich.progress import track
 
+from benchmarks.reporting import parser, provenance, write
 from rescaler.record import METRICS_FILE, SUMMARY_FILE, Record, totals
 
 _LOAD = """
@@ -97,12 +95,12 @@ def load(folder: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=10_000)
-    parser.add_argument("--epochs", type=int, default=90)
-    parser.add_argument("--repeats", type=int, default=3, help="loads from the index")
-    parser.add_argument("--output", type=Path, help="write the measurements as JSON")
-    arguments = parser.parse_args()
+    command_line = parser(__doc__)
+    command_line.add_argument("--runs", type=int, default=10_000)
+    command_line.add_argument("--epochs", type=int, default=90)
+    command_line.add_argument("--repeats", type=int, default=3, help="loads from the index")
+    arguments = command_line.parse_args()
+    origin = provenance("results_scale")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         generate(folder, arguments.runs, arguments.epochs)
@@ -116,16 +114,7 @@ def main() -> None:
                 f"imports {one['import_s']:.1f} s, peak {one['load_peak_mb']:,.0f} MB, "
                 f"with the tables {one['peak_mb']:,.0f} MB"
             )
-    result = {
-        "command": " ".join(["python", *sys.argv]),
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "pandas": pd.__version__,
-        **measured,
-    }
-    if arguments.output:
-        arguments.output.write_text(json.dumps(result, indent=1) + "\n")
+    write(arguments.out, origin | {"pandas": pd.__version__} | measured)
 
 
 if __name__ == "__main__":

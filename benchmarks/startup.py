@@ -6,7 +6,6 @@ Fashion-MNIST must be there already. The interpreter's start counts; the files' 
 launch before the first warms the file system's cache and writes the bytecode.
 """
 
-import argparse
 import json
 import os
 import re
@@ -15,11 +14,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
-import torch
-
-from benchmarks.epochs import provenance
+from benchmarks.reporting import parser, provenance, write
 from rescaler.probe import Spread
 
 _LAUNCH = """
@@ -71,11 +67,10 @@ def import_s() -> float:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the figures, and write them with what they were measured on."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--launches", type=int, default=11)
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args(arguments)
-    origin = provenance("startup", torch.device("cpu"))
+    command_line = parser(__doc__)
+    command_line.add_argument("--launches", type=int, default=11, help="default: %(default)s")
+    options = command_line.parse_args(arguments)
+    origin = provenance("startup")
     launch()
     results = origin | {
         "n": options.launches,
@@ -83,8 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "imports_s": Spread.of([import_s() for _ in range(options.launches)])._asdict(),
     }
     print(json.dumps(results, indent=1))
-    if options.out:
-        options.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    write(options.out, results)
 
 
 if __name__ == "__main__":

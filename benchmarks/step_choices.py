@@ -8,17 +8,14 @@ Images/s of the real training loop under each choice over those under the defaul
 take turns. The first steps, which compile, do not count.
 """
 
-import argparse
 import dataclasses
-import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
-from benchmarks.epochs import Trainer, provenance
+from benchmarks.epochs import Trainer
+from benchmarks.reporting import parser, provenance, write
 from benchmarks.training_loop import experiment
-from rescaler.files import write_text
 from rescaler.probe import Spread
 from rescaler.settings import StepSettings
 
@@ -48,12 +45,11 @@ WARM_UP_BATCHES = 4
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the ratios, and write them with what they were measured on."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--round-s", type=float, default=0.5, help="seconds of each choice in a round, about")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write all numbers as JSON")
-    parsed = parser.parse_args(arguments)
+    command_line = parser(__doc__)
+    command_line.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    command_line.add_argument("--rounds", type=int, default=15)
+    command_line.add_argument("--round-s", type=float, default=0.5, help="seconds of each choice in a round, about")
+    parsed = command_line.parse_args(arguments)
     target = experiment(parsed.device, 0)
     trainers, compile_s = {}, {}
     for name, step in CHOICES[parsed.device].items():
@@ -74,8 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows[name] = spread._asdict() | {"compile_s": compile_s[name]}
         compiling = f"; {compile_s[name]:.0f} s to compile" if compile_s[name] else ""
         print(f"step.{name:45} {spread.median:.2f} ({spread.low:.2f} to {spread.high:.2f}){compiling}")
-    if parsed.out:
-        write_text(parsed.out, json.dumps(report | {"times_faster": rows}, indent=1) + "\n")
+    write(parsed.out, report | {"times_faster": rows})
 
 
 if __name__ == "__main__":

@@ -10,9 +10,7 @@ the device; Lightning gets its batches and its step. Lightning is left out where
 (``pip install rescaler[bench]``). Peak memory is that of a process of its own for each loop.
 """
 
-import argparse
 import importlib.util
-import json
 import logging
 import multiprocessing
 import time
@@ -24,8 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from benchmarks.epochs import Trainer, provenance
-from rescaler.files import write_text
+from benchmarks.epochs import Trainer
+from benchmarks.reporting import parser, provenance, write
 from rescaler.probe import Spread
 from rescaler.settings import (
     DataSettings,
@@ -203,12 +201,11 @@ def _peak_mib(device: str, resize_epoch: object, name: str) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the ratios beside their bars, and write them with what they were measured on."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--rounds", type=int, default=31)
-    parser.add_argument("--round-s", type=float, default=0.4, help="seconds of each loop in a round, about")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write all numbers as JSON")
-    parsed = parser.parse_args(arguments)
+    command_line = parser(__doc__)
+    command_line.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    command_line.add_argument("--rounds", type=int, default=31)
+    command_line.add_argument("--round-s", type=float, default=0.4, help="seconds of each loop in a round, about")
+    parsed = command_line.parse_args(arguments)
     names = [name for name in LOOPS if name != "lightning" or importlib.util.find_spec("lightning") is not None]
     results = provenance("training_loop", torch.device(parsed.device)) | {"n": parsed.rounds}
     print(f"{results['device']}, torch {results['torch']}, n = {parsed.rounds}; harness / other, median (range)")
@@ -229,8 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             )
         print(f"{'':8} peak memory: {ratio:.3f} of hand-written's; at most {MEMORY_BAR} wanted")
         results[stage.name] = row
-    if parsed.out:
-        write_text(parsed.out, json.dumps(results, indent=1) + "\n")
+    write(parsed.out, results)
 
 
 if __name__ == "__main__":
