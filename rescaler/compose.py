@@ -1,5 +1,6 @@
 """Between Hydra's configs and typed settings: the schema, and errors in one line."""
 
+import copy
 import dataclasses
 import difflib
 import functools
@@ -18,7 +19,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from rescaler.errors import InputError
@@ -113,10 +114,11 @@ class SweepComposer:
         parsed = [(word, self._parser.parse_override(word)) for word in overrides]
         groups = tuple(word for word, override in parsed if self._chooses(override))
         if groups not in self._composed:
-            self._composed[groups] = self._loader.load_sweep_config(self._config, list(groups))
-        base = self._composed[groups]
-        found: DictConfig = OmegaConf.masked_copy(base, [str(key) for key in base if key != "hydra"])
-        OmegaConf.set_struct(found, True)  # the copy has lost it
+            base = self._loader.load_sweep_config(self._config, list(groups))
+            with open_dict(base):
+                del base["hydra"]
+            self._composed[groups] = base
+        found = copy.deepcopy(self._composed[groups])
         values = [override for word, override in parsed if word not in groups]
         ConfigLoaderImpl._apply_overrides_to_config(values, found)
         return found
@@ -128,17 +130,18 @@ class SweepComposer:
 
 
 def to_experiment(config: DictConfig) -> Experiment:
-    """The composed config as typed settings whose values are possible.
+    """The composed config, without Hydra's own part, as typed settings whose values are possible.
 
     Raises:
         InputError: a value is missing, of the wrong type or impossible; names its key and what is allowed.
     """
-    settings = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     try:
-        experiment = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Experiment), settings))
+        experiment = OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
         raise InputError(explain(error)) from error
     assert isinstance(experiment, Experiment)
+    for key in _unknown(experiment):
+        raise InputError(_explain_unknown(key))
     check(experiment)
     resolve_mode(experiment.logger.mode, os.environ)
     return experiment
@@ -152,7 +155,9 @@ def read_experiment(folder: Path) -> Experiment:
     """
     path = folder / CONFIG_FILE
     try:
-        config = OmegaConf.load(path)
+        config = OmegaConf.merge(OmegaConf.structured(Experiment), OmegaConf.load(path))
+    except OmegaConfBaseException as error:
+        raise InputError(f"{path}: {explain(error)}") from error
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: {error}") from error
     assert isinstance(config, DictConfig)
@@ -163,11 +168,7 @@ def explain(error: BaseException) -> str:
     """What Hydra or OmegaConf objects to, in one line that names the key and the value."""
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.full_key:
-        key = str(cause.full_key)
-        if addition := _addition(key):
-            return f"unknown key {key}: {addition}"
-        near = difflib.get_close_matches(key, list(_keys(Experiment)), n=1)
-        return f"unknown key {key}" + (f": did you mean {near[0]}?" if near else "; --cfg job shows all keys")
+        return _explain_unknown(str(cause.full_key))
     text = str(cause).partition("\nConfig search path:")[0]
     full_key = re.search(r"^\s*full_key: (\S+)", text, flags=re.MULTILINE)
     text = " ".join(re.sub(r"^\s*(full_key|object_type|reference_type)[:=].*$", "", text, flags=re.MULTILINE).split())
@@ -175,6 +176,24 @@ def explain(error: BaseException) -> str:
         return text
     addition = _addition(full_key[1])
     return f"{full_key[1]}: {text}" + (f"; {addition}" if addition else "")
+
+
+def _unknown(settings: Any, prefix: str = "") -> Iterator[str]:
+    """Keys that ``+key=value`` has added to settings of a fixed form."""
+    names = {field.name for field in dataclasses.fields(settings)}
+    for name, value in vars(settings).items():
+        if name not in names:
+            yield prefix + name
+        for part in value if isinstance(value, list) else [value]:
+            if dataclasses.is_dataclass(part):
+                yield from _unknown(part, f"{prefix}{name}.")
+
+
+def _explain_unknown(key: str) -> str:
+    if addition := _addition(key):
+        return f"unknown key {key}: {addition}"
+    near = difflib.get_close_matches(key, list(_keys(Experiment)), n=1)
+    return f"unknown key {key}" + (f": did you mean {near[0]}?" if near else "; --cfg job shows all keys")
 
 
 def _addition(key: str) -> str:

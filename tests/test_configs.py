@@ -18,14 +18,14 @@ from rescaler.plan import shrunk_stages
 from rescaler.settings import Experiment
 
 CONF = Path(__file__).parent.parent / "conf"
-GROUPS = ("model", "shrink", "data", "schedule", "optim", "logger", "experiment", "sweep")
+GROUPS = ("model", "shrink", "data", "schedule", "optim", "step", "logger", "experiment", "sweep")
 OPTIONS = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 
 
-def composed(*overrides: str) -> DictConfig:
+def composed(*overrides: str, with_hydra: bool = False) -> DictConfig:
     register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", list(overrides), return_hydra_config=True)
+        return compose("config", list(overrides), return_hydra_config=with_hydra)
 
 
 def experiment(*overrides: str) -> Experiment:
@@ -79,7 +79,7 @@ def test_the_imagenet_experiments_are_the_papers() -> None:
 )
 @pytest.mark.parametrize("suffix", ["", "_imagenet"])
 def test_the_sweeps_are_the_papers(sweep: str, suffix: str, resize_epochs: str) -> None:
-    config: Any = composed(f"sweep={sweep}{suffix}")
+    config: Any = composed(f"sweep={sweep}{suffix}", with_hydra=True)
     assert config.hydra.sweeper.params.resize_epoch == resize_epochs
     assert config.hydra.mode.name == "MULTIRUN"
     assert config.schedule.hold_after_resize == (sweep == "table3")
