@@ -21,9 +21,10 @@ import torch
 from rich.progress import track
 
 from benchmarks.reporting import parser, provenance, write
+from rescaler.compose import jobs
 from rescaler.keeping import Keeper
 from rescaler.ledger import Ledger
-from rescaler.plan import Run, plan
+from rescaler.plan import Networks, Run, plan
 from rescaler.record import Record
 from rescaler.settings import DataSettings, Experiment, OptimSettings, ScheduleSettings, ShrinkSettings
 from rescaler.statefile import digest
@@ -66,6 +67,15 @@ def find_state(run: Run, ledger: Ledger, folder: Path) -> None:
     assert state is not None
 
 
+def plan_sweep(ledger: Ledger) -> None:
+    """What happens to a sweep of 1,000 jobs before the first is trained: composed, checked, looked up in the ledger."""
+    networks: dict[str, Networks] = {}
+    sweep = jobs(["data=synthetic", "seed=range(1000,1200)", "resize_epoch=0,17,18,19,never"])
+    runs = [plan(job.experiment, networks=networks) for job in sweep]
+    assert len({run.id for run in runs}) == 1000
+    assert not any(run.chain.recorded(ledger) for run in runs)
+
+
 def timed_ms(calls: Iterable[Callable[[], object]]) -> dict[str, float]:
     """Milliseconds of calls: median and range."""
     found = []
@@ -100,6 +110,7 @@ def main() -> None:
             "epochs": arguments.epochs,
             "deepest_state_ms": timed_ms(partial(find_state, run, ledger, alive) for run in fresh),
             "records_of_a_run_ms": timed_ms(partial(run.chain.recorded, ledger) for run in fresh),
+            "plan_1000_runs_ms": timed_ms([partial(plan_sweep, ledger)] * 3),
             "dry_prune_ms": timed_ms([partial(ledger.prune, dry_run=True)] * 3),
             "prune_ms": timed_ms([ledger.prune]),
             "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
