@@ -43,7 +43,7 @@ def test_a_sweep_is_looked_at_and_cancelled_and_saves_first(
     main(["status"])
     assert states(capsys.readouterr().out) == ["running", "waiting"]
     main(["retry"])
-    assert "nothing to retry, no run failed or was lost" in capsys.readouterr().out
+    assert "nothing to retry: 1 running, 1 waiting" in capsys.readouterr().out
     main(["cancel", str(newest(tmp_path / "runs"))])
     assert "2 runs cancelled" in capsys.readouterr().out
     assert started.wait(timeout=60) == -signal.SIGTERM
