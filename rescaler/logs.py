@@ -4,5 +4,5 @@ import logging
 
 
 def to_terminal() -> None:
-    """Write the log to standard error, whatever was set up before."""
-    logging.basicConfig(level=logging.INFO, format="[%(asctime)s][%(name)s][%(levelname)s] - %(message)s", force=True)
+    """Write the log to standard error."""
+    logging.basicConfig(level=logging.INFO, format="[%(asctime)s][%(name)s][%(levelname)s] - %(message)s")

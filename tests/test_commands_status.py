@@ -72,8 +72,12 @@ def test_retry_runs_what_is_left_and_nothing_else(
     main(["status"])
     assert states(capsys.readouterr().out) == ["done", "lost:"]
 
-    main(["retry"])
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")  # the ledger is found nevertheless
+    main(["retry", str(sweep.folder)])
     assert "Resized at epoch 3" in capsys.readouterr().out
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    monkeypatch.chdir(tmp_path)
     assert (sweep.folder / "0" / "summary.json").read_text() == before
     assert final_digests(sweep.folder) == final_digests(whole)
     main(["status", "--watch"])
