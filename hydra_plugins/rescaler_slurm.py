@@ -48,8 +48,10 @@ class SlurmLauncher(Launcher):
         planned = [one for _, one in jobs]
         launcher = dataclasses.asdict(settings)
         sweep = Sweep(Path(config.hydra.sweep.dir).absolute(), [one.entry for one in planned], launcher, pid=None)
-        show_or_start = slurm.show_plan if settings.dry_run else slurm.start
-        show_or_start(sweep, planned, settings)
+        if settings.dry_run:
+            slurm.show_plan(sweep, planned, settings)
+        else:
+            slurm.start(sweep, planned, settings)
         return [JobReturn(overrides=one, status=JobStatus.COMPLETED) for one, _ in jobs]
 
 

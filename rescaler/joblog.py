@@ -12,17 +12,21 @@ _NOISE = ("submitit ", "srun: ", "slurmstepd: error: ***")
 """How lines begin that Submitit writes, or that say no more than that the job is over."""
 
 
-def last_error(folder: Path, job: str) -> str | None:
-    """The last exception in the error log of a job whose files are in ``folder``; None if it has none."""
-    for line in reversed(_lines(folder, job)):
+def why_ended(folder: Path, job: str, *, run_began: bool) -> str | None:
+    """The last exception in a job's error log, else its last words if the run had not begun; None if there are none.
+
+    Args:
+        folder: of the job's files.
+        job: its id.
+        run_began: whether it came to train: then what it said last is not why it ended.
+    """
+    lines = list(reversed(_lines(folder, job)))
+    for line in lines:
         if raised := _RAISED.fullmatch(line):
             return raised["message"] if raised["kind"].endswith(InputError.__name__) else line
-    return None
-
-
-def last_words(folder: Path, job: str) -> str | None:
-    """The last line of that log that says something; None if it has none."""
-    return next((line for line in reversed(_lines(folder, job)) if line and not line.startswith(_NOISE)), None)
+    if run_began:
+        return None
+    return next((line for line in lines if line and not line.startswith(_NOISE)), None)
 
 
 def _lines(folder: Path, job: str) -> list[str]:

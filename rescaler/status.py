@@ -99,19 +99,12 @@ def _state(sweep: Sweep, run: SweepRun, summary: Mapping[str, Any], jobs: Mappin
         return "failed", summary["error"]
     if job.name in _DEATHS:
         return "lost", _DEATHS[job.name]
-    words = _last_words(sweep.jobs_folder, run.job, began=summary.get("status") == "running")
+    from rescaler.joblog import why_ended  # takes Submitit, which is slow to import and which nothing else here needs
+
+    words = why_ended(sweep.jobs_folder, run.job, run_began=summary.get("status") == "running")
     if words is None:
         return "lost", f"its job {run.job} ended without a word" + (f" ({job.name})" if job.name else "")
     return "failed", words
-
-
-def _last_words(folder: Path, job: str, *, began: bool) -> str | None:
-    from rescaler.joblog import last_error, last_words
-
-    words = last_error(folder, job)
-    if words is None and not began:  # else what it said last is not why it ended
-        words = last_words(folder, job)
-    return words
 
 
 def _times(requeues: int) -> str:
