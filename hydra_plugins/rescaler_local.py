@@ -5,6 +5,7 @@ Hydra finds and instantiates launchers in the namespace ``hydra_plugins`` alone:
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.config_store import ConfigStore
@@ -24,20 +25,24 @@ class LocalLauncher(BasicLauncher):
         Raises:
             InputError: before anything is trained, if a job cannot run as it is; at the end, if a job failed.
         """
-        from rescaler import launching
+        from rescaler.launching import plan_jobs
+        from rescaler.layout import freeze
+        from rescaler.outcome import conclude
+        from rescaler.sweep import Sweep
 
         assert self.hydra_context is not None
         assert self.config is not None
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-        jobs = launching.plan_jobs(self.hydra_context, self.config, job_overrides, initial_job_idx)
-        sweep = launching.open_sweep(self.config, [planned for _, planned in jobs]) if ranks.number() == 0 else None
-        if sweep is not None:
+        jobs = plan_jobs(self.hydra_context, self.config, job_overrides, initial_job_idx)
+        planned = [one for _, one in jobs]
+        sweep = Sweep(Path(self.config.hydra.sweep.dir).absolute(), [one.entry for one in planned])
+        if ranks.number() == 0:
+            freeze(planned)
             sweep.write()
         results = super().launch([overrides for overrides, _ in jobs], initial_job_idx)
-        if sweep is not None:
-            launching.close(sweep)
-            launching.show(sweep)
-            launching.refuse_failures(sweep)
+        if ranks.number() == 0:
+            sweep.close()
+            conclude(sweep.folder)
         return results
 
 

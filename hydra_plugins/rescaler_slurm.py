@@ -37,20 +37,21 @@ class SlurmLauncher(Launcher):
         Raises:
             InputError: before anything is submitted, if a job cannot run as it is; at the end, if a job failed.
         """
-        from rescaler import launching, slurm
-        from rescaler.cluster import Cluster
+        from rescaler import cluster, slurm
+        from rescaler.launching import plan_jobs
+        from rescaler.sweep import Sweep
 
-        configure_log(self._config.hydra.hydra_logging, self._config.hydra.verbose)
-        Cluster(self._settings, Path())  # can anything be submitted from here?
-        device = slurm.device_type(self._settings)
-        jobs = launching.plan_jobs(self._context, self._config, job_overrides, initial_job_idx, elsewhere=device)
+        settings, config = self._settings, self._config
+        configure_log(config.hydra.hydra_logging, config.hydra.verbose)
+        cluster.check(settings)
+        jobs = plan_jobs(self._context, config, job_overrides, initial_job_idx, elsewhere=settings.device_type)
         planned = [one for _, one in jobs]
-        if self._settings.dry_run:
-            slurm.show_plan(Path(self._config.hydra.sweep.dir).absolute(), planned, self._settings)
+        launcher = dataclasses.asdict(settings)
+        sweep = Sweep(Path(config.hydra.sweep.dir).absolute(), [one.entry for one in planned], launcher, pid=None)
+        if settings.dry_run:
+            slurm.show_plan(sweep, planned, settings)
         else:
-            sweep = launching.open_sweep(self._config, planned)
-            sweep.launcher = dataclasses.asdict(self._settings)
-            slurm.start(sweep, planned, self._settings)
+            slurm.start(sweep, planned, settings)
         return [JobReturn(overrides=one, status=JobStatus.COMPLETED) for one, _ in jobs]
 
 

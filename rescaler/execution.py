@@ -18,12 +18,13 @@ from rescaler.ledger import Ledger
 from rescaler.plan import Run, device_for, plan
 from rescaler.progress import ProgressBar
 from rescaler.record import Record
-from rescaler.runfolder import RunFolder, Status
+from rescaler.runfolder import RunFolder
 from rescaler.saving import Saver
 from rescaler.settings import Experiment
 from rescaler.sharing import Part
 from rescaler.tracking import Tracker
 from rescaler.training import train
+from rescaler.trainingfolder import Status
 from rescaler.trunkfolder import TrunkFolder
 
 log = logging.getLogger(__name__)
@@ -74,7 +75,8 @@ def execute(experiment: Experiment, folder: Path, *, group: str) -> None:
         )
 
         def close(status: Status, error: str | None) -> None:
-            tracker.finish(run_folder.close(status, error), failed=status == "failed")
+            run_folder.close(status, error)
+            tracker.finish(run_folder.summary, failed=status == "failed")
 
         with _closing(close):
             _train(run, folder, [run_folder, tracker, DataWait(experiment.data)])

@@ -1,4 +1,4 @@
-"""What launchers of sweeps have in common: all jobs are checked before the first is trained; results are shown."""
+"""From Hydra's jobs to the runs of a sweep: all are composed and checked before the first is trained."""
 
 import logging
 from collections.abc import Sequence
@@ -7,16 +7,12 @@ from pathlib import Path
 from hydra.core.utils import filter_overrides
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
-from rich.console import Console
 
-from rescaler.commands.tables import show_results
 from rescaler.compose import SweepComposer, to_experiment
-from rescaler.errors import InputError, listed
+from rescaler.errors import InputError
+from rescaler.layout import Planned
 from rescaler.plan import Networks, plan
-from rescaler.runfolder import write_config
-from rescaler.status import statuses
-from rescaler.submission import Planned, hold
-from rescaler.sweep import Sweep, SweepRun
+from rescaler.sweep import SweepRun
 
 log = logging.getLogger(__name__)
 
@@ -72,43 +68,3 @@ def _subdir(context: HydraContext, config: DictConfig, overrides: Sequence[str],
     with open_dict(composed):
         composed.hydra.job.id = composed.hydra.job.num = number
     return str(composed.hydra.sweep.subdir)
-
-
-def open_sweep(config: DictConfig, planned: Sequence[Planned]) -> Sweep:
-    """Make the folders of a sweep, with all settings frozen in them, and see that what it needs can be written.
-
-    Raises:
-        InputError: a folder cannot be written; nothing is trained.
-    """
-    for one in planned:
-        one.ledger.check_writable()
-        write_config(one.folder, one.run.experiment)
-    hold(planned)
-    return Sweep(Path(config.hydra.sweep.dir).absolute(), [one.entry for one in planned])
-
-
-def close(sweep: Sweep) -> None:
-    """Note that nothing of a sweep runs on this machine any more."""
-    sweep.pid = None
-    sweep.write()
-
-
-def show(sweep: Sweep) -> None:
-    """Print the table of what came out, and draw the figure."""
-    try:
-        show_results([sweep.folder], plot=sweep.folder / "accuracy.png", console=Console())
-    except InputError as error:  # no job came as far as an epoch: why, is said next
-        log.warning("%s", error)
-
-
-def refuse_failures(sweep: Sweep) -> None:
-    """Say which runs did not finish.
-
-    Raises:
-        InputError: there are some.
-    """
-    failed = [run for run in statuses(sweep) if run.is_unfinished]
-    if failed:
-        why = listed((f"{run.name}: {run.detail or run.state}" for run in failed), most=10)
-        again = f"run them again with: python -m rescaler retry {sweep.folder}"
-        raise InputError(f"{len(failed)} of {len(sweep.runs)} runs failed: {why}; {again}")

@@ -10,29 +10,24 @@ import csv
 import dataclasses
 import io
 import json
-import os
 import socket
-import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
 from rescaler import provenance
-from rescaler.chain import Epoch, Stage
+from rescaler.chain import Stage
 from rescaler.files import write_text
 from rescaler.pace import recorded_left_s
 from rescaler.plan import Run
 from rescaler.record import CONFIG_FILE, METRICS_FILE, SUMMARY_FILE, Record, totals
 from rescaler.settings import Experiment
-
-Status = Literal["running", "done", "failed"]
-WRITE_S = 15.0
-"""Seconds between two writings within an epoch."""
+from rescaler.trainingfolder import TrainingFolder
 
 
-class RunFolder:
+class RunFolder(TrainingFolder):
     """Writes the files of one run; every file is whole at any moment.
 
     Raises:
@@ -40,35 +35,23 @@ class RunFolder:
     """
 
     def __init__(self, path: Path, run: Run) -> None:
-        self.path = path
         self._run = run
         self._started = _now()
         self._records: list[tuple[Record, bool]] = []
-        self._position = 0.0
         write_config(path, run.experiment)
-        self.close("running")
-
-    def batch(self, epoch: Epoch, done: int) -> None:
-        """Say now and then how far the epoch is."""
-        self._position = epoch.number - 1 + done / epoch.recipe.batches
-        if time.monotonic() - self._written > WRITE_S:
-            self.close("running")
+        super().__init__(path)
 
     def epoch(self, record: Record, *, reused: bool) -> None:
         """Add an epoch to the files."""
         self._records.append((record, reused))
-        self._position = record.epoch
-        if not reused:
-            self.close("running")
+        super().epoch(record, reused=reused)
 
-    def close(self, status: Status, error: str | None = None) -> dict[str, Any]:
-        """Write the files as they stand now; returns the summary."""
-        self.summary = summary = self._summary(status, error)
+    def write(self, standing: dict[str, Any]) -> None:
+        """Write the files as they stand now."""
+        self.summary = self._summary(standing)
         write_text(self.path / METRICS_FILE, self._metrics())
         write_text(self.path / "chain.json", json.dumps(self._chain(), indent=1))
-        write_text(self.path / SUMMARY_FILE, json.dumps(summary, indent=1))
-        self._written = time.monotonic()
-        return summary
+        write_text(self.path / SUMMARY_FILE, json.dumps(self.summary, indent=1))
 
     def _variant(self) -> str:
         """How the run may differ from others of its comparison, beside the resize epoch."""
@@ -99,7 +82,7 @@ class RunFolder:
         chain = self._run.chain
         return {"origin": chain.origin, "forks": chain.forks, "epochs": [record.key for record, _ in self._records]}
 
-    def _summary(self, status: Status, error: str | None) -> dict[str, Any]:
+    def _summary(self, standing: dict[str, Any]) -> dict[str, Any]:
         run, experiment = self._run, self._run.experiment
         return {
             "run": run.id,
@@ -111,10 +94,8 @@ class RunFolder:
             "resize_epoch": run.resize_epoch,
             "hold": experiment.schedule.hold_after_resize,
             "variant": self._variant(),
-            "status": status,
-            "error": error,
-            "position": self._position,
-            "left_s": recorded_left_s(run.chain, [record for record, _ in self._records], self._position),
+            **standing,
+            "left_s": recorded_left_s(run.chain, [record for record, _ in self._records], self.position),
             "epochs_planned": experiment.schedule.epochs + sum(record.held for record, _ in self._records),
             **totals(self._records),
             "device": provenance.device_name(run.device),
@@ -122,7 +103,6 @@ class RunFolder:
             "version": provenance.version(),
             "commit": provenance.commit(),
             "host": socket.gethostname(),
-            "requeues": int(os.environ.get("SLURM_RESTART_COUNT", "0")),
             "started": self._started,
             "updated": _now(),
         }

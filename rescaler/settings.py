@@ -221,3 +221,8 @@ class SlurmSettings:
     def tasks_per_node(self) -> int:
         """Processes on a node."""
         return max(1, self.gpus_per_node) if self.processes_per_node is None else self.processes_per_node
+
+    @property
+    def device_type(self) -> str:
+        """Of the nodes, where ``device=auto``."""
+        return "cuda" if self.gpus_per_node > 0 else "cpu"

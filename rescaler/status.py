@@ -7,13 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rescaler.record import SUMMARY_FILE, TRUNK_FILE
+from rescaler.scheduler import JobState, states
 from rescaler.sweep import Sweep, SweepRun
-
-if TYPE_CHECKING:
-    from rescaler.cluster import JobState
 
 _DEATHS = {
     "OUT_OF_MEMORY": "out of memory",
@@ -60,13 +58,11 @@ def statuses(sweep: Sweep) -> list[RunStatus]:
     """
     jobs: Mapping[str, JobState] = {}
     if sweep.launcher is not None:
-        from rescaler.cluster import states
-
         jobs = states([*(run.job for run in sweep.runs if run.job), *sweep.trunk_jobs.values()])
     return [_status(sweep, run, jobs) for run in sweep.runs]
 
 
-def _status(sweep: Sweep, run: SweepRun, jobs: "Mapping[str, JobState]") -> RunStatus:
+def _status(sweep: Sweep, run: SweepRun, jobs: Mapping[str, JobState]) -> RunStatus:
     summary = _read(sweep.folder_of(run) / SUMMARY_FILE)
     state, detail = _state(sweep, run, summary, jobs)
     left_s = summary.get("left_s") if state in ("waiting", "running") else None
@@ -84,38 +80,28 @@ def _status(sweep: Sweep, run: SweepRun, jobs: "Mapping[str, JobState]") -> RunS
     )
 
 
-def _state(sweep: Sweep, run: SweepRun, summary: Mapping[str, Any], jobs: "Mapping[str, JobState]") -> tuple[str, str]:
-    said = summary.get("status")
-    if said == "done":
+def _state(sweep: Sweep, run: SweepRun, summary: Mapping[str, Any], jobs: Mapping[str, JobState]) -> tuple[str, str]:
+    if summary.get("status") == "done":
         return "done", _times(summary.get("requeues", 0))
     if sweep.launcher is None:
-        state, detail = _local_state(sweep, said, summary)
-        return ("cancelled", "") if state == "lost" and run.cancelled else (state, detail)
-    job = jobs[run.job] if run.job else None
-    if job is None:
+        return _local_state(sweep, run, summary)
+    if run.job is None:
         return "failed", "never submitted"
+    job = jobs[run.job]
     requeues = _times(job.requeues)
     if job.waits:
         return "waiting", requeues or _trunk_detail(sweep, run, jobs)
     if job.runs:
         return "running", requeues
-    return _ended(sweep, run, summary, job)
-
-
-def _ended(sweep: Sweep, run: SweepRun, summary: Mapping[str, Any], job: "JobState") -> tuple[str, str]:
-    from rescaler.cluster import last_error, last_words
-
     if job.name == "CANCELLED" or run.cancelled:
         return "cancelled", ""
     if summary.get("status") == "failed":
         return "failed", summary["error"]
-    assert run.job is not None
     if job.name in _DEATHS:
         return "lost", _DEATHS[job.name]
-    folder = sweep.jobs_folder
-    words = last_error(folder, run.job)
-    if words is None and summary.get("status") != "running":  # else what it said last is not why it ended
-        words = last_words(folder, run.job)
+    from rescaler.joblog import why_ended  # takes Submitit, which is slow to import and which nothing else here needs
+
+    words = why_ended(sweep.jobs_folder, run.job, run_began=summary.get("status") == "running")
     if words is None:
         return "lost", f"its job {run.job} ended without a word" + (f" ({job.name})" if job.name else "")
     return "failed", words
@@ -125,7 +111,7 @@ def _times(requeues: int) -> str:
     return f"requeued {requeues} time{'s' * (requeues > 1)}" if requeues else ""
 
 
-def _trunk_detail(sweep: Sweep, run: SweepRun, jobs: "Mapping[str, JobState]") -> str:
+def _trunk_detail(sweep: Sweep, run: SweepRun, jobs: Mapping[str, JobState]) -> str:
     trunk_job = jobs.get(sweep.trunk_jobs.get(run.trunk or "", ""))
     if run.trunk is None or trunk_job is None or trunk_job.is_over:
         return ""
@@ -137,15 +123,16 @@ def _trunk_detail(sweep: Sweep, run: SweepRun, jobs: "Mapping[str, JobState]") -
     return f"for its trunk: epoch {trunk['position']:.1f} of {trunk['epochs_planned']}"
 
 
-def _local_state(sweep: Sweep, said: str | None, summary: Mapping[str, Any]) -> tuple[str, str]:
-    is_here = socket.gethostname() == sweep.host
-    alive = _is_alive(sweep.pid) if is_here else sweep.pid is not None
-    elsewhere = "" if is_here else f"on {sweep.host}, as far as its files say"
+def _local_state(sweep: Sweep, run: SweepRun, summary: Mapping[str, Any]) -> tuple[str, str]:
+    said = summary.get("status")
     if said == "failed":
         return "failed", summary["error"]
-    if said is None:
-        return ("waiting", elsewhere) if alive else ("lost", "never started")
-    return ("running", elsewhere) if alive else ("lost", "its process is gone")
+    is_here = socket.gethostname() == sweep.host
+    if _is_alive(sweep.pid) if is_here else sweep.pid is not None:
+        return "running" if said else "waiting", "" if is_here else f"on {sweep.host}, as far as its files say"
+    if run.cancelled:
+        return "cancelled", ""
+    return "lost", "its process is gone" if said else "never started"
 
 
 def _is_alive(pid: int | None) -> bool:

@@ -50,6 +50,8 @@ class Sweep:
     pid: int | None = field(default_factory=os.getpid)
     """Of the process that runs them; None once it is through, and where a cluster runs them."""
     started: str = field(default_factory=lambda: datetime.now(UTC).isoformat())
+    cwd: str = field(default_factory=os.getcwd)
+    """Where it was started: what relative paths in the runs' settings start from."""
 
     @property
     def name(self) -> str:
@@ -79,6 +81,11 @@ class Sweep:
         content = dataclasses.asdict(self)
         del content["folder"]
         write_text(self.folder / FILE, json.dumps(content, indent=1))
+
+    def close(self) -> None:
+        """Note that nothing of it runs on this machine any more."""
+        self.pid = None
+        self.write()
 
     @classmethod
     def read(cls, folder: Path) -> "Sweep":

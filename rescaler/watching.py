@@ -23,6 +23,11 @@ _LINE_S = 60.0
 """Seconds between lines where there is no terminal and nothing new."""
 
 
+def counts(found: Sequence[RunStatus]) -> str:
+    """How many runs are in each state."""
+    return ", ".join(f"{count} {state}" for state, count in Counter(one.state for one in found).most_common())
+
+
 def status_table(sweep: Sweep, found: Sequence[RunStatus]) -> TextTable:
     """The states of a sweep's runs."""
     rows = [
@@ -35,7 +40,7 @@ def status_table(sweep: Sweep, found: Sequence[RunStatus]) -> TextTable:
         ]
         for one in found
     ]
-    heading = f"{sweep.folder}: {_counts(found)}"
+    heading = f"{sweep.folder}: {counts(found)}"
     return TextTable(heading, ["Run", "State", "Epoch", "Best accuracy", "Time left"], rows, words={"State"})
 
 
@@ -77,10 +82,10 @@ def _looks(folder: Path) -> Iterator[tuple[Sweep, list[RunStatus]]]:
 def _watch_in_lines(folder: Path, console: Console) -> None:
     said, said_at = "", 0.0
     for _, found in _looks(folder):
-        counts = _counts(found)
-        if counts != said or time.monotonic() - said_at > _LINE_S:
-            console.print(Text(counts), soft_wrap=True)
-            said, said_at = counts, time.monotonic()
+        now = counts(found)
+        if now != said or time.monotonic() - said_at > _LINE_S:
+            console.print(Text(now), soft_wrap=True)
+            said, said_at = now, time.monotonic()
 
 
 def _view(sweep: Sweep, found: Sequence[RunStatus], console: Console) -> Group:
@@ -91,8 +96,4 @@ def _view(sweep: Sweep, found: Sequence[RunStatus], console: Console) -> Group:
     table = status_table(sweep, [one for run, one in enumerate(found) if run in shown])
     hidden = len(found) - len(shown)
     more = [Text(f"and {hidden} more", "dim")] if hidden else []
-    return Group(Text(f"{sweep.folder}: {_counts(found)}", "bold"), table.view(), *more)
-
-
-def _counts(found: Sequence[RunStatus]) -> str:
-    return ", ".join(f"{count} {state}" for state, count in Counter(one.state for one in found).most_common())
+    return Group(Text(f"{sweep.folder}: {counts(found)}", "bold"), table.view(), *more)

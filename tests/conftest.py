@@ -1,6 +1,8 @@
 import os
-from collections.abc import Callable
-from typing import Any
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -13,6 +15,9 @@ from rescaler.settings import (
     ScheduleSettings,
     ShrinkSettings,
 )
+
+if TYPE_CHECKING:
+    from slurm_cluster import SlurmCluster
 
 MakeExperiment = Callable[..., Experiment]
 
@@ -62,3 +67,24 @@ def make_experiment() -> MakeExperiment:
         return experiment
 
     return make
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator["SlurmCluster"]:
+    """A real SLURM: five nodes of four CPUs."""
+    import slurm_cluster
+
+    if lacking := slurm_cluster.missing():
+        word = f"no {', '.join(lacking)} here: apt-get install slurmctld slurmd slurm-client munge"
+        if os.environ.get("RESCALER_REQUIRE_SLURM") == "1":
+            pytest.fail(word)
+        pytest.skip(word)
+    with tempfile.TemporaryDirectory(prefix="slurm", dir="/tmp") as folder, pytest.MonkeyPatch.context() as patch:
+        found = slurm_cluster.SlurmCluster(Path(folder))
+        for name in ("SLURM_CONF", "PATH"):
+            patch.setenv(name, found.environment[name])
+        try:
+            found.script("start", CLUSTER_NODES="5", CLUSTER_ARRAY=str(slurm_cluster.MAX_ARRAY))
+            yield found
+        finally:
+            found.script("stop")

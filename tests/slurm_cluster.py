@@ -18,6 +18,22 @@ from rescaler.status import RunStatus, statuses
 from rescaler.sweep import Sweep, newest
 
 COMMANDS = ("slurmctld", "slurmd", "sbatch", "munged")
+DATA = ["data=synthetic", "data.train_images=200", "data.test_images=100", "device=cpu", "logger=none"]
+SHORT = [
+    *DATA,
+    "model._target_=networks.slow",
+    "schedule.epochs=6",
+    "schedule.batches_per_epoch=5",
+    "schedule.milestones=[4]",
+    "schedule.learning_rates=[0.03,0.01]",
+    "optim.batch_size=16",
+]
+"""A run of 30 steps, each of which takes as long as ``BATCH_S`` says."""
+STEPS = 30
+ON_SLURM = ["hydra/launcher=slurm", "hydra.launcher.gpus_per_node=0", "hydra.launcher.cpus_per_task=1"]
+DETACHED = [*ON_SLURM, "hydra.launcher.detach=true"]
+HOLD = "+hydra.launcher.additional_parameters={hold: true}"
+MAX_ARRAY = 6
 _SCRIPT = Path(__file__).with_name("slurm_cluster.sh")
 _ROOT = ("/usr/sbin", "/sbin")
 """Where Debian has the daemons."""

@@ -43,7 +43,7 @@ def test_a_sweep_is_looked_at_and_cancelled_and_saves_first(
     main(["status"])
     assert states(capsys.readouterr().out) == ["running", "waiting"]
     main(["retry"])
-    assert "nothing to retry, no run failed or was lost" in capsys.readouterr().out
+    assert "nothing to retry: 1 running, 1 waiting" in capsys.readouterr().out
     main(["cancel", str(newest(tmp_path / "runs"))])
     assert "2 runs cancelled" in capsys.readouterr().out
     assert started.wait(timeout=60) == -signal.SIGTERM
@@ -72,8 +72,12 @@ def test_retry_runs_what_is_left_and_nothing_else(
     main(["status"])
     assert states(capsys.readouterr().out) == ["done", "lost:"]
 
-    main(["retry"])
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")  # the ledger is found nevertheless
+    main(["retry", str(sweep.folder)])
     assert "Resized at epoch 3" in capsys.readouterr().out
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    monkeypatch.chdir(tmp_path)
     assert (sweep.folder / "0" / "summary.json").read_text() == before
     assert final_digests(sweep.folder) == final_digests(whole)
     main(["status", "--watch"])

@@ -3,18 +3,19 @@
 import json
 import os
 import signal
-import sys
-import tempfile
-from collections import Counter
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import image_tree
 import pandas as pd
 import pytest
-import slurm_cluster
 from slurm_cluster import (
+    DATA,
+    DETACHED,
+    HOLD,
+    ON_SLURM,
+    SHORT,
+    STEPS,
     SlurmCluster,
     are_over,
     are_submitted,
@@ -29,45 +30,9 @@ from slurm_cluster import (
 )
 
 from rescaler.ledger import Ledger
-from rescaler.run import main
 from rescaler.tracking.offline import fragments
 
 pytestmark = pytest.mark.slurm
-
-DATA = ["data=synthetic", "data.train_images=200", "data.test_images=100", "device=cpu", "logger=none"]
-SHORT = [
-    *DATA,
-    "model._target_=networks.slow",
-    "schedule.epochs=6",
-    "schedule.batches_per_epoch=5",
-    "schedule.milestones=[4]",
-    "schedule.learning_rates=[0.03,0.01]",
-    "optim.batch_size=16",
-]
-"""A run of 30 steps, each of which takes as long as ``BATCH_S`` says."""
-STEPS = 30
-ON_SLURM = ["hydra/launcher=slurm", "hydra.launcher.gpus_per_node=0", "hydra.launcher.cpus_per_task=1"]
-DETACHED = [*ON_SLURM, "hydra.launcher.detach=true"]
-MAX_ARRAY = 6
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[SlurmCluster]:
-    """Five nodes of four CPUs."""
-    if lacking := slurm_cluster.missing():
-        word = f"no {', '.join(lacking)} here: apt-get install slurmctld slurmd slurm-client munge"
-        if os.environ.get("RESCALER_REQUIRE_SLURM") == "1":
-            pytest.fail(word)
-        pytest.skip(word)
-    with tempfile.TemporaryDirectory(prefix="slurm", dir="/tmp") as folder, pytest.MonkeyPatch.context() as patch:
-        found = SlurmCluster(Path(folder))
-        for name in ("SLURM_CONF", "PATH"):
-            patch.setenv(name, found.environment[name])
-        try:
-            found.script("start", CLUSTER_NODES="5", CLUSTER_ARRAY=str(MAX_ARRAY))
-            yield found
-        finally:
-            found.script("stop")
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +166,7 @@ def test_what_fails_is_named_and_tried_again_and_the_rest_finishes(
     write_case(cases, "files", "imagenet", data=files, optim={"batch_size": 2})
     arguments = ["-m", "--config-dir", "cases", "experiment=good,diverges,killed,memory,files", "resize_epoch=3"]
     arguments += ["device=cpu", "logger=none", *ON_SLURM, "hydra.launcher.setup=['ulimit -v 60000000']"]
-    launch = cluster.start(tmp_path, *arguments, "+hydra.launcher.additional_parameters={hold: true}", BATCH_S="0.5")
+    launch = cluster.start(tmp_path, *arguments, HOLD, BATCH_S="0.5")
     wait_until(lambda: are_submitted(tmp_path) or launch.poll() is not None, "the jobs are submitted")
     assert launch.poll() is None, finish(launch)
 
@@ -236,10 +201,6 @@ def test_what_fails_is_named_and_tried_again_and_the_rest_finishes(
 
     (tmp_path / "elsewhere").rename(images)
     retry = cluster.start(tmp_path, "retry", module="rescaler", BATCH_S="0")
-    wait_until(lambda: sum(run.job in jobs.values() for run in sweep_in(tmp_path).runs) == 1, "four are submitted")
-    for run in sweep_in(tmp_path).runs:
-        if run.job not in jobs.values():
-            cluster.call("scontrol", "release", run.job or "")
     code, _, error = finish(retry)
     assert code == 1
     assert error.splitlines()[-1].startswith("error: 2 of 5 runs failed: experiment=diverges")
@@ -310,124 +271,8 @@ def test_hydras_own_launchers_run_the_application(
         assert digest == undisturbed[f"seed={seed}"]["digest"].tolist()
 
 
-def test_a_sweep_is_left_looked_at_and_cancelled(cluster: SlurmCluster, tmp_path: Path) -> None:
-    hold = "+hydra.launcher.additional_parameters={hold: true}"
-    launch = cluster.start(tmp_path, "-m", "resize_epoch=1,2", "seed=0,1,2,3", *SHORT, *ON_SLURM, hold)
-    assert launch.stdout is not None
-    assert launch.stdout.readline() == "8 waiting\n", finish(launch)
-    launch.send_signal(signal.SIGINT)
-    code, _, error = finish(launch)
-    assert code == 1
-    look = f"look at them with: python -m rescaler status {sweep_in(tmp_path).folder}"
-    assert error == f"error: no longer watched, but the jobs go on; {look}\n"
-    assert {status.state for status in states(tmp_path).values()} == {"waiting"}
-
-    process, screen = cluster.start_in_terminal(tmp_path, "status", "--watch")
-    assert "8 waiting" in screen("Time left")
-    code, out, error = finish(cluster.start(tmp_path, "cancel", module="rescaler"))
-    assert code == 0, error
-    assert "8 runs cancelled" in out
-    assert {status.state for status in states(tmp_path).values()} == {"cancelled"}
-    assert "8 cancelled" in screen()
-    assert process.wait() == 0
-
-
-def test_an_array_is_as_large_as_the_cluster_allows(cluster: SlurmCluster, tmp_path: Path) -> None:
-    seeds = ",".join(map(str, range(2 * MAX_ARRAY + 1)))
-    hold = "+hydra.launcher.additional_parameters={hold: true}"
-    code, _, error = finish(cluster.start(tmp_path, "-m", f"seed={seeds}", *SHORT, *DETACHED, hold))
-    assert code == 0, error
-    jobs = [run.job or "" for run in sweep_in(tmp_path).runs]
-    listed = cluster.call("squeue", "--noheader", "--array", "--Format=JobArrayID:64").split()
-    assert set(jobs) <= set(listed)
-    arrays = Counter(job.partition("_")[0] for job in jobs if "_" in job)
-    assert list(arrays.values()) == [MAX_ARRAY, MAX_ARRAY]
-
-
-Application = Callable[..., tuple[str | None, str]]
-
-
-@pytest.fixture
-def application(
-    cluster: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Application]:
-    """Calls the application in this process, which submits nothing; returns the line it ends with and output."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def queue() -> list[str]:
-        return cluster.call("squeue", "--noheader", "--array", "--Format=JobArrayID:64,State:16").splitlines()
-
-    def call(*arguments: str) -> tuple[str | None, str]:
-        monkeypatch.setattr(sys, "argv", ["rescaler.run", "-m", *SHORT, *ON_SLURM, *arguments])
-        code: object = None
-        try:
-            main()
-        except SystemExit as ended:
-            code = ended.code
-        assert code is None or isinstance(code, str)  # which Python prints to stderr, and exits with 1
-        assert "\n" not in (code or "")
-        return code, capsys.readouterr().out
-
-    before = queue()
-    yield call
-    assert queue() == before
-
-
-def test_a_dry_run_shows_what_would_be_submitted(application: Application, tmp_path: Path) -> None:
-    error, out = application(
-        "resize_epoch=3,auto,2,1",
-        "hydra.launcher.dry_run=true",
-        "hydra.launcher.epoch_hours=[1,2]",
-        "hydra.launcher.partition=urgent",
-        "hydra.launcher.array_parallelism=2",
-    )
-    assert error is None
-    assert "resize_epoch=auto is the same run as resize_epoch=3: it is run once" in out
-    assert "trunk 1: 1 job, 2 epochs, for 3 runs" in out
-    assert "an array of 3, 2 at a time, after trunk 1:\n  resize_epoch=3\n  resize_epoch=2\n  resize_epoch=1\n" in out
-    assert "#SBATCH --array=0-2%2" in out
-    assert "#SBATCH --partition=urgent" in out
-    assert out.endswith("Nothing was submitted.\n")
-    assert list(tmp_path.rglob("config.yaml")) == []
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["hydra.launcher.partition=nowhere"], "sbatch: invalid partition specified: nowhere; Batch job submission"),
-        (["+hydra.launcher.additional_parameters={nonsense: 1}"], "sbatch: unrecognized option '--nonsense=1'"),
-        (["hydra.launcher.cpus_per_task=5"], "sbatch: CPU count per node can not be satisfied; Batch job"),
-        (["hydra.launcher.signal_delay_s=0"], "hydra.launcher.signal_delay_s must be at least 1; got 0"),
-        (["hydra.launcher.array_parallelism=0"], "hydra.launcher.array_parallelism must be at least 1; got 0"),
-        (["hydra.launcher.processes_per_node=0"], "hydra.launcher.processes_per_node must be at least 1; got 0"),
-        (["hydra.launcher.timeout_min=2"], "hydra.launcher.timeout_min must be at least 3, or a job that is told to"),
-        (["hydra.launcher.mem_gb=0"], "hydra.launcher.mem_gb must be above 0; got 0"),
-        (["hydra.launcher.partitoin=debug"], "unknown key hydra.launcher.partitoin"),
-        (["resize_epoch=2,70"], "resize_epoch=70: resize_epoch must be between 0 and epochs (=6)"),
-    ],
-)
-def test_a_mistake_ends_with_one_line(application: Application, arguments: list[str], message: str) -> None:
-    error, _ = application("seed=0,1", *arguments)
-    assert error is not None
-    assert error.startswith("error: ")
-    assert message in error
-
-
-def test_away_from_the_cluster_it_says_so(
-    application: Application, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        patch.setenv("PATH", str(tmp_path))
-        error, _ = application()
-    assert error == ("error: hydra/launcher=slurm: no sbatch on the path; start it on a login node of the cluster")
-    assert list(tmp_path.rglob("config.yaml")) == []
-
-
 def test_a_ledger_that_the_node_does_not_see_is_named(cluster: SlurmCluster, tmp_path: Path) -> None:
-    hold = "+hydra.launcher.additional_parameters={hold: true}"
-    code, _, error = finish(cluster.start(tmp_path, "-m", *SHORT, *DETACHED, hold))
+    code, _, error = finish(cluster.start(tmp_path, "-m", *SHORT, *DETACHED, HOLD))
     assert code == 0, error
     (tmp_path / "ledger" / "id").write_text("of another machine's disk")
     (run,) = sweep_in(tmp_path).runs

@@ -33,19 +33,19 @@ def run(arguments: argparse.Namespace) -> None:
     from rescaler.status import statuses
 
     sweep = find(arguments.sweep)
-    alive = [number for number, status in enumerate(statuses(sweep)) if not status.is_over]
+    alive = [one for one, status in zip(sweep.runs, statuses(sweep), strict=True) if not status.is_over]
     if not alive:
         print(f"{sweep.folder}: nothing to cancel, no run waits or runs")
         return
-    for number in alive:
-        sweep.runs[number].cancelled = True
+    for one in alive:
+        one.cancelled = True
     sweep.write()
     if sweep.launcher is None:
         _cancel_here(sweep)
     else:
-        from rescaler.cluster import cancel
+        from rescaler.scheduler import cancel
 
-        cancel([*(sweep.runs[number].job or "" for number in alive), *sweep.trunk_jobs.values()])
+        cancel([*(one.job for one in alive if one.job), *sweep.trunk_jobs.values()])
     print(f"{sweep.folder}: {len(alive)} run{'s' * (len(alive) > 1)} cancelled; `rescaler retry` goes on from there")
 
 

@@ -3,14 +3,15 @@
 import argparse
 import os
 import socket
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rescaler.commands.status import add_sweep, find
 from rescaler.errors import InputError
 
 if TYPE_CHECKING:
-    from rescaler.submission import Planned
-    from rescaler.sweep import Sweep
+    from rescaler.sweep import Sweep, SweepRun
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -33,64 +34,67 @@ def run(arguments: argparse.Namespace) -> None:
         InputError: there is no such sweep, it is still running here, or a run failed again.
     """
     from rescaler.status import statuses
+    from rescaler.watching import counts
 
     sweep = find(arguments.sweep)
-    unfinished = [number for number, status in enumerate(statuses(sweep)) if status.is_unfinished]
+    found = statuses(sweep)
+    unfinished = [run for run, status in zip(sweep.runs, found, strict=True) if status.is_unfinished]
     if not unfinished:
-        print(f"{sweep.folder}: nothing to retry, no run failed or was lost")
+        print(f"{sweep.folder}: nothing to retry: {counts(found)}")
         return
-    if sweep.launcher is None:
-        _retry_here(sweep, unfinished)
-    else:
+    _enter(sweep)
+    if sweep.launcher is not None:
         _retry_on_cluster(sweep, unfinished, detach=arguments.detach)
+    elif sweep.host == socket.gethostname() and not all(status.is_over for status in found):
+        raise InputError(f"{sweep.folder} still runs (process {sweep.pid}): wait for it, or cancel it")
+    else:
+        _retry_here(sweep, unfinished)
 
 
-def _retry_here(sweep: "Sweep", numbers: list[int]) -> None:
+def _enter(sweep: "Sweep") -> None:
+    """Go where relative paths in the runs' settings, such as the ledger's, mean what they meant."""
+    sweep.folder = sweep.folder.absolute()
+    if Path(sweep.cwd).is_dir():  # else it was moved, or copied from another machine: here is as good a guess as any
+        os.chdir(sweep.cwd)
+
+
+def _retry_here(sweep: "Sweep", runs: "Sequence[SweepRun]") -> None:
     import logging
 
-    from rescaler import launching
+    from rescaler import logs
     from rescaler.compose import read_experiment
     from rescaler.execution import execute
+    from rescaler.outcome import conclude
 
-    if sweep.pid is not None and socket.gethostname() == sweep.host and _runs(sweep):
-        raise InputError(f"{sweep.folder} still runs (process {sweep.pid}): wait for it, or cancel it")
-    logging.basicConfig(level=logging.INFO, format="[%(asctime)s][%(name)s][%(levelname)s] - %(message)s")
+    logs.to_terminal()
     sweep.host, sweep.pid = socket.gethostname(), os.getpid()
-    for number in numbers:
-        sweep.runs[number].cancelled = False
+    for run in runs:
+        run.cancelled = False
     sweep.write()
-    for number in numbers:
-        folder = sweep.folder_of(sweep.runs[number])
+    for run in runs:
+        folder = sweep.folder_of(run)
         try:
             execute(read_experiment(folder), folder, group=sweep.name)
         except InputError as error:
-            logging.getLogger(__name__).error("%s: %s", sweep.runs[number].name, error)
-    launching.close(sweep)
-    launching.show(sweep)
-    launching.refuse_failures(sweep)
+            logging.getLogger(__name__).error("%s: %s", run.name, error)
+    sweep.close()
+    conclude(sweep.folder)
 
 
-def _runs(sweep: "Sweep") -> bool:
-    from rescaler.status import statuses
-
-    return any(not status.is_over for status in statuses(sweep))
-
-
-def _retry_on_cluster(sweep: "Sweep", numbers: list[int], *, detach: bool) -> None:
+def _retry_on_cluster(sweep: "Sweep", runs: "Sequence[SweepRun]", *, detach: bool) -> None:
     import dataclasses
 
     from rescaler import slurm
+    from rescaler.compose import read_experiment
+    from rescaler.layout import Planned
+    from rescaler.plan import plan
     from rescaler.settings import SlurmSettings
 
-    settings = dataclasses.replace(SlurmSettings(**(sweep.launcher or {})), detach=detach)
-    slurm.start(sweep, [_planned(sweep, number, slurm.device_type(settings)) for number in numbers], settings)
-
-
-def _planned(sweep: "Sweep", number: int, device_type: str) -> "Planned":
-    from rescaler.compose import read_experiment
-    from rescaler.plan import plan
-    from rescaler.submission import Planned
-
-    entry = sweep.runs[number]
-    folder = sweep.folder_of(entry)
-    return Planned(entry, plan(read_experiment(folder), elsewhere=device_type), folder)
+    asked = SlurmSettings(**(sweep.launcher or {}))
+    more = {key: value for key, value in asked.additional_parameters.items() if key != "hold"}  # now they are to run
+    settings = dataclasses.replace(asked, additional_parameters=more, detach=detach)
+    planned = []
+    for run in runs:
+        folder = sweep.folder_of(run)
+        planned.append(Planned(run, plan(read_experiment(folder), elsewhere=settings.device_type), folder))
+    slurm.start(sweep, planned, settings)

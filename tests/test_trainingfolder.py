@@ -1,0 +1,46 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import MakeExperiment
+
+from rescaler import trainingfolder
+from rescaler.execution import execute_trunk
+from rescaler.plan import plan
+from rescaler.sharing import Part
+from rescaler.trunkfolder import TrunkFolder
+
+
+def trunk(folder: Path) -> Any:
+    return json.loads((folder / "trunk.json").read_text())
+
+
+def test_a_trunk_says_now_and_then_how_far_it_is(
+    make_experiment: MakeExperiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
+    epoch = plan(make_experiment()).chain.next([])  # of 5 batches
+    assert epoch is not None
+    folder = TrunkFolder(tmp_path, 3)
+    assert trunk(tmp_path) == {
+        "status": "running",
+        "error": None,
+        "position": 0.0,
+        "requeues": 2,
+        "epochs_planned": 3,
+    }
+    folder.batch(epoch, 1)
+    assert trunk(tmp_path)["position"] == 0.0, "it was written a moment ago"
+    monkeypatch.setattr(trainingfolder, "_WRITE_S", -1)
+    folder.batch(epoch, 2)
+    assert trunk(tmp_path)["position"] == pytest.approx(0.4)
+
+
+def test_a_trunk_that_is_trained_is_done(
+    make_experiment: MakeExperiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    execute_trunk([(make_experiment(), Part(0, 2, (2,)))], tmp_path / "trunk")
+    found = trunk(tmp_path / "trunk")
+    assert (found["status"], found["position"]) == ("done", 2)
