@@ -12,7 +12,8 @@ from rich.console import Console
 from rescaler.commands.tables import show_results
 from rescaler.compose import SweepComposer, to_experiment
 from rescaler.errors import InputError, listed
-from rescaler.plan import Networks, plan
+from rescaler.networks import Networks
+from rescaler.plan import plan
 from rescaler.runfolder import write_config
 from rescaler.status import statuses
 from rescaler.submission import Planned, hold
