@@ -31,6 +31,7 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
+from rescaler.data import EpochImages
 from rescaler.data.decoding import shorter_px
 from rescaler.data.folder import FolderImages
 from rescaler.data.preparation import Preparation
@@ -103,7 +104,7 @@ def ours(folder: Path) -> Read:
 def epoch(data: FolderImages, image_px: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
     """An epoch of many batches, of which the first few are read."""
     return data.train_batches(
-        image_px=image_px, seed=0, epoch=1, batches=EPOCH_BATCHES, batch_size=BATCH_SIZE, start=start
+        EpochImages(image_px=image_px, seed=0, epoch=1, batches=EPOCH_BATCHES, batch_size=BATCH_SIZE, start=start)
     )
 
 

@@ -16,7 +16,7 @@ from rescaler import processes, ranks
 from rescaler.arithmetic import MEMORY_FORMATS, autocast, compilations, float32_as
 from rescaler.chain import Epoch, Recipe
 from rescaler.clocks import Clocks
-from rescaler.data import Batch, ImageData
+from rescaler.data import EVERY_IMAGE, Batch, EpochImages, ImageData
 from rescaler.errors import InputError
 from rescaler.plan import Run
 from rescaler.randomness import seed_for
@@ -129,19 +129,11 @@ def _training_scores(progress: Progress, epoch: Epoch) -> Scores:
     return Scores(loss, progress.hits / (batches * batch_size), math.nan)
 
 
-def _batches(epoch: Epoch, image_px: int, run: Run, *, start: int = 0, share: slice = slice(None)) -> Iterator[Batch]:
+def _batches(epoch: Epoch, image_px: int, run: Run, *, start: int = 0, share: slice = EVERY_IMAGE) -> Iterator[Batch]:
     """The epoch's training images, at any size."""
-    recipe = epoch.recipe
-    batches = run.data.train_batches(
-        image_px=image_px,
-        seed=run.experiment.seed,
-        epoch=epoch.number,
-        batches=recipe.batches,
-        batch_size=recipe.batch_size,
-        start=start,
-        share=share,
-    )
-    for images, labels in batches:
+    recipe, seed = epoch.recipe, run.experiment.seed
+    wanted = EpochImages(image_px, seed, epoch.number, recipe.batches, recipe.batch_size, start, share)
+    for images, labels in run.data.train_batches(wanted):
         yield images.contiguous(memory_format=MEMORY_FORMATS[recipe.memory_format]), labels
 
 

@@ -11,6 +11,7 @@ from image_tree import plant
 
 from rescaler.chain import Epoch
 from rescaler.clocks import Clocks
+from rescaler.data import EpochImages
 from rescaler.epoch import Diverged, evaluate, start_stage, train_epoch
 from rescaler.interruption import Interruption
 from rescaler.keeping import Keeper
@@ -347,7 +348,7 @@ def test_recalibrated_statistics_are_those_of_the_coming_images(bench: Bench, ma
     state, epoch = State(run.network(run.chain.stages[0])), run.chain.next(bench.train(experiment)[:3])
     assert epoch is not None
     network = start_stage(state, epoch, run).network
-    batches = run.data.train_batches(image_px=28, seed=0, epoch=4, batches=5, batch_size=16)
+    batches = run.data.train_batches(EpochImages(image_px=28, seed=0, epoch=4, batches=5, batch_size=16))
     images = torch.cat([images for images, _ in itertools.islice(batches, 2)])
     with torch.no_grad():
         first = network.get_submodule("conv1")(images)
