@@ -1,9 +1,11 @@
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from bench import Bench
 
 from rescaler.settings import (
     DataSettings,
@@ -62,3 +64,16 @@ def make_experiment() -> MakeExperiment:
         return experiment
 
     return make
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    """A ledger, and runs over it."""
+    return Bench(tmp_path)
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Bench:
+    """One beside it."""
+    (tmp_path / "other").mkdir()
+    return Bench(tmp_path / "other")
