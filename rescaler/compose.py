@@ -156,13 +156,19 @@ def to_experiment(config: DictConfig) -> Experiment:
     """
     settings = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     try:
-        experiment = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Experiment), settings))
+        experiment = OmegaConf.to_object(OmegaConf.merge(_schema(), settings))
     except OmegaConfBaseException as error:
         raise InputError(explain(error)) from error
     assert isinstance(experiment, Experiment)
     check(experiment)
     resolve_mode(experiment.logger.mode, os.environ)
     return experiment
+
+
+@functools.cache
+def _schema() -> DictConfig:
+    schema: DictConfig = OmegaConf.structured(Experiment)
+    return schema
 
 
 def read_experiment(folder: Path) -> Experiment:

@@ -58,10 +58,9 @@ def initial_target(experiment: Experiment) -> nn.Module:
 
 def _check_output(target: nn.Module, experiment: Experiment) -> None:
     data = experiment.data
-    images = torch.zeros(2, data.channels, data.image_px, data.image_px)
+    images, outlined = torch.zeros(2, data.channels, data.image_px, data.image_px), outline(target)
     try:
         with Shapes():
-            outlined = outline(target)
             logits = outlined.eval()(images)
             trained = outlined.train()(images)
     except Exception as error:  # whatever the user's network raises on these images
