@@ -26,6 +26,7 @@ from torchvision.transforms import v2
 
 from benchmarks.photos import CLASSES, TEST, TRAIN, make_tree
 from benchmarks.reporting import CPU, parser, provenance, write
+from rescaler.data import EpochImages
 from rescaler.data.decoding import shorter_px
 from rescaler.data.folder import FolderImages
 from rescaler.data.preparation import Preparation
@@ -62,7 +63,7 @@ def ours(folder: Path) -> Read:
 def epoch(data: FolderImages, image_px: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
     """An epoch of many batches, of which the first few are read."""
     return data.train_batches(
-        image_px=image_px, seed=0, epoch=1, batches=EPOCH_BATCHES, batch_size=BATCH_SIZE, start=start
+        EpochImages(image_px=image_px, seed=0, epoch=1, batches=EPOCH_BATCHES, batch_size=BATCH_SIZE, start=start)
     )
 
 

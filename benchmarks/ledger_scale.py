@@ -24,7 +24,8 @@ from benchmarks.reporting import parser, provenance, write
 from rescaler.compose import jobs
 from rescaler.keeping import Keeper
 from rescaler.ledger import Ledger
-from rescaler.plan import Networks, Run, plan
+from rescaler.networks import Networks
+from rescaler.plan import Run, plan
 from rescaler.record import Record
 from rescaler.settings import DataSettings, Experiment, OptimSettings, ScheduleSettings, ShrinkSettings
 from rescaler.statefile import digest

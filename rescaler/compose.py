@@ -1,5 +1,6 @@
 """Between Hydra's configs and typed settings: the schema, and errors in one line."""
 
+import contextlib
 import copy
 import dataclasses
 import difflib
@@ -11,14 +12,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import hydra
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
+from hydra.core.override_parser.types import Override, OverrideType
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
@@ -59,6 +59,7 @@ def jobs(overrides: Sequence[str]) -> list[Job]:
         InputError: an override or a value is impossible; of a sweep's runs, says which.
     """
     register()
+    refuse_unnamed_choices(overrides)
     try:
         with hydra.initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
             composer = SweepComposer(
@@ -74,6 +75,24 @@ def jobs(overrides: Sequence[str]) -> list[Job]:
         except InputError as error:
             raise InputError(f"{' '.join(split)}: {error}" if len(composed) > 1 else str(error)) from error
     return found
+
+
+def refuse_unnamed_choices(overrides: Sequence[str]) -> None:
+    """Refuse a number where the name of a config is wanted, which Hydra takes for a fault of its own.
+
+    Raises:
+        InputError: there is one; names those to choose from.
+    """
+    parser = OverridesParser.create()
+    for word in overrides:
+        with contextlib.suppress(OverrideParseException):  # for Hydra to refuse
+            (override,) = parser.parse_overrides([word])
+            configs = sorted(path.stem for path in (CONF / override.key_or_group).glob("*.yaml"))
+            value = override.value()
+            if configs and isinstance(value, bool | int | float):
+                raise InputError(
+                    f"{override.key_or_group} must be one of {', '.join(configs)}; got {override.get_value_string()}"
+                )
 
 
 def _split(overrides: Sequence[str]) -> list[list[str]]:
@@ -112,21 +131,23 @@ class SweepComposer:
             OmegaConfBaseException: it does not fit the schema.
         """
         parsed = [(word, self._parser.parse_override(word)) for word in overrides]
-        groups = tuple(word for word, override in parsed if self._chooses(override))
-        if groups not in self._composed:
-            base = self._loader.load_sweep_config(self._config, list(groups))
+        composing = tuple(word for word, override in parsed if self._composes(override))
+        if composing not in self._composed:
+            base = self._loader.load_sweep_config(self._config, list(composing))
             with open_dict(base):
                 del base["hydra"]
-            self._composed[groups] = base
-        found = copy.deepcopy(self._composed[groups])
-        values = [override for word, override in parsed if word not in groups]
-        ConfigLoaderImpl._apply_overrides_to_config(values, found)
+            self._composed[composing] = base
+        found = copy.deepcopy(self._composed[composing])
+        for word, override in parsed:
+            if word not in composing:
+                OmegaConf.update(found, override.key_or_group, override.value())
         return found
 
-    def _chooses(self, override: Override) -> bool:
-        """Whether it says what the config is composed of, or is Hydra's own."""
+    def _composes(self, override: Override) -> bool:
+        """Whether it says what the config is composed of, or is Hydra's own; else it changes a value that is there."""
         key = override.key_or_group
-        return key.startswith("hydra.") or override.package is not None or self._is_group(key)
+        changes = override.type is OverrideType.CHANGE and override.package is None
+        return not changes or key.startswith("hydra.") or self._is_group(key)
 
 
 def to_experiment(config: DictConfig) -> Experiment:
@@ -166,6 +187,10 @@ def read_experiment(folder: Path) -> Experiment:
 
 def explain(error: BaseException) -> str:
     """What Hydra or OmegaConf objects to, in one line that names the key and the value."""
+    if isinstance(error, OverrideParseException) and "Lexer" in str(error):  # says nothing more
+        word = str(error.override)
+        how = _addition(word.lstrip("+~")) or """quote a value of other than plain characters: 'KEY="VALUE"'"""
+        return f"cannot read {word}: {how}"
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.full_key:
         return _explain_unknown(str(cause.full_key))

@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from rescaler import processes, ranks
 from rescaler.arithmetic import MEMORY_FORMATS, autocast, compilations, float32_as
 from rescaler.chain import Epoch, Recipe
 from rescaler.clocks import Clocks
-from rescaler.data import Batch, ImageData
+from rescaler.data import EVERY_IMAGE, Batch, EpochImages, ImageData
 from rescaler.errors import InputError
 from rescaler.plan import Run
 from rescaler.randomness import seed_for
@@ -65,7 +65,7 @@ def train_epoch(
     observer: Observer,
     saver: Saver | None = None,
     progress: Progress | None = None,
-) -> Scores:
+) -> Progress:
     """Train ``state`` in place, for one epoch or for what is left of it.
 
     Args:
@@ -75,46 +75,53 @@ def train_epoch(
         clocks: for its ``train`` and ``data`` seconds.
         observer: is told how far it is.
         saver: saves when it is due.
-        progress: what is trained already; counts on in place.
+        progress: what is trained already.
+
+    Returns:
+        What is trained then: all batches.
 
     Raises:
         Diverged: the loss became NaN or infinite.
     """
     recipe, progress = epoch.recipe, progress or Progress()
     state.prepare(recipe)
-    compiled_from = progress.batches + (0 if state.is_compiled(recipe) else _COMPILING_STEPS)
-    loss_sum = torch.tensor(progress.loss_sum, dtype=torch.float64, device=run.device)
-    hits = torch.tensor(progress.hits, dtype=torch.int64, device=run.device)
+    first = progress.batches + 1
+    compiling = range(first, first + (0 if state.is_compiled(recipe) else _COMPILING_STEPS))
     graphs = compilations() if recipe.compile else 0
+    # Of all processes together, each of which knows the mean loss of its share.
+    sums = torch.tensor([progress.loss_sum * ranks.count(), progress.hits], dtype=torch.float64, device=run.device)
     looked = time.perf_counter()
     with float32_as(recipe.precision), clocks.running("train"):
         step = TrainingStep(state, recipe)
         batches = _batches(epoch, recipe.image_px, run, start=progress.batches, share=ranks.share())
-        for done, (images, labels) in enumerate(clocks.waiting(batches), start=progress.batches + 1):
-            seed_dropout(run, epoch.number, done)
-            with clocks.running("compile") if done <= compiled_from else contextlib.nullcontext():
-                number = (epoch.number - 1) * recipe.batches + done
-                loss, hit = step(images, labels, recipe.learning_rate_of(done), number)
-                if done <= compiled_from:
-                    graphs = compilations()
-            processes.add_up(loss)  # at each batch, as the first process may save after any
-            processes.add_up(hit)
-            loss_sum += loss
-            hits += hit
+        for done, (images, labels) in enumerate(clocks.waiting(batches), start=first):
+            _seed_dropout(run, epoch.number, done)
+            with clocks.running("compile") if done in compiling else contextlib.nullcontext():
+                scores = step(images, labels, recipe.learning_rate_of(done), (epoch.number - 1) * recipe.batches + done)
+            if done in compiling:
+                graphs = compilations()
+            processes.add_up(scores)  # at each batch, as the first process may save after any
+            sums += scores
             if saver is not None and saver.due:
-                saver.save(state, epoch, Progress(done, loss_sum.item(), int(hits.item())), clocks)
+                saver.save(state, epoch, _progress(done, sums), clocks)
             if time.perf_counter() - looked > _LOOK_S:
                 if ranks.count() == 1:  # else they find out together, at the end
-                    refuse_divergence(loss_sum.item(), epoch)
+                    refuse_divergence(sums[0].item(), epoch)
                 observer.batch(epoch, done)
                 looked = time.perf_counter()
     if recipe.compile and compilations() > graphs:
         log.warning("epoch %d was slowed down: torch compiled the network anew in the middle of it", epoch.number)
-    progress.batches, progress.loss_sum, progress.hits = recipe.batches, loss_sum.item(), int(hits.item())
-    return _training_scores(progress, epoch)
+    progress = _progress(recipe.batches, sums)
+    refuse_divergence(progress.loss_sum, epoch)
+    return progress
 
 
-def seed_dropout(run: Run, epoch: int, batch: int) -> None:
+def _progress(batches: int, sums: Tensor) -> Progress:
+    loss_sum, hits = sums.tolist()
+    return Progress(batches, loss_sum / ranks.count(), int(hits))
+
+
+def _seed_dropout(run: Run, epoch: int, batch: int) -> None:
     """Have dropout draw what follows from the seed and the place, so that no generator needs saving."""
     seed = seed_for(run.experiment.seed, "dropout", epoch, batch, ranks.number())
     if run.device.type == "cuda":
@@ -122,26 +129,11 @@ def seed_dropout(run: Run, epoch: int, batch: int) -> None:
     torch.default_generator.manual_seed(seed)
 
 
-def _training_scores(progress: Progress, epoch: Epoch) -> Scores:
-    refuse_divergence(progress.loss_sum, epoch)
-    batches, batch_size = epoch.recipe.batches, epoch.recipe.batch_size
-    loss = progress.loss_sum / ranks.count() / batches
-    return Scores(loss, progress.hits / (batches * batch_size), math.nan)
-
-
-def _batches(epoch: Epoch, image_px: int, run: Run, *, start: int = 0, share: slice = slice(None)) -> Iterator[Batch]:
+def _batches(epoch: Epoch, image_px: int, run: Run, *, start: int = 0, share: slice = EVERY_IMAGE) -> Iterator[Batch]:
     """The epoch's training images, at any size."""
-    recipe = epoch.recipe
-    batches = run.data.train_batches(
-        image_px=image_px,
-        seed=run.experiment.seed,
-        epoch=epoch.number,
-        batches=recipe.batches,
-        batch_size=recipe.batch_size,
-        start=start,
-        share=share,
-    )
-    for images, labels in batches:
+    recipe, seed = epoch.recipe, run.experiment.seed
+    wanted = EpochImages(image_px, seed, epoch.number, recipe.batches, recipe.batch_size, start, share)
+    for images, labels in run.data.train_batches(wanted):
         yield images.contiguous(memory_format=MEMORY_FORMATS[recipe.memory_format]), labels
 
 

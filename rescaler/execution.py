@@ -136,7 +136,6 @@ def _joined(experiment: Experiment) -> Run:
 
 def _checked(experiment: Experiment) -> Run:
     run = plan(experiment)
-    processes.check(run.network(run.chain.stages[-1]), experiment.optim.batch_size, run.device)
     Ledger(Path(experiment.ledger.folder)).check_writable()
     return run
 

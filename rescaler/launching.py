@@ -11,7 +11,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from rescaler.compose import SweepComposer, to_experiment
 from rescaler.errors import InputError
 from rescaler.layout import Planned
-from rescaler.plan import Networks, plan
+from rescaler.networks import Networks
+from rescaler.plan import plan
 from rescaler.sweep import SweepRun
 
 log = logging.getLogger(__name__)

@@ -75,14 +75,20 @@ def refuse_computed(name: str) -> NoReturn:
     raise InputError(f"layer {name}: its weight is computed (a parametrization); remove that first")
 
 
-def pretrain_network(target: nn.Module, layers: Iterable[Layer]) -> nn.Module:
+def pretrain_network(target: nn.Module, layers: Iterable[Layer], *, shared: Iterable[nn.Parameter] = ()) -> nn.Module:
     """Copy a network with these layers made smaller, under the same names and on the same device.
+
+    Args:
+        target: the network; not changed.
+        layers: what is to be made smaller or padded otherwise.
+        shared: parameters that the copy may have in common with ``target``, but for those made smaller.
 
     Raises:
         InputError: the weight of a layer is computed from other parameters, so that it cannot be exchanged.
     """
     layers = tuple(layers)
-    memo: dict[int, object] = {}  # what deepcopy takes instead of a copy of its own
+    # What deepcopy takes instead of a copy of its own.
+    memo: dict[int, object] = {id(parameter): parameter for parameter in shared}
     for layer in layers:
         module = target.get_submodule(layer.name)
         if layer.target_kernel == layer.pretrain_kernel:

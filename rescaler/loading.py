@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import torch
 
-from rescaler.data import Batch, image_folder, load_data, streams_from_files
+from rescaler.data import Batch, EpochImages, image_folder, load_data, streams_from_files
 from rescaler.probe import Spread
 from rescaler.settings import DataSettings
 
@@ -48,8 +48,9 @@ def batch_loading_s(
     found = {}
     for image_px in sizes_px:
         progress(f"loading images of {image_px} pixels")
+        most_batches = 1 + _MOST_IMAGES // batch_size
         batches = images.train_batches(
-            image_px=image_px, seed=0, epoch=1, batches=1 + _MOST_IMAGES // batch_size, batch_size=batch_size
+            EpochImages(image_px, seed=0, epoch=1, batches=most_batches, batch_size=batch_size)
         )
         for _ in itertools.islice(batches, 1 + _AHEAD * data.workers):
             pass

@@ -1,11 +1,10 @@
-"""Lay out a run: its data, its networks by stage and its chain of epochs."""
+"""Lay out a run: its data and its chain of epochs."""
 
 import dataclasses
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -17,11 +16,9 @@ from rescaler.chain import NUMERICS, Chain, Stage, digest
 from rescaler.data import ImageData, load_data
 from rescaler.errors import InputError
 from rescaler.experiment import resolve_resize_epoch, stage_epochs
-from rescaler.models import build, loss_and_scores
-from rescaler.randomness import seed_for
+from rescaler.networks import Networks, initial_target, networks_of, shrunk_stage
 from rescaler.settings import Experiment
-from rescaler.shrinking import Shrunk, shrink
-from rescaler.trace import Shapes, outline
+from rescaler.shrinking import Shrunk
 
 
 @dataclass(frozen=True)
@@ -61,29 +58,10 @@ class Run:
         """The stage's network with its initial weights, on the run's device."""
         network = initial_target(self.experiment)
         if stage.layers:
-            network = _shrunk(self.experiment, network, self.chain.stages.index(stage)).network
+            network = shrunk_stage(self.experiment, network, self.chain.stages.index(stage)).network
         network = processes.synchronised(network)
         network = network.to(memory_format=MEMORY_FORMATS[self.experiment.step.memory_format])
         return network.to(self.device)
-
-
-def initial_target(experiment: Experiment) -> nn.Module:
-    """The target network with the initial weights that follow from the seed, on the CPU.
-
-    Raises:
-        InputError: ``model`` does not describe a network.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_for(experiment.seed, "init"))
-        return build(experiment.model, classes=experiment.data.classes, channels=experiment.data.channels)
-
-
-class Networks(NamedTuple):
-    """The networks of an experiment, whatever its seed."""
-
-    target: nn.Module
-    pretrain: list[Shrunk]
-    """The smallest first; empty where none is trained."""
 
 
 def plan(experiment: Experiment, *, elsewhere: str | None = None, networks: dict[str, Networks] | None = None) -> Run:
@@ -92,7 +70,7 @@ def plan(experiment: Experiment, *, elsewhere: str | None = None, networks: dict
     Args:
         experiment: settings that :func:`rescaler.experiment.check` has passed.
         elsewhere: type of the device that ``auto`` means where it will run, if that is another machine.
-        networks: those of the runs planned before, to which this one's are added: a sweep has few.
+        networks: as ``known`` of :func:`rescaler.networks.networks_of`.
 
     Raises:
         InputError: the experiment cannot run as it is; the message names the key, its value and what is allowed.
@@ -104,7 +82,8 @@ def plan(experiment: Experiment, *, elsewhere: str | None = None, networks: dict
         device, device_type = torch.device("cpu"), elsewhere if experiment.device == "auto" else experiment.device
     data = load_data(experiment.data, device)
     resize_epoch = resolve_resize_epoch(experiment)
-    target, shrunk = _networks(experiment, {} if networks is None else networks)
+    target, shrunk = networks_of(experiment, {} if networks is None else networks)
+    processes.check(target, experiment.optim.batch_size, device)
     optim, batches = experiment.optim, experiment.schedule.batches_per_epoch
     batches = data.train_count // optim.batch_size if batches is None else batches
     if batches == 0:
@@ -125,17 +104,6 @@ def plan(experiment: Experiment, *, elsewhere: str | None = None, networks: dict
     )
     notes = dict.fromkeys(note for network in shrunk for note in network.notes)
     return Run(experiment, resize_epoch, device, data, chain, tuple(notes))
-
-
-def _networks(experiment: Experiment, known: dict[str, Networks]) -> Networks:
-    trains_small = resolve_resize_epoch(experiment) != 0
-    settings = dataclasses.asdict(experiment)
-    key = digest([settings["model"], settings["data"], settings["shrink"], trains_small])
-    if key not in known:
-        target = initial_target(experiment)
-        _check_output(target, experiment)
-        known[key] = Networks(target, shrunk_stages(experiment, target) if trains_small else [])
-    return known[key]
 
 
 def _origin(
@@ -170,61 +138,6 @@ def _stages(experiment: Experiment, pretrain: Sequence[Shrunk]) -> tuple[Stage, 
     return tuple(stages)
 
 
-def shrunk_stages(experiment: Experiment, target: nn.Module) -> list[Shrunk]:
-    """All pre-train networks, the smallest first.
-
-    Raises:
-        InputError: the target cannot be shrunk this way, or a network is not larger than the one before it.
-    """
-    found = [_shrunk(experiment, target, number) for number in range(len(experiment.shrink.stages))]
-    for number, (small, large) in enumerate(pairwise(found), start=1):
-        _check_growth(small, large, _key(number), experiment.data.image_px)
-    return found
-
-
-def _key(number: int) -> str:
-    return "shrink" if number == 0 else f"shrink.middle[{number - 1}]"
-
-
-def _check_growth(small: Shrunk, large: Shrunk, key: str, image_px: int) -> None:
-    if large.image_px < small.image_px:
-        raise InputError(
-            f"{key}.image_px must be between {small.image_px}, that of the stage before, and data.image_px={image_px}; "
-            f"got {large.image_px}"
-        )
-    kernels, grown = ({layer.name: layer.pretrain_kernel for layer in shrunk.layers} for shrunk in (small, large))
-    for name, before in kernels.items():
-        after = grown.get(name, before)  # a layer that is not named is the target's own
-        if after[0] < before[0] or after[1] < before[1]:
-            raise InputError(
-                f"{key} must not be smaller than the stage before it, but its layer {name} is: "
-                f"{after[0]}x{after[1]} after {before[0]}x{before[1]}"
-            )
-    if large.image_px == small.image_px and kernels == grown:
-        raise InputError(
-            f"{key} must differ from the stage before it; it has the same kernels and the same images of "
-            f"{small.image_px} px: give it another table, or an image_px up to data.image_px={image_px}"
-        )
-
-
-def _shrunk(experiment: Experiment, target: nn.Module, number: int) -> Shrunk:
-    settings = experiment.shrink.stages[number]
-    try:
-        return shrink(
-            target,
-            experiment.data.image_px,
-            table=settings.table,
-            pretrain_px=settings.image_px,
-            padding=settings.padding,
-            channels=experiment.data.channels,
-            input_only=settings.input_only,
-        )
-    except InputError as error:
-        if number == 0:
-            raise
-        raise InputError(f"{_key(number)}: {error}") from error
-
-
 def _rescale(experiment: Experiment, target: nn.Module, batches: int) -> dict[str, Any]:
     """The settings of the rescale as the recipe has them; what is off, or has nothing to act on, is left out."""
     settings = experiment.rescale
@@ -237,28 +150,6 @@ def _rescale(experiment: Experiment, target: nn.Module, batches: int) -> dict[st
     if warmup > batches:
         raise InputError(f"rescale.warmup_batches must be at most {batches}, the batches of an epoch; got {warmup}")
     return recipe | ({"warmup_batches": warmup} if warmup > 0 else {})
-
-
-def _check_output(target: nn.Module, experiment: Experiment) -> None:
-    data = experiment.data
-    images = torch.zeros(2, data.channels, data.image_px, data.image_px)
-    try:
-        with Shapes():
-            logits = outline(target).eval()(images)
-            trained = outline(target).train()(images)
-    except Exception as error:  # whatever the user's network raises on these images
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(
-            f"the network {experiment.model['_target_']} cannot take images of "
-            f"{data.channels}x{data.image_px}x{data.image_px} (data.channels, data.image_px): {reason}"
-        ) from error
-    if not isinstance(logits, torch.Tensor) or logits.shape != (2, data.classes):
-        got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        raise InputError(
-            f"the network {experiment.model['_target_']} must return (images, data.classes={data.classes}) scores; "
-            f"got {got} for 2 images"
-        )
-    loss_and_scores(trained, torch.zeros(2, dtype=torch.int64))
 
 
 def device_for(name: str) -> torch.device:

@@ -71,6 +71,7 @@ def main() -> None:
     logging.raiseExceptions = False  # a log file on a full disk is no reason for a traceback
     compose.register()
     try:
+        compose.refuse_unnamed_choices([word for word in sys.argv[1:] if "=" in word and not word.startswith("-")])
         with _quiet_unless_first():
             _application()
     except (InputError, HydraException, OmegaConfBaseException) as error:

@@ -13,13 +13,15 @@ from rescaler.ledger import Ledger
 from rescaler.state import State
 
 
-@dataclass
+@dataclass(frozen=True)
 class Progress:
     """How far an epoch is trained, and its sums so far."""
 
     batches: int = 0
     loss_sum: float = 0.0
+    """Of the batches' mean losses."""
     hits: int = 0
+    """Images that were classified rightly."""
 
 
 class Saver:

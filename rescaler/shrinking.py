@@ -85,9 +85,8 @@ def shrink(
         pretrain_px = pretrain_px or image_side(usual, smaller, image_px)
         kernels = kernels if input_only else smaller
     layers = _plan(outlined, kernels, target_calls, _wanted(target, convolutions, kernels, padding))
-    pretrain_calls = trace(
-        pretrain_network(outlined, layers), channels, pretrain_px, key="shrink.image_px", fitted=whole
-    )
+    outlined_pretrain = pretrain_network(outlined, layers, shared=outlined.parameters())
+    pretrain_calls = trace(outlined_pretrain, channels, pretrain_px, key="shrink.image_px", fitted=whole)
     if pretrain_calls.keys() != target_calls.keys():
         raise InputError(f"the network calls other layers on images of {pretrain_px} px than on {image_px} px")
     layers = [replace(layer, pretrain_output=pretrain_calls[layer.name].output_size) for layer in layers]

@@ -38,7 +38,7 @@ class TrainingStep:
         if state.average is not None and recipe.ema_decay is not None:
             self._average = Average(state.average, state.network, recipe.ema_decay)
 
-    def __call__(self, images: Tensor, labels: Tensor, learning_rate: float, number: int) -> tuple[Tensor, Tensor]:
+    def __call__(self, images: Tensor, labels: Tensor, learning_rate: float, number: int) -> Tensor:
         """Train on a batch.
 
         Args:
@@ -48,9 +48,9 @@ class TrainingStep:
             number: of this step, counted from the beginning of the training.
 
         Returns:
-            Mean loss of the images, and how many of them were classified rightly; on the device.
+            Mean loss of the images, and how many of them were classified rightly: float32 ``(2,)``, on the device.
         """
-        loss, hits = self._gradients(images, labels)
+        scores = self._gradients(images, labels)
         self._optimizer.learning_rate = learning_rate
         if self._scaler is None:
             self._optimizer.step()
@@ -59,14 +59,14 @@ class TrainingStep:
             self._scaler.update()
         if self._average is not None:
             self._average.update(number)
-        return loss, hits
+        return scores
 
-    def _gradients(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _gradients(self, images: Tensor, labels: Tensor) -> Tensor:
         """Leave the gradients of the batch's mean loss in the parameters, by as many images at once as are allowed."""
         self._optimizer.zero_grad()
         at_once = self._recipe.micro_batch_size or len(labels)
         parts = list(zip(images.split(at_once), labels.split(at_once), strict=True))  # type: ignore[no-untyped-call]
-        loss_sum, hits = torch.zeros_like(labels[0], dtype=torch.float32), torch.zeros_like(labels[0])
+        sums = torch.zeros(2, dtype=torch.float32, device=labels.device)
         for number, (some, theirs) in enumerate(parts, start=1):
             with self._alone() if number < len(parts) else contextlib.nullcontext():
                 with autocast(self._recipe.precision, images.device.type):
@@ -74,9 +74,8 @@ class TrainingStep:
                     loss, scores = loss_and_scores(output, theirs, label_smoothing=self._recipe.label_smoothing)
                 loss = loss * (len(theirs) / len(labels)) if len(parts) > 1 else loss
                 (loss if self._scaler is None else self._scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
-            loss_sum += loss.detach()
-            hits += (scores.detach().argmax(1) == theirs).sum()
-        return loss_sum, hits
+            sums += torch.stack([loss.detach(), (scores.detach().argmax(1) == theirs).sum()])
+        return sums
 
     def _alone(self) -> contextlib.AbstractContextManager[None]:
         """Leave it to the last part of the batch to bring the processes' gradients together."""

@@ -1,12 +1,13 @@
 """Follow an image's shape through a network, computing next to nothing.
 
-The network's structure is copied, with memory for weights that nobody fills, and called once; what is expensive is
-called on no images at all, which tells the shape of its result. Torch's meta device would do the same, but imports half
+The network's structure is copied, with zeros for its weights, and called once; what is expensive is called on no images
+at all, which tells the shape of its result. Torch's meta device would do the same, but imports half
 of torch's compiler for it, which takes longer than everything else before a run's first training step.
 """
 
 import contextlib
 import copy
+import itertools
 import math
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -52,17 +53,16 @@ class Call:
 
 
 def outline(network: nn.Module) -> nn.Module:
-    """Copy a network's structure, but not its values, to the CPU: to be called in :class:`Shapes`.
+    """Copy a network's structure to the CPU, with zeros for its values: to be called in :class:`Shapes`.
 
     Raises:
         InputError: the network keeps what cannot be copied.
     """
     tensors: dict[int, object] = {}  # what deepcopy takes instead of a copy of its own
-    for parameter in network.parameters():
-        empty = torch.empty_like(parameter, device="cpu")
-        tensors[id(parameter)] = nn.Parameter(empty, parameter.requires_grad)
-    for buffer in network.buffers():
-        tensors[id(buffer)] = torch.zeros_like(buffer, device="cpu")  # zeros, as it may be an index
+    for tensor in itertools.chain(network.parameters(), network.buffers()):
+        zeros = torch.zeros_like(tensor, device="cpu")
+        is_parameter = isinstance(tensor, nn.Parameter)
+        tensors[id(tensor)] = nn.Parameter(zeros, tensor.requires_grad) if is_parameter else zeros
     try:
         return copy.deepcopy(network, tensors)
     except Exception as error:  # whatever a user's network keeps
@@ -87,8 +87,6 @@ class Shapes(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func is F.batch_norm:  # changes no shape
-            return torch.zeros_like(args[0])
         try:
             return _shape(func, args, kwargs)
         except RuntimeError:  # a constant that is no buffer of the network has stayed on its own device
@@ -102,12 +100,16 @@ _WEIGHTED = frozenset(
 
 
 def _shape(func: Any, args: Any, kwargs: Any) -> Any:
-    """Call a torch function, but on no images if it multiplies them by weights."""
-    if func not in _WEIGHTED or len(args) < 2 or args[0].dim() < args[1].dim():
-        return func(*args, **kwargs)
-    images, *others = args
-    result = func(images[:0], *others, **kwargs)
-    return result.new_zeros((len(images), *result.shape[1:]))
+    """Call a torch function; if it is expensive, on as little of the images as tells the shape of its result."""
+    if func is F.batch_norm and args:
+        images, *others = args
+        few_pixels = images[:, :, *[slice(2)] * (images.dim() - 2)]
+        return func(few_pixels, *others, **kwargs).new_zeros(images.shape)
+    if func in _WEIGHTED and len(args) >= 2 and args[0].dim() >= max(2, args[1].dim()):
+        images, *others = args
+        result = func(images[:0], *others, **kwargs)
+        return result.new_zeros((len(images), *result.shape[1:]))
+    return func(*args, **kwargs)
 
 
 def _on_cpu(tensor: Tensor) -> Tensor:
@@ -209,4 +211,4 @@ class _Tracer(Shapes):
 def _exchange_weight(name: str, layer: nn.Conv2d | nn.Linear, shape: tuple[int, ...]) -> None:
     if is_parametrized(layer, "weight"):
         refuse_computed(name)
-    layer.weight = nn.Parameter(layer.weight.new_empty(shape), requires_grad=False)
+    layer.weight = nn.Parameter(layer.weight.new_zeros(shape), requires_grad=False)

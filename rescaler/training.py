@@ -74,19 +74,21 @@ def _train(
     if not state.is_compiled(epoch.recipe):
         torch.compiler.reset()  # the shapes of the network before would count as recompilations of this one
 
+    trained = train_epoch(state, epoch, run, clocks, observer, saver, progress)
+
     def save_if_due() -> None:
         if saver is not None and saver.due:
-            saver.save(state, epoch, progress, clocks)
+            saver.save(state, epoch, trained, clocks)
 
-    trained = train_epoch(state, epoch, run, clocks, observer, saver, progress)
     with clocks.running("evaluation"):
         tested = evaluate(state.tested(epoch.recipe), epoch.recipe, run.data, save_if_due)
     refuse_divergence(tested.loss, epoch)  # the last step may have been the one too many
     return state, keeper.publish(_record(epoch, run, clocks, trained, tested), state)
 
 
-def _record(epoch: Epoch, run: Run, clocks: Clocks, trained: Scores, tested: Scores) -> Record:
+def _record(epoch: Epoch, run: Run, clocks: Clocks, trained: Progress, tested: Scores) -> Record:
     recipe, seconds = epoch.recipe, clocks.seconds
+    images = recipe.batches * recipe.batch_size
     return Record(
         key=epoch.key,
         parent=epoch.parent,
@@ -97,9 +99,9 @@ def _record(epoch: Epoch, run: Run, clocks: Clocks, trained: Scores, tested: Sco
         learning_rate=recipe.mean_learning_rate,
         weight_decay=recipe.weight_decay,
         held=epoch.held,
-        images=recipe.batches * recipe.batch_size,
-        train_loss=trained.loss,
-        train_top1=trained.top1,
+        images=images,
+        train_loss=trained.loss_sum / recipe.batches,
+        train_top1=trained.hits / images,
         test_loss=tested.loss,
         test_top1=tested.top1,
         test_top5=tested.top5,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from bench import Bench
 
 from rescaler.settings import (
     DataSettings,
@@ -88,3 +89,16 @@ def cluster() -> Iterator["SlurmCluster"]:
             yield found
         finally:
             found.script("stop")
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    """A ledger, and runs over it."""
+    return Bench(tmp_path)
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Bench:
+    """One beside it."""
+    (tmp_path / "other").mkdir()
+    return Bench(tmp_path / "other")

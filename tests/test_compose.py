@@ -54,6 +54,10 @@ def test_entries_are_added_as_the_errors_say() -> None:
         (["model.width=3"], r"^unknown key model.width: to add an entry to model, write \+model.KEY=VALUE$"),
         (["shrink.padding={layer4.*: 1}"], r"^unknown key shrink.padding.layer4.\*: to add .*LAYER: PIXELS}'$"),
         (["+shrink.padding.layer4.0.conv1=1"], r"^shrink.padding.layer4: .* write '\+shrink.padding={LAYER: PIXELS}'$"),
+        (["+shrink.padding.layer4.*=1"], r"^cannot read \+shrink.padding.layer4.\*=1: to add .*={LAYER: PIXELS}'$"),
+        (["name=it's"], "^cannot read name=it's: quote a value of other than plain characters"),
+        (["step=nan"], "^step must be one of .*bf16.*, default.*; got nan$"),
+        (["resize_epoch=1,2", "experiment=3"], "^experiment must be one of .*fashion_overfeat.*; got 3$"),
     ],
 )
 def test_a_mistake_is_one_line(overrides: list[str], message: str) -> None:

@@ -14,7 +14,7 @@ from rescaler.errors import InputError
 from rescaler.experiment import resolve_resize_epoch, stage_epochs
 from rescaler.kernels import KERNEL_TABLE
 from rescaler.models import build
-from rescaler.plan import shrunk_stages
+from rescaler.networks import shrunk_stages
 from rescaler.settings import Experiment
 
 CONF = Path(__file__).parent.parent / "conf"

@@ -7,6 +7,7 @@ import torch
 from conftest import MakeExperiment
 from image_tree import plant
 
+from rescaler.data import EpochImages
 from rescaler.epoch import evaluate
 from rescaler.ledger import Ledger
 from rescaler.plan import plan
@@ -64,7 +65,7 @@ def test_a_step_waits_for_nothing(make_experiment: MakeExperiment, precision: st
     state = State(run.network(epoch.stage))
     state.prepare(epoch.recipe)
     step = TrainingStep(state, epoch.recipe)
-    batches = list(run.data.train_batches(image_px=17, seed=0, epoch=1, batches=3, batch_size=16))
+    batches = list(run.data.train_batches(EpochImages(image_px=17, seed=0, epoch=1, batches=3, batch_size=16)))
     step(*batches[0], 0.1, 1)  # libraries may wait in their first call
     torch.cuda.set_sync_debug_mode("error")
     try:

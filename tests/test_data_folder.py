@@ -8,7 +8,7 @@ import torch
 from image_tree import plant, save
 from PIL import Image
 
-from rescaler.data import EVERY_IMAGE, Batch
+from rescaler.data import EVERY_IMAGE, Batch, EpochImages
 from rescaler.data.folder import FolderImages
 from rescaler.errors import InputError
 from rescaler.settings import DataSettings
@@ -27,7 +27,9 @@ def made(tree: Path, workers: int = 0, *, flip: bool = True) -> FolderImages:
 
 
 def train(data: FolderImages, image_px: int, epoch: int, start: int = 0, share: slice = EVERY_IMAGE) -> Iterator[Batch]:
-    return data.train_batches(image_px=image_px, seed=0, epoch=epoch, batches=4, batch_size=3, start=start, share=share)
+    return data.train_batches(
+        EpochImages(image_px=image_px, seed=0, epoch=epoch, batches=4, batch_size=3, start=start, share=share)
+    )
 
 
 def assert_equal(left: list[Batch], right: list[Batch]) -> None:

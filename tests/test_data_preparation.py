@@ -9,7 +9,7 @@ import torch
 from image_tree import plant, save
 from PIL import Image
 
-from rescaler.data import Batch, preparation
+from rescaler.data import Batch, EpochImages, preparation
 from rescaler.data.decoding import decode
 from rescaler.data.folder import FolderImages
 from rescaler.data.preparation import Preparation
@@ -72,12 +72,12 @@ def test_a_prepared_set_feeds_what_the_tree_feeds(tree: Path) -> None:
         original_pixels, original_labels = whole_test_set(original, image_px)
         assert torch.equal(labels, original_labels)
         assert (pixels - original_pixels).abs().mean() < 0.02  # what JPEG at quality 90 costs
-    train = list(data.train_batches(image_px=21, seed=0, epoch=1, batches=4, batch_size=5))
-    original_train = original.train_batches(image_px=21, seed=0, epoch=1, batches=4, batch_size=5)
+    train = list(data.train_batches(EpochImages(image_px=21, seed=0, epoch=1, batches=4, batch_size=5)))
+    original_train = original.train_batches(EpochImages(image_px=21, seed=0, epoch=1, batches=4, batch_size=5))
     for (pixels, labels), (_, original_labels) in zip(train, original_train, strict=True):
         assert pixels.shape == (5, 3, 21, 21)
         assert torch.equal(labels, original_labels)
-    [(rest, _)] = data.train_batches(image_px=21, seed=0, epoch=1, batches=4, batch_size=5, start=3)
+    [(rest, _)] = data.train_batches(EpochImages(image_px=21, seed=0, epoch=1, batches=4, batch_size=5, start=3))
     assert torch.equal(rest, train[3][0])
 
 
@@ -137,7 +137,7 @@ def test_damaged_images_are_listed_and_left_out(tree: Path) -> None:
     assert "truncated" in manifest.left_out["train/n01443537/n01443537_3.JPEG"]
     data = FolderImages(tree / "prepared", SETTINGS, CPU)
     assert (data.train_count, data.test_count) == (9, 3)
-    [(_, labels)] = data.train_batches(image_px=21, seed=0, epoch=1, batches=1, batch_size=9)
+    [(_, labels)] = data.train_batches(EpochImages(image_px=21, seed=0, epoch=1, batches=1, batch_size=9))
     assert sorted(labels.tolist()) == [0] * 5 + [1] * 4
 
 

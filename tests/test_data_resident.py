@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rescaler.data import Batch, resident
+from rescaler.data import Batch, EpochImages, resident
 from rescaler.data.pixels import Normalise, resize
 from rescaler.data.resident import ImageSet, ResidentImages, Split
 from rescaler.errors import InputError
@@ -30,7 +30,9 @@ def made(settings: DataSettings = SETTINGS, train: int = 8, test: int = 5) -> Re
 
 def epoch(data: ResidentImages, image_px: int, *, batches: int, batch_size: int, start: int = 0) -> list[Batch]:
     return list(
-        data.train_batches(image_px=image_px, seed=0, epoch=1, batches=batches, batch_size=batch_size, start=start)
+        data.train_batches(
+            EpochImages(image_px=image_px, seed=0, epoch=1, batches=batches, batch_size=batch_size, start=start)
+        )
     )
 
 
@@ -94,7 +96,9 @@ def test_shares_make_up_the_batches(processes: int) -> None:
     data = made(replace(SETTINGS, pad_px=1, flip=True), test=9)
 
     def train(share: slice) -> list[Batch]:
-        return list(data.train_batches(image_px=3, seed=0, epoch=2, batches=3, batch_size=4, start=1, share=share))
+        return list(
+            data.train_batches(EpochImages(image_px=3, seed=0, epoch=2, batches=3, batch_size=4, start=1, share=share))
+        )
 
     def test(share: slice) -> list[Batch]:
         return list(data.test_batches(image_px=3, batch_size=4, share=share))

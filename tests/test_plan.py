@@ -96,28 +96,8 @@ def test_every_network_of_a_seed_starts_from_the_same_weights(make_experiment: M
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"shrink__table": {3: 2}}, r"shrink.table has no kernel side for conv1 \(5x5.*\); it has \[3\]"),
-        ({"shrink__table": {3: 3, 5: 5}}, "shrinks none of the network's kernels"),
-        ({"shrink__table": {3: 4, 5: 3}}, "shrink.table maps a kernel side to one from 1 to itself"),
-        ({"shrink__image_px": 2}, "shrink.image_px=2 does not suit the network"),
-        ({"shrink__padding": {"conv9": 0}}, "shrink.padding: 'conv9' fits no convolution"),
-        (
-            {"shrink__middle": [StageSettings(table=MIDDLE.table, image_px=16)]},
-            r"shrink.middle\[0\].image_px must be between 17, that of the stage before, and data.image_px=28; got 16",
-        ),
-        (
-            {"shrink__middle": [MIDDLE, StageSettings(table={1: 1, 3: 2, 5: 3}, image_px=24)]},
-            r"shrink.middle\[1\] must not be smaller than the stage before it, but its layer conv1 is: 3x3 after 4x4",
-        ),
-        (
-            {"shrink__middle": [StageSettings(table={1: 1, 3: 2, 5: 3})]},
-            r"shrink.middle\[0\] must differ from the stage before it; it has the same kernels and the same images",
-        ),
-        ({"shrink__middle": [StageSettings(table={5: 6})]}, r"shrink.middle\[0\]: shrink.table maps"),
         ({"rescale__warmup_batches": 6}, "rescale.warmup_batches must be at most 5, the batches of an epoch; got 6"),
-        ({"model__image_px": 32}, "cannot take images of 1x28x28"),
         ({"optim__batch_size": 300, "schedule__batches_per_epoch": None}, "optim.batch_size must be at most 200"),
-        ({"model": {"_target_": "torch.nn.Identity"}}, "data.classes=4"),
     ],
 )
 def test_what_does_not_fit_is_refused(

@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch.nn.functional as F
 from networks import classifier
 from torch import Tensor, nn
 
@@ -63,3 +64,47 @@ def test_a_network_that_cannot_be_copied_is_refused() -> None:
         InputError, match=r"the network \(Sequential\) cannot be copied: Only Tensors created explicitly"
     ):
         outline(network)
+
+
+def test_functions_are_followed_however_their_arguments_are_given() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm, self.scale = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Parameter(torch.ones(4))
+
+        def forward(self, images: Tensor) -> Tensor:
+            images = F.conv2d(input=images, weight=torch.ones(3, 3, 1, 1))
+            maps = torch.stack([self.conv(image) for image in images])  # one at a time, without a batch axis
+            mean, var = self.norm.running_mean, self.norm.running_var
+            maps = F.batch_norm(input=maps, running_mean=mean, running_var=var, training=True)
+            scores: Tensor = F.linear(maps.mean((2, 3)), self.scale) + F.linear(self.scale, self.scale)
+            return scores
+
+    call = trace(outline(Net()), 3, 8, key="data.image_px")["conv"]
+    assert (call.output_size, call.count) == ((6, 6), 2)
+
+
+def test_batch_norm_of_other_channels_is_refused() -> None:
+    network = classifier(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(3))
+    with pytest.raises(InputError, match=r'in or after layer "more0" \(2x6x6 input\): running_mean should contain 2'):
+        trace(outline(network), 1, 8, key="data.image_px")
+
+
+def test_what_a_network_computes_from_its_weights_is_the_same_each_time() -> None:
+    """Zeros: no value that lies about in the memory decides whether a network is refused."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(1, 2, 3)
+            self.turn = nn.utils.parametrizations.orthogonal(nn.Linear(2, 2), orthogonal_map="cayley")
+
+        def forward(self, images: Tensor) -> Tensor:
+            with torch.no_grad():
+                self.conv.weight.clamp_(min=0)
+            scores: Tensor = self.turn(self.conv(images).mean((2, 3)))
+            assert scores.isfinite().all()
+            assert not self.conv.weight.any()
+            return scores
+
+    assert trace(outline(Net()), 1, 8, key="data.image_px").keys() == {"conv", "turn"}

@@ -17,7 +17,7 @@ def descriptions(experiment: "Experiment") -> "list[Description]":
         InputError: ``model`` describes no network, or it cannot be shrunk this way.
     """
     from rescaler.description import compare
-    from rescaler.plan import initial_target, shrunk_stages
+    from rescaler.networks import initial_target, shrunk_stages
     from rescaler.trace import outline
 
     target, data = outline(initial_target(experiment)), experiment.data
@@ -31,7 +31,7 @@ def candidates(experiment: "Experiment") -> "dict[str, Candidate]":
     Raises:
         InputError: ``model`` describes no network, or it cannot be shrunk this way.
     """
-    from rescaler.plan import initial_target, shrunk_stages
+    from rescaler.networks import initial_target, shrunk_stages
     from rescaler.probe import Candidate
 
     data, target = experiment.data, initial_target(experiment)

@@ -10,7 +10,7 @@ import functools
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from rescaler.errors import InputError
 from rescaler.settings import DataSettings
@@ -33,6 +33,35 @@ EVERY_IMAGE = slice(None)
 DATA_SETS = ("fashion_mnist", "cifar10", "cifar100", "imagenet", "synthetic")
 
 
+class EpochImages(NamedTuple):
+    """Training images of one epoch: which are wanted, and at what size."""
+
+    image_px: int
+    """Their side."""
+    seed: int
+    """The run's."""
+    epoch: int
+    """Its number, from 1."""
+    batches: int
+    """Mini-batches in every epoch."""
+    batch_size: int
+    """Images in every mini-batch."""
+    start: int = 0
+    """First batch wanted: the same as in the whole epoch, without replaying those before it."""
+    share: slice = EVERY_IMAGE
+    """Which images of each batch are wanted, where processes share it: process r of n takes ``slice(r, None, n)``. They
+    are what they would be in the whole batch; no other is read."""
+
+    @property
+    def size(self) -> int:
+        """Images in the whole epoch."""
+        return self.batches * self.batch_size
+
+    def wanted(self, draws: "Tensor") -> "Tensor":
+        """Of what was drawn for each image of the epoch, ``(size,)``, the wanted: ``(batches, images)``."""
+        return draws.view(self.batches, self.batch_size)[self.start :, self.share]
+
+
 class ImageData(Protocol):
     """A training set and a test set, fed at any image size.
 
@@ -52,29 +81,8 @@ class ImageData(Protocol):
     def fingerprint(self) -> str:
         """Hex digest of what the set holds; the settings that say how it is fed are not in it."""
 
-    def train_batches(
-        self,
-        *,
-        image_px: int,
-        seed: int,
-        epoch: int,
-        batches: int,
-        batch_size: int,
-        start: int = 0,
-        share: slice = EVERY_IMAGE,
-    ) -> Iterator[Batch]:
-        """Batches ``start .. batches - 1`` of an epoch: shuffled without replacement across epochs, augmented.
-
-        Args:
-            image_px: side of the images.
-            seed: the run's seed.
-            epoch: number of the epoch, from 1.
-            batches: mini-batches in every epoch.
-            batch_size: images in every mini-batch.
-            start: first batch to yield: the same as in the whole epoch, without replaying those before it.
-            share: which images of each batch are wanted, where processes share it: process r of n takes
-                ``slice(r, None, n)``. They are what they would be in the whole batch; no other is read.
-        """
+    def train_batches(self, images: EpochImages) -> Iterator[Batch]:
+        """Batches ``start .. batches - 1`` of an epoch: shuffled without replacement across epochs, augmented."""
 
     def test_batches(self, *, image_px: int, batch_size: int, share: slice = EVERY_IMAGE) -> Iterator[Batch]:
         """The test set in order; the last batch may be short, and a ``share`` of it, as in training, empty."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from rescaler.data import EVERY_IMAGE, Batch, Content
+from rescaler.data import EVERY_IMAGE, Batch, Content, EpochImages
 from rescaler.data.decoding import centre_crop, decode, random_crop, shorter_px
 from rescaler.data.order import epoch_order, sample_seeds
 from rescaler.data.pixels import Normalise
@@ -130,25 +130,12 @@ class FolderImages:
         )
         self._passes = 0
 
-    def train_batches(
-        self,
-        *,
-        image_px: int,
-        seed: int,
-        epoch: int,
-        batches: int,
-        batch_size: int,
-        start: int = 0,
-        share: slice = EVERY_IMAGE,
-    ) -> Iterator[Batch]:
+    def train_batches(self, images: EpochImages) -> Iterator[Batch]:
         """See :meth:`rescaler.data.ImageData.train_batches`."""
-        size = batches * batch_size
-        order = epoch_order(self.train_count, seed=seed, epoch=epoch, size=size)
-        draws = order, sample_seeds(seed=seed, epoch=epoch, size=size)
-        indices, seeds = (draw.view(batches, batch_size)[start:, share] for draw in draws)
-        return self._decoded(
-            _Request(index.tolist(), seed.tolist(), image_px) for index, seed in zip(indices, seeds, strict=True)
-        )
+        order = epoch_order(self.train_count, seed=images.seed, epoch=images.epoch, size=images.size)
+        seeds = sample_seeds(seed=images.seed, epoch=images.epoch, size=images.size)
+        for_batches = zip(images.wanted(order), images.wanted(seeds), strict=True)
+        return self._decoded(_Request(index.tolist(), seed.tolist(), images.image_px) for index, seed in for_batches)
 
     def test_batches(self, *, image_px: int, batch_size: int, share: slice = EVERY_IMAGE) -> Iterator[Batch]:
         """See :meth:`rescaler.data.ImageData.test_batches`."""

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rescaler.data import EVERY_IMAGE, Batch
+from rescaler.data import EVERY_IMAGE, Batch, EpochImages
 from rescaler.data.order import epoch_order, shifts_and_flips
 from rescaler.data.pixels import Normalise, resize
 from rescaler.errors import InputError
@@ -63,24 +63,14 @@ class ResidentImages:
         self.test_count = len(images.test.labels)
         self.fingerprint = _fingerprint(images)
 
-    def train_batches(
-        self,
-        *,
-        image_px: int,
-        seed: int,
-        epoch: int,
-        batches: int,
-        batch_size: int,
-        start: int = 0,
-        share: slice = EVERY_IMAGE,
-    ) -> Iterator[Batch]:
+    def train_batches(self, images: EpochImages) -> Iterator[Batch]:
         """See :meth:`rescaler.data.ImageData.train_batches`."""
-        pad_px, size = self._pad_px(image_px), batches * batch_size
+        image_px, pad_px = images.image_px, self._pad_px(images.image_px)
         # Every crop of every image, (n, channels, 2 * pad_px + 1, 2 * pad_px + 1, px, px): a view, nothing is copied.
         crops = self._padded_train(image_px).unfold(2, image_px, 1).unfold(3, image_px, 1)
-        order = epoch_order(self.train_count, seed=seed, epoch=epoch, size=size)
-        draws = order, *shifts_and_flips(pad_px, seed=seed, epoch=epoch, size=size)
-        for_batches = [draw.to(self._device).view(batches, batch_size)[start:, share] for draw in draws]
+        order = epoch_order(self.train_count, seed=images.seed, epoch=images.epoch, size=images.size)
+        draws = order, *shifts_and_flips(pad_px, seed=images.seed, epoch=images.epoch, size=images.size)
+        for_batches = [images.wanted(draw.to(self._device)) for draw in draws]
         for index, top, left, flip in zip(*for_batches, strict=True):
             pixels = crops[index, :, top, left]
             if self._settings.flip:
