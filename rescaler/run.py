@@ -69,6 +69,8 @@ def main() -> None:
     """Run the Hydra application; a mistake in the input ends it with one line and exit code 1."""
     os.environ[_TRACEBACK] = "1"  # has Hydra raise rather than print its own account of an error
     logging.raiseExceptions = False  # a log file on a full disk is no reason for a traceback
+    # argparse takes settings in one row only: one with an option amid it is refused.
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
     compose.register()
     try:
         with _quiet_unless_first():
