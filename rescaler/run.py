@@ -38,6 +38,9 @@ def _application(config: DictConfig) -> None:
             raise
         return
     try:
+        launcher = hydra_config.runtime.choices["hydra/launcher"]
+        if launcher != "local":  # Hydra would ignore it, and train here
+            raise InputError(f"hydra/launcher must be local without -m; got {launcher}: add -m, for a single run too")
         _execute(config, folder, group=folder.name)
     except InputError as error:
         if _wants_traceback:

@@ -201,6 +201,7 @@ def test_settings_may_stand_before_the_option_of_a_sweep(tmp_path: Path, applica
         (["data.image_px=6"], "image_px=6 is too small"),
         (["data=imagenet", "data.folder=nowhere"], "nowhere must hold train/<class>/*.JPEG"),
         (["ledger.folder=file/ledger"], "cannot write"),
+        (["hydra/launcher=slurm"], "hydra/launcher must be local without -m; got slurm: add -m, for a single run too"),
         (["model._target_=no.such.network"], "model._target_=no.such.network cannot be imported"),
     ],
 )
