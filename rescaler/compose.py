@@ -24,7 +24,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from rescaler.errors import InputError
 from rescaler.experiment import check
 from rescaler.record import CONFIG_FILE
-from rescaler.settings import Experiment
+from rescaler.settings import Experiment, SlurmSettings
 from rescaler.tracking import resolve_mode
 
 CONF = Path(__file__).with_name("conf")
@@ -166,9 +166,14 @@ def explain(error: BaseException) -> str:
         key = str(cause.full_key)
         if addition := _addition(key):
             return f"unknown key {key}: {addition}"
-        near = difflib.get_close_matches(key, list(_keys(Experiment)), n=1)
+        of_slurm = list(_keys(SlurmSettings, "hydra.launcher."))
+        if key in of_slurm:
+            return f"unknown key {key}: it needs hydra/launcher=slurm"
+        near = difflib.get_close_matches(key, [*_keys(Experiment), *of_slurm], n=1)
         return f"unknown key {key}" + (f": did you mean {near[0]}?" if near else "; --cfg job shows all keys")
     text = str(cause).partition("\nConfig search path:")[0]
+    if unread := re.match(r"LexerNoViableAltException: (.*)\n", text):
+        return f"""cannot read {unread[1]}: write values with other than plain letters in quotes, 'KEY="VALUE"'"""
     full_key = re.search(r"^\s*full_key: (\S+)", text, flags=re.MULTILINE)
     text = " ".join(re.sub(r"^\s*(full_key|object_type|reference_type)[:=].*$", "", text, flags=re.MULTILINE).split())
     if full_key is None:
