@@ -25,7 +25,7 @@ demo: setup
 
 # Every notebook of analysis/ on the runs in runs/, into analysis/executed/.
 analysis: setup
-	$(BIN)/python analysis/execute.py
+	$(BIN)/python analysis/execute.py $(RUNS)
 
 # The paper's networks on this machine's GPU: under 20 minutes.
 gpu-bench: setup
