@@ -25,7 +25,7 @@ demo: setup
 
 # Every notebook of analysis/ on the runs in runs/, into analysis/executed/.
 analysis: setup
-	$(BIN)/python analysis/execute.py
+	$(BIN)/python analysis/execute.py $(RUNS)
 
 # What only a GPU shows, into benchmarks/results/gpu/: the tests on it, the harness beside other loops, the settings of
 # step, the paper's networks on images of the device and on prepared files. Under 20 minutes, and a minute for the files.

@@ -25,7 +25,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from rescaler.errors import InputError
 from rescaler.experiment import check
 from rescaler.record import CONFIG_FILE
-from rescaler.settings import Experiment
+from rescaler.settings import Experiment, SlurmSettings
 from rescaler.tracking import resolve_mode
 
 CONF = Path(__file__).with_name("conf")
@@ -217,7 +217,10 @@ def _unknown(settings: Any, prefix: str = "") -> Iterator[str]:
 def _explain_unknown(key: str) -> str:
     if addition := _addition(key):
         return f"unknown key {key}: {addition}"
-    near = difflib.get_close_matches(key, list(_keys(Experiment)), n=1)
+    of_slurm = list(_keys(SlurmSettings, "hydra.launcher."))
+    if key in of_slurm:
+        return f"unknown key {key}: it needs hydra/launcher=slurm"
+    near = difflib.get_close_matches(key, [*_keys(Experiment), *of_slurm], n=1)
     return f"unknown key {key}" + (f": did you mean {near[0]}?" if near else "; --cfg job shows all keys")
 
 

@@ -1,9 +1,8 @@
 """Check an experiment and lay out its run: everything that is known before the first batch."""
 
 import dataclasses
-import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -43,10 +42,8 @@ def check(experiment: Experiment) -> None:
             value = getattr(value, part)
         if value not in allowed:
             raise InputError(f"{key} must be one of {', '.join(allowed)}; got {value!r}")
-    try:
-        json.dumps(dataclasses.asdict(experiment), allow_nan=False)
-    except ValueError as error:
-        raise InputError("every number must be finite; --cfg job shows which is not") from error
+    for key, number in _numbers(dataclasses.asdict(experiment)):
+        _require(math.isfinite(number), key, number, "finite")
     _check_data(experiment.data)
     _check_optim(experiment.optim)
     _check_step(experiment.step)
@@ -55,6 +52,18 @@ def check(experiment: Experiment) -> None:
     every = experiment.checkpoint_every_min
     _require(every >= 0, "checkpoint_every_min", every, "0 or more")
     stage_epochs(experiment)
+
+
+def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, float]]:
+    """Every number in nested settings, with its key as the command line has it."""
+    if isinstance(value, Mapping):
+        for name, entry in value.items():
+            yield from _numbers(entry, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list):
+        for index, entry in enumerate(value):
+            yield from _numbers(entry, f"{key}[{index}]")
+    elif isinstance(value, float):
+        yield key, value
 
 
 def _check_data(data: DataSettings) -> None:

@@ -38,6 +38,9 @@ def _application(config: DictConfig) -> None:
             raise
         return
     try:
+        launcher = hydra_config.runtime.choices["hydra/launcher"]
+        if launcher != "local":  # Hydra would ignore it, and train here
+            raise InputError(f"hydra/launcher must be local without -m; got {launcher}: add -m, for a single run too")
         _execute(config, folder, group=folder.name)
     except InputError as error:
         if _wants_traceback:
@@ -69,6 +72,8 @@ def main() -> None:
     """Run the Hydra application; a mistake in the input ends it with one line and exit code 1."""
     os.environ[_TRACEBACK] = "1"  # has Hydra raise rather than print its own account of an error
     logging.raiseExceptions = False  # a log file on a full disk is no reason for a traceback
+    # argparse takes settings in one row only: one with an option amid it is refused.
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
     compose.register()
     try:
         compose.refuse_unnamed_choices([word for word in sys.argv[1:] if "=" in word and not word.startswith("-")])

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from rescaler.errors import InputError
 from rescaler.files import sync
 
 Tensors = Mapping[str, Tensor]
@@ -43,14 +42,11 @@ def write(
         more: numbers and texts to keep with them.
 
     Raises:
-        InputError: the disk is full.
         OSError: the file cannot be written.
     """
     content = {"digest": known_digest or digest(tensors), "tensors": dict(tensors), "more": dict(more or {})}
-    try:
-        torch.save(content, path)
-    except RuntimeError as error:  # so torch reports a full disk
-        raise InputError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
+    with path.open("wb") as file:  # given a path, torch hides why it could not write
+        torch.save(content, file)
     sync(path)
 
 

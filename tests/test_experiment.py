@@ -85,7 +85,8 @@ def test_impossible_resize_epochs_are_refused(value: object) -> None:
             r"schedule.learning_rates must be one more than schedule.milestones \(=\[\]\); got",
         ),
         ({"schedule__milestones": [0]}, r"schedule.milestones must be positive and rising; got \[0\]"),
-        ({"schedule__learning_rates": [0.1, float("nan")]}, "every number must be finite"),
+        ({"schedule__learning_rates": [0.1, float("nan")]}, r"schedule.learning_rates\[1\] must be finite; got nan"),
+        ({"model": {"widths": {"a": float("-inf")}}}, "model.widths.a must be finite; got -inf"),
         ({"schedule__weight_decay": -1.0}, "schedule.weight_decay must be 0 or more; got -1.0"),
         (
             {"schedule__batches_per_epoch": 0},

@@ -34,6 +34,13 @@ def test_save_figure_says_where_it_cannot_write(tmp_path: Path) -> None:
         save_figure(Figure(), tmp_path / "file" / "plot.png")
 
 
+def test_ticks_are_values_and_no_differences_to_one(tmp_path: Path) -> None:
+    figure = accuracy_figure(load(tmp_path, FakeRun(2, [0.9999, 1.0, 1.0, 1.0]))[1])
+    figure.canvas.draw()
+    ticks = [float(label.get_text().replace("\N{MINUS SIGN}", "-")) for label in figure.axes[0].get_yticklabels()]
+    assert min(ticks) > 99
+
+
 def test_svg_needs_nothing_beside_itself(tmp_path: Path) -> None:
     _, epochs = load(tmp_path, FakeRun(2, [0.5, 0.6, 0.4, 0.9]))
     text = to_svg(accuracy_figure(epochs))

@@ -33,7 +33,7 @@ def test_jobs_are_composed_as_hydra_composes_them(overrides: list[str]) -> None:
         assert OmegaConf.to_container(composer.settings(overrides)) == OmegaConf.to_container(
             hydra_compose(compose.NAME, overrides)
         )
-        with pytest.raises(ConfigAttributeError, match="Key 'resize_epoc' is not in struct"):
+        with pytest.raises(ConfigAttributeError, match="Key 'resize_epoc' not in 'Experiment'"):
             composer.settings(["resize_epoc=3"])
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rescaler import ledger as ledger_module
+from rescaler import statefile
 from rescaler.errors import InputError
 from rescaler.ledger import Ledger
 from rescaler.record import Record
@@ -162,6 +163,12 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"cannot write .*file.*: Not a directory"):
         Ledger(tmp_path / "file" / "ledger").check_writable()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_named_as_such() -> None:
+    with pytest.raises(OSError, match="No space left on device"):
+        statefile.write(Path("/dev/full"), tensors(1))
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing_half(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:

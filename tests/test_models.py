@@ -121,7 +121,7 @@ def test_pooling_before_relu_changes_nothing() -> None:
 
 
 def test_overfeat_refuses_images_that_vanish() -> None:
-    with pytest.raises(InputError, match=r"model\.image_px=7 is too small: nothing is left of it at conv3"):
+    with pytest.raises(InputError, match=r"^image_px=7 is too small: nothing is left of it at conv3"):
         overfeat_small(image_px=7)
     with pytest.raises(InputError, match=r"model\.widths must be the channels of 3 convolutions; got \[8\]"):
         overfeat_small(widths=[8])
@@ -267,7 +267,7 @@ def test_build_refuses_a_network_for_other_channels() -> None:
             {"_target_": "rescaler.models.overfeat_small", "dropout": 2},
             "overfeat_small does not take its arguments .*'dropout': 2.*: dropout probability .* between 0 and 1",
         ),
-        ({"_target_": "rescaler.models.overfeat_small", "image_px": 3}, r"model\.image_px=3 is too small"),
+        ({"_target_": "rescaler.models.overfeat_small", "image_px": 3}, "^image_px=3 is too small"),
         ({"_target_": "builtins.dict"}, r"must make a torch\.nn\.Module; it made a dict"),
     ],
 )

@@ -181,6 +181,14 @@ def test_one_bad_job_refuses_the_whole_sweep(tmp_path: Path, application: Applic
     assert runs(tmp_path) == []
 
 
+def test_settings_may_stand_before_the_option_of_a_sweep(tmp_path: Path, application: Application) -> None:
+    error = application(*TINY, "-m", "resize_epoch=2,70")
+    assert error is not None
+    assert error.startswith("error: ")
+    assert "resize_epoch=70: resize_epoch must be between 0 and epochs (=6)" in error
+    assert runs(tmp_path) == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -188,11 +196,12 @@ def test_one_bad_job_refuses_the_whole_sweep(tmp_path: Path, application: Applic
         (["resize_epoch=70"], 'resize_epoch must be between 0 and epochs (=55), "never" or "auto"; got 70'),
         (["shrink.table={1: 1, 3: 3, 5: 5}"], "shrinks none of the network's kernels"),
         (["shrink.table={16: 11}"], "unknown key shrink.table.16: to add an entry to shrink.table, write '+shrink"),
-        (["data.mean=[nan]"], "every number must be finite"),
+        (["data.mean=[nan]"], "data.mean[0] must be finite; got nan"),
         (["hydra.run.dir=file/run"], "Not a directory"),
-        (["data.image_px=6"], "model.image_px=6 is too small"),
+        (["data.image_px=6"], "image_px=6 is too small"),
         (["data=imagenet", "data.folder=nowhere"], "nowhere must hold train/<class>/*.JPEG"),
         (["ledger.folder=file/ledger"], "cannot write"),
+        (["hydra/launcher=slurm"], "hydra/launcher must be local without -m; got slurm: add -m, for a single run too"),
         (["model._target_=no.such.network"], "model._target_=no.such.network cannot be imported"),
     ],
 )

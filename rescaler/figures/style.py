@@ -10,7 +10,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase, SubFigure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, ScalarFormatter
 from pandas import DataFrame, Series
 
 from rescaler.errors import InputError
@@ -44,6 +44,9 @@ def frame(panel: Axes, *, grid: Literal["x", "y", "both"] = "y") -> None:
     panel.yaxis.label.set_fontsize(FONT_PT)
     panel.grid(axis=grid, color="#efefef", linewidth=0.8)
     panel.set_axisbelow(True)
+    for formatter in (panel.xaxis.get_major_formatter(), panel.yaxis.get_major_formatter()):
+        if isinstance(formatter, ScalarFormatter):
+            formatter.set_useOffset(False)  # a run near 100 % would have ticks from -0.04 to 0.1, "+1e2"
 
 
 def whole_numbers(panel: Axes) -> None:

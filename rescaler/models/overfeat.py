@@ -62,7 +62,7 @@ class OverFeat(nn.Sequential):
                 side_px //= 2
             layers[f"relu{number}"] = nn.ReLU(inplace=True)
             if side_px < 1:
-                raise InputError(f"model.image_px={image_px} is too small: nothing is left of it at conv{number}")
+                raise InputError(f"image_px={image_px} is too small: nothing is left of it at conv{number}")
         layers["flatten"] = nn.Flatten()
         features = channels * side_px**2
         for number, width in enumerate(hidden, len(convolutions) + 1):
