@@ -1,34 +1,34 @@
-"""How long a run will still take, from the last epoch that it trained."""
+"""How long a run will still take, from the last epochs that it trained."""
 
 import math
 from collections.abc import Sequence
+from statistics import median
 
 from rescaler.chain import Chain, Stage
 from rescaler.record import Record
 
+_RECENT = 5
+"""Epochs: one alone may have waited for a disk or a neighbour."""
 
-def left_s(chain: Chain, done: float, measured: Stage, epoch_s: float) -> float:
-    """Seconds to the end of the scheduled epochs.
+
+def left_s(chain: Chain, records: Sequence[Record], done: float) -> float | None:
+    """Seconds to the end of the scheduled epochs, going by the median of the last; None before there is one.
 
     Args:
         chain: of the run.
+        records: of epochs of the run.
         done: epochs behind it, in fractions.
-        measured: the stage of an epoch whose time is known.
-        epoch_s: that time.
     """
+    if not records:
+        return None
+    measured = chain.stage(records[-1].epoch)
+    recent = [record for record in records[-_RECENT:] if chain.stage(record.epoch) == measured]
+    epoch_s = median(record.train_s + record.data_s + record.evaluation_s for record in recent)
     total_s = 0.0
     for stage in chain.stages:
         total_s += max(0.0, stage.last_epoch - done) * epoch_s * _work(stage) / _work(measured)
         done = max(done, stage.last_epoch)
     return total_s
-
-
-def recorded_left_s(chain: Chain, records: Sequence[Record], done: float) -> float | None:
-    """As :func:`left_s`, going by the last record; None without one."""
-    if not records:
-        return None
-    last = records[-1]
-    return left_s(chain, done, chain.stage(last.epoch), last.training_s + last.evaluation_s - last.rescale_s)
 
 
 def _work(stage: Stage) -> float:

@@ -7,7 +7,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from rescaler.chain import Chain, Epoch, Stage
+from rescaler.chain import Chain, Epoch
 from rescaler.pace import left_s
 from rescaler.record import Record
 from rescaler.texttable import clock
@@ -34,7 +34,7 @@ class ProgressBar:
         )
         self._lines = enabled and not self._console.is_terminal
         self._task: TaskID = self._bar.add_task("", total=chain.stages[-1].last_epoch, news="")
-        self._measured: tuple[Stage, float] | None = None
+        self._trained: list[Record] = []
         self._accuracy = ""
         self._epoch_start = self._line_start = time.monotonic()
 
@@ -52,10 +52,9 @@ class ProgressBar:
 
     def epoch(self, record: Record, *, reused: bool) -> None:
         """Count an epoch that is finished."""
-        now = time.monotonic()
-        if not reused:
-            self._measured = self._chain.stage(record.epoch), now - self._epoch_start
-        self._epoch_start = now
+        if not reused:  # that may have been on another machine
+            self._trained.append(record)
+        self._epoch_start = time.monotonic()
         self._accuracy = f"  accuracy {record.test_top1:.2%}"
         self._show(record.epoch, record.epoch, record.images / (record.train_s + record.data_s))
 
@@ -63,8 +62,8 @@ class ProgressBar:
         total = max(self._chain.stages[-1].last_epoch, epoch)
         where = f"epoch {epoch}/{total} {self._chain.stage(epoch).name}"
         news = f"{images_per_s:,.0f} images/s{self._accuracy}"
-        if self._measured is not None:
-            news += f"  {clock(left_s(self._chain, done, *self._measured))} left"
+        if (seconds := left_s(self._chain, self._trained, done)) is not None:
+            news += f"  {clock(seconds)} left"
         self._bar.update(self._task, completed=done, total=total, description=where, news=news)
         self._bar.refresh()
         if self._lines and time.monotonic() - self._line_start > _LINE_S:

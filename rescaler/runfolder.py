@@ -20,7 +20,7 @@ import yaml
 from rescaler import provenance
 from rescaler.chain import Stage
 from rescaler.files import write_text
-from rescaler.pace import recorded_left_s
+from rescaler.pace import left_s
 from rescaler.plan import Run
 from rescaler.record import CONFIG_FILE, METRICS_FILE, SUMMARY_FILE, Record, totals
 from rescaler.settings import Experiment
@@ -95,7 +95,7 @@ class RunFolder(TrainingFolder):
             "hold": experiment.schedule.hold_after_resize,
             "variant": self._variant(),
             **standing,
-            "left_s": recorded_left_s(run.chain, [record for record, _ in self._records], self.position),
+            "left_s": left_s(run.chain, [record for record, _ in self._records], self.position),
             "epochs_planned": experiment.schedule.epochs + sum(record.held for record, _ in self._records),
             **totals(self._records),
             "device": provenance.device_name(run.device),

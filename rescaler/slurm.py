@@ -32,7 +32,8 @@ def start(sweep: Sweep, planned: Sequence[Planned], settings: SlurmSettings) -> 
     console = Console()
     look = f"look at them with: python -m rescaler status {sweep.folder}"
     if settings.detach:
-        console.print(f"{len(planned)} runs are submitted; {look}", soft_wrap=True, highlight=False, markup=False)
+        count = f"{len(planned)} run{'s' * (len(planned) > 1)}"
+        console.print(f"submitted: {count}; {look}", soft_wrap=True, highlight=False, markup=False)
         return
     try:
         watch(sweep.folder, console)
@@ -45,13 +46,14 @@ def show_plan(sweep: Sweep, planned: Sequence[Planned], settings: SlurmSettings)
     """Print what would be submitted: hours, jobs with their dependencies, array shapes and script.
 
     Raises:
-        InputError: ``epoch_hours`` are wrong in number or value.
+        InputError: SLURM does not answer, or ``epoch_hours`` are wrong in number or value.
     """
     console = Console()
+    most = max_array_size()
     jobs = [Job(tuple(one.entry.name.split()), one.run.experiment) for one in planned]
     hours = [f"{value:g}" for value in settings.epoch_hours] or None
     plan_table(jobs, hours, "hydra.launcher.epoch_hours").print(console)
-    found, most = groups(planned, share_trunk=settings.share_trunk), max_array_size()
+    found = groups(planned, share_trunk=settings.share_trunk)
     for number, (trunk, members) in enumerate(found[:_MOST_GROUPS], start=1):
         trunk_name = "nothing" if trunk is None else f"trunk {number}"
         lines = [] if trunk is None else [f"{trunk_name}: 1 job, {_epochs(trunk)}, for {len(members)} runs"]

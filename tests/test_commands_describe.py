@@ -105,7 +105,7 @@ def test_a_slower_network_is_called_that(pretrain_step_s: list[float], capsys: p
         (["--batch", "0", "--measure"], "--batch must be at least 1, and is for --measure; got 0"),
         (["--batch", "4"], "--batch must be at least 1, and is for --measure; got 4"),
         (["model._target_=no.such"], "model._target_=no.such cannot be imported"),
-        (["data.image_px=6"], "model.image_px=6 is too small"),
+        (["data.image_px=6"], "image_px=6 is too small"),
         (["modl=resnet34"], "unknown key modl: did you mean model"),
         (["--csv", "/proc/none/x.csv"], "cannot write"),
     ],

@@ -5,6 +5,7 @@ from test_chain import CONSTANTS, record
 
 from rescaler import progress
 from rescaler.chain import Chain, Epoch, Stage
+from rescaler.pace import left_s
 from rescaler.progress import ProgressBar
 from rescaler.record import Record
 from rescaler.settings import ScheduleSettings
@@ -42,12 +43,17 @@ def test_without_a_terminal_it_says_how_far_how_fast_how_good_and_how_long(
     with caplog.at_level(logging.INFO), ProgressBar(made, enabled=True) as bar:
         now[0] = 5.0
         bar.batch(epoch, 10)
-        now[0] = 30.0
         bar.epoch(done, reused=False)
     within, finished = caplog.messages
     assert within == "epoch 1/6 pretrain  256 images/s"  # 10 batches of 128 in 5 s
-    # One more epoch of 30 s, then four of the target's, which has four times the work.
-    assert finished == "epoch 1/6 pretrain  200 images/s  accuracy 50.00%  8:30 left"
+    # One more epoch of 3 s, then four of the target's, which has four times the work.
+    assert finished == "epoch 1/6 pretrain  200 images/s  accuracy 50.00%  0:51 left"
+
+
+def test_one_slow_epoch_says_little_of_those_to_come() -> None:
+    made = chain()
+    slow, usual = (Record(**{**vars(first(made)[1]), "epoch": 5, "train_s": seconds}) for seconds in (99.0, 9.0))
+    assert left_s(made, [usual, usual, slow], 5.0) == 10.0  # and a second of waiting for data
 
 
 def test_an_epoch_read_back_says_nothing_of_the_time_left(now: list[float], caplog: pytest.LogCaptureFixture) -> None:

@@ -34,4 +34,4 @@ def run(arguments: argparse.Namespace) -> None:
 
     runs, epochs, margin = sources.load(arguments)
     write_text(arguments.output, render(runs, epochs, margin=margin))
-    print(f"Report on {len(runs)} runs: {arguments.output}")
+    print(f"Report on {len(runs)} run{'s' * (len(runs) > 1)}: {arguments.output}")
