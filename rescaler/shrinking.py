@@ -91,6 +91,7 @@ def shrink(
         raise InputError(f"the network calls other layers on images of {pretrain_px} px than on {image_px} px")
     layers = [replace(layer, pretrain_output=pretrain_calls[layer.name].output_size) for layer in layers]
     layers += _interfaces(target, target_calls, pretrain_calls, whole)
+    del outlined, outlined_pretrain  # they would stand beside the network that is made next
     notes = () if input_only else _notes(target, kernels, target_calls, table)
     return Shrunk(pretrain_network(target, layers), pretrain_px, tuple(layers), notes)
 

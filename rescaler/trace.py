@@ -1,13 +1,12 @@
 """Follow an image's shape through a network, computing next to nothing.
 
-The network's structure is copied, with zeros for its weights, and called once; what is expensive is called on no images
-at all, which tells the shape of its result. Torch's meta device would do the same, but imports half
-of torch's compiler for it, which takes longer than everything else before a run's first training step.
+The network's structure is copied, with one zero for all of a weight, and called once; what is expensive is called on no
+images at all, which tells the shape of its result. Torch's meta device would do the same, but imports half of torch's
+compiler for it, which takes longer than everything else before a run's first training step.
 """
 
 import contextlib
 import copy
-import itertools
 import math
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -53,16 +52,17 @@ class Call:
 
 
 def outline(network: nn.Module) -> nn.Module:
-    """Copy a network's structure to the CPU, with zeros for its values: to be called in :class:`Shapes`.
+    """Copy a network's structure to the CPU, with zeros that take no memory: to be called in :class:`Shapes`.
 
     Raises:
         InputError: the network keeps what cannot be copied.
     """
     tensors: dict[int, object] = {}  # what deepcopy takes instead of a copy of its own
-    for tensor in itertools.chain(network.parameters(), network.buffers()):
-        zeros = torch.zeros_like(tensor, device="cpu")
-        is_parameter = isinstance(tensor, nn.Parameter)
-        tensors[id(tensor)] = nn.Parameter(zeros, tensor.requires_grad) if is_parameter else zeros
+    for parameter in network.parameters():
+        zeros = torch.zeros((), dtype=parameter.dtype).expand(parameter.shape)
+        tensors[id(parameter)] = nn.Parameter(zeros, parameter.requires_grad)
+    for buffer in network.buffers():
+        tensors[id(buffer)] = torch.zeros_like(buffer, device="cpu")
     try:
         return copy.deepcopy(network, tensors)
     except Exception as error:  # whatever a user's network keeps
@@ -89,8 +89,9 @@ class Shapes(TorchFunctionMode):
         kwargs = kwargs or {}
         try:
             return _shape(func, args, kwargs)
-        except RuntimeError:  # a constant that is no buffer of the network has stayed on its own device
-            args, kwargs = tree_map_only(Tensor, _on_cpu, (args, kwargs))
+        except RuntimeError:
+            # A constant that is no buffer of the network has stayed on its own device, or a parameter is written to.
+            args, kwargs = tree_map_only(Tensor, lambda tensor: torch.zeros_like(tensor, device="cpu"), (args, kwargs))
             return _shape(func, args, kwargs)
 
 
@@ -110,10 +111,6 @@ def _shape(func: Any, args: Any, kwargs: Any) -> Any:
         result = func(images[:0], *others, **kwargs)
         return result.new_zeros((len(images), *result.shape[1:]))
     return func(*args, **kwargs)
-
-
-def _on_cpu(tensor: Tensor) -> Tensor:
-    return tensor if tensor.device.type == "cpu" else torch.zeros_like(tensor, device="cpu")
 
 
 def trace(

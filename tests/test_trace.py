@@ -108,3 +108,23 @@ def test_what_a_network_computes_from_its_weights_is_the_same_each_time() -> Non
             return scores
 
     assert trace(outline(Net()), 1, 8, key="data.image_px").keys() == {"conv", "turn"}
+
+
+def test_a_parameter_may_be_written_to() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+            self.scale = nn.Parameter(torch.ones(4, 1, 1))
+
+        def forward(self, images: Tensor) -> Tensor:
+            self.conv.weight.data.clamp_(-1, 1)
+            maps: Tensor = self.conv(images) * self.scale.data.clamp_(min=0)
+            return maps.mean((2, 3))
+
+    assert trace(outline(Net()), 3, 8, key="data.image_px")["conv"].output == (4, 6, 6)
+
+
+def test_an_outline_takes_no_memory() -> None:
+    network = outline(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Linear(4, 5)))
+    assert {parameter.untyped_storage().nbytes() for parameter in network.parameters()} == {4}
