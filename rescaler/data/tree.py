@@ -33,7 +33,7 @@ class TreeSplit:
         try:
             tree = ImageFolder(root)
         except OSError as error:
-            reason = " ".join(str(error).split())
+            reason = error.strerror or " ".join(str(error).split())
             raise InputError(f"data.folder={root.parent} must hold {LAYOUT}; {root}: {reason}") from error
         self.root = root
         self.classes: list[str] = tree.classes

@@ -1,11 +1,15 @@
 """What worker processes of a DataLoader have in common."""
 
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from rescaler.errors import InputError
 
 T = TypeVar("T")
+
+# More workers than cores are what a slow file system wants. Whether they are too many, a run finds out by waiting.
+warnings.filterwarnings("ignore", "This DataLoader will create")
 
 
 def workers_alive(loader: Iterable[T]) -> Iterator[T]:
