@@ -75,9 +75,7 @@ def forecast(experiment: Experiment, epoch_hours: Sequence[float]) -> Forecast:
 
 
 def _origin(experiment: Experiment) -> list[Any]:
-    settings = dataclasses.asdict(experiment)
-    for key in ("folder", "workers"):
-        del settings["data"][key]
+    settings = dataclasses.asdict(experiment) | {"data": experiment.data.that_change_numbers()}
     return [settings[key] for key in ("model", "data", "optim", "step", "seed", "device")] + [
         experiment.schedule.batches_per_epoch
     ]

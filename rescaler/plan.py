@@ -109,13 +109,10 @@ def plan(experiment: Experiment, *, elsewhere: str | None = None, networks: dict
 def _origin(
     experiment: Experiment, data: ImageData, *, seed: int | None, network: nn.Module | None = None
 ) -> dict[str, Any]:
-    settings = dataclasses.asdict(experiment.data)
-    for key in ("folder", "workers"):
-        del settings[key]
     origin = {
         "numerics": NUMERICS,
         "model": dict(experiment.model),
-        "data": settings,
+        "data": experiment.data.that_change_numbers(),
         "fingerprint": data.fingerprint,
         "seed": seed,
     }

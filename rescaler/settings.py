@@ -4,7 +4,7 @@ Plain dataclasses, so that nothing below the Hydra application needs Hydra. Valu
 :mod:`rescaler.experiment`; types and unknown keys are refused by OmegaConf, which reads these classes as its schema.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -73,6 +73,12 @@ class DataSettings:
     train_images: int = 0
     test_images: int = 0
     """Sizes of the synthetic set; the real sets have their own."""
+
+    def that_change_numbers(self) -> dict[str, Any]:
+        """All of it but where the files are and how many processes read them."""
+        settings = asdict(self)
+        del settings["folder"], settings["workers"]
+        return settings
 
 
 @dataclass
