@@ -17,7 +17,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType
+from hydra.core.override_parser.types import ChoiceSweep, Override, OverrideType
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
@@ -89,7 +89,8 @@ def refuse_unnamed_choices(overrides: Sequence[str]) -> None:
             (override,) = parser.parse_overrides([word])
             configs = sorted(path.stem for path in (CONF / override.key_or_group).glob("*.yaml"))
             value = override.value()
-            if configs and isinstance(value, bool | int | float):
+            values = value.list if isinstance(value, ChoiceSweep) else [value]
+            if configs and any(isinstance(one, bool | int | float) for one in values):
                 raise InputError(
                     f"{override.key_or_group} must be one of {', '.join(configs)}; got {override.get_value_string()}"
                 )

@@ -60,6 +60,7 @@ def test_entries_are_added_as_the_errors_say() -> None:
         (["+shrink.padding.layer4.*=1"], r"^cannot read \+shrink.padding.layer4.\*=1: to add .*={LAYER: PIXELS}'$"),
         (["name=it's"], "^cannot read name=it's: quote a value of other than plain characters"),
         (["step=nan"], "^step must be one of .*bf16.*, default.*; got nan$"),
+        (["model=resnet_small,2"], "^model must be one of .*resnet_small; got resnet_small,2$"),
         (["resize_epoch=1,2", "experiment=3"], "^experiment must be one of .*fashion_overfeat.*; got 3$"),
     ],
 )
