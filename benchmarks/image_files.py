@@ -31,7 +31,7 @@ from rescaler.data.decoding import shorter_px
 from rescaler.data.folder import FolderImages
 from rescaler.data.preparation import Preparation
 from rescaler.data.tree import read_tree
-from rescaler.probe import Spread
+from rescaler.probe import Spread, turns
 from rescaler.settings import DataSettings
 
 STAGES_PX = (112, 160, 224)
@@ -94,8 +94,8 @@ def rates(readers: dict[str, Read], rounds: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for px in STAGES_PX:
         measured: dict[str, list[float]] = {name: [] for name in readers}
-        for number in range(rounds):
-            for name in list(readers)[:: -1 if number % 2 else 1]:
+        for order in turns(readers, rounds):
+            for name in order:
                 measured[name].append(images_per_s(readers[name], px))
         found[str(px)] = {
             name: {

@@ -31,7 +31,7 @@ from rescaler.description import describe
 from rescaler.errors import InputError
 from rescaler.kernels import KERNEL_TABLE
 from rescaler.models import overfeat_fast, overfeat_small, resnet34
-from rescaler.probe import Spread
+from rescaler.probe import Spread, turns
 from rescaler.settings import (
     DataSettings,
     Experiment,
@@ -149,9 +149,9 @@ def measure(
         seconds = sum(trainers[name].train(WARM_UP_BATCHES).values()) / WARM_UP_BATCHES
         counts[name] = max(1, round(ROUND_S / seconds))
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in VARIANTS}
-    for number in range(arguments.rounds):
-        say(f"round {number + 1} of {arguments.rounds}")
-        for name in list(VARIANTS)[:: -1 if number % 2 else 1]:
+    for number, order in enumerate(turns(VARIANTS, arguments.rounds), start=1):
+        say(f"round {number} of {arguments.rounds}")
+        for name in order:
             seconds_by_clock = trainers[name].train(counts[name])
             rounds[name].append({clock: value / counts[name] for clock, value in seconds_by_clock.items()})
     return Measured(rounds, compile_s)

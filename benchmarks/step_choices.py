@@ -16,7 +16,7 @@ import torch
 from benchmarks.epochs import Trainer
 from benchmarks.reporting import parser, provenance, write
 from benchmarks.training_loop import experiment
-from rescaler.probe import Spread
+from rescaler.probe import Spread, turns
 from rescaler.settings import StepSettings
 
 CHOICES = {
@@ -58,8 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     batch_s = sum(trainers["default"].train(WARM_UP_BATCHES).values()) / WARM_UP_BATCHES
     count = max(1, round(parsed.round_s / batch_s))
     seconds: dict[str, list[float]] = {name: [] for name in trainers}
-    for number in range(parsed.rounds):
-        for name in list(trainers)[:: -1 if number % 2 else 1]:
+    for order in turns(trainers, parsed.rounds):
+        for name in order:
             seconds[name].append(sum(trainers[name].train(count).values()))
     report = provenance("step_choices", torch.device(parsed.device))
     report |= {"n": parsed.rounds, "model": target.model["_target_"], "batch_size": target.optim.batch_size}

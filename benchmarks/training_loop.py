@@ -24,7 +24,7 @@ from torch.nn.functional import cross_entropy
 
 from benchmarks.epochs import Trainer
 from benchmarks.reporting import parser, provenance, write
-from rescaler.probe import Spread
+from rescaler.probe import Spread, turns
 from rescaler.settings import (
     DataSettings,
     Experiment,
@@ -178,8 +178,8 @@ def paired(trainer: Trainer, names: Sequence[str], rounds: int, round_s: float) 
         loop(5)  # warms up
     count = max(5, round(5 * round_s / loops["ours"](5)))
     seconds: dict[str, list[float]] = {name: [] for name in names}
-    for number in range(rounds):
-        for name in list(names)[:: -1 if number % 2 else 1]:
+    for order in turns(names, rounds):
+        for name in order:
             seconds[name].append(loops[name](count))
     return seconds
 

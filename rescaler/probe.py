@@ -6,7 +6,7 @@ Networks take turns, so that a machine that slows down or speeds up does so for 
 import contextlib
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -107,15 +107,23 @@ def measure(
             progress(f"warming up {name}")
             trainers[name] = _Trainer(candidate, setting, device, batch_size)
         start = time.perf_counter()
-        for number in range(rounds):
+        for number, order in enumerate(turns(trainers, rounds)):
             if number >= _FEWEST_ROUNDS and time.perf_counter() - start > budget_s:
                 break
             progress(f"round {number + 1} of {rounds}")
-            for name in list(trainers)[:: -1 if number % 2 else 1]:
+            for name in order:
                 steps[name].append(trainers[name].turn())
     if setting.compiled:
         torch.compiler.reset()  # else the next networks' shapes would count as recompilations of these
     return steps
+
+
+def turns(names: Iterable[str], rounds: int) -> Iterator[list[str]]:
+    """Who measures when, round by round: forwards and backwards, so that nobody always follows the same other."""
+    order = list(names)
+    for _ in range(rounds):
+        yield order
+        order = order[::-1]
 
 
 def ratios(large: Sequence[Step], small: Sequence[Step], part: str = "step_s") -> Spread:

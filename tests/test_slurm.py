@@ -44,18 +44,23 @@ def undisturbed(cluster: SlurmCluster, tmp_path_factory: pytest.TempPathFactory)
     return metrics(folder)
 
 
+def start_within_two_minutes(cluster: SlurmCluster, folder: Path, *settings: str, **environment: str) -> None:
+    """Submit runs, of which a job has two minutes and a minute's warning, to a node of their own."""
+    launch = cluster.start(
+        folder,
+        *("-m", "resize_epoch=3", *SHORT, *DETACHED, *settings),
+        *("hydra.launcher.timeout_min=2", "hydra.launcher.signal_delay_s=60"),
+        "+hydra.launcher.additional_parameters={nodelist: node5}",
+        **environment,
+    )
+    assert finish(launch)[0] == 0
+
+
 @pytest.fixture(scope="module")
 def timed_out(cluster: SlurmCluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a run that takes longer than its time limit, several times over; started first and looked at last."""
     folder = tmp_path_factory.mktemp("timed_out")
-    launch = cluster.start(
-        folder,
-        *("-m", "seed=4", "resize_epoch=3", *SHORT, *DETACHED, "logger.mode=offline"),
-        *("hydra.launcher.timeout_min=2", "hydra.launcher.signal_delay_s=60"),
-        "+hydra.launcher.additional_parameters={nodelist: node5}",
-        BATCH_S="6",
-    )
-    assert finish(launch)[0] == 0
+    start_within_two_minutes(cluster, folder, "seed=4", "logger.mode=offline", BATCH_S="6")
     return folder
 
 
@@ -63,15 +68,8 @@ def timed_out(cluster: SlurmCluster, tmp_path_factory: pytest.TempPathFactory) -
 def too_short(cluster: SlurmCluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of two runs that end at their time limit: one that takes too long to start, one that has long steps."""
     folder = tmp_path_factory.mktemp("too_short")
-    launch = cluster.start(
-        folder,
-        *("-m", "seed=0,1", "resize_epoch=3", *SHORT, *DETACHED),
-        *("hydra.launcher.timeout_min=2", "hydra.launcher.signal_delay_s=60"),
-        "hydra.launcher.setup=['[ $SLURM_ARRAY_TASK_ID = 1 ] || export BUILD_S=300']",
-        "+hydra.launcher.additional_parameters={nodelist: node5}",
-        BATCH_S="300",
-    )
-    assert finish(launch)[0] == 0
+    slow_start = "hydra.launcher.setup=['[ $SLURM_ARRAY_TASK_ID = 1 ] || export BUILD_S=300']"
+    start_within_two_minutes(cluster, folder, "seed=0,1", slow_start, BATCH_S="300")
     return folder
 
 
