@@ -3,19 +3,44 @@
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from test_run import TINY, metrics, runs, summary
+
+from rescaler import statefile
 
 MODERN = ["optim.label_smoothing=0.1", "optim.ema_decay=0.9", "step.micro_batch_size=3", "step.precision=fp16"]
 ALONE = ["+model.dropout=0.0", "optim.batch_size=16", "resize_epoch=3", *MODERN, *TINY]
 """Dropout draws by process."""
 
 
-def torchrun(folder: Path, *arguments: str, processes: int) -> subprocess.CompletedProcess[str]:
+DYING = """
+import os
+from rescaler.run import main
+from rescaler.saving import Saver
+
+class Dying(Saver):
+    due = True
+
+    def save(self, *arguments):
+        super().save(*arguments)
+        if Saver.saves == 3:
+            os._exit(1)
+
+import rescaler.execution
+rescaler.execution.Saver = Dying
+main()
+"""
+"""A run whose first process dies after the third batch."""
+
+
+def torchrun(
+    folder: Path, *arguments: str, processes: int, program: Sequence[str] = ("-m", "rescaler.run")
+) -> subprocess.CompletedProcess[str]:
     folder.mkdir(exist_ok=True)
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m", "rescaler.run"]
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *program]
     return subprocess.run(
         [sys.executable, *launcher, *arguments], cwd=folder, capture_output=True, text=True, check=False
     )
@@ -38,6 +63,24 @@ def test_two_processes_learn_what_one_does(folders: dict[int, Path]) -> None:
     assert two["test_loss"].tolist() == pytest.approx(one["test_loss"].tolist(), rel=1e-4)
     assert two["test_top1"].tolist() == pytest.approx(one["test_top1"].tolist(), abs=0.011)
     assert two["key"].tolist() == one["key"].tolist()
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
+def test_an_epoch_goes_on_with_another_number_of_processes(
+    folders: dict[int, Path], tmp_path: Path, before: int, after: int
+) -> None:
+    program = tmp_path / "dying.py"
+    program.write_text(DYING)
+    folder = tmp_path / "resumed"
+    assert torchrun(folder, *ALONE, processes=before, program=[str(program)]).returncode != 0
+    (save,) = folder.glob("ledger/saves/*.pt")
+    assert statefile.read(save).more["batches"] == 3
+    finished = torchrun(folder, *ALONE, processes=after)
+    assert finished.returncode == 0, finished.stderr
+    resumed, whole = metrics(runs(folder)[-1]), metrics(runs(folders[1])[0])
+    assert resumed["train_loss"].tolist() == pytest.approx(whole["train_loss"].tolist(), rel=1e-4)
+    assert resumed["train_top1"].tolist() == pytest.approx(whole["train_top1"].tolist(), abs=0.026)
+    assert resumed["key"].tolist() == whole["key"].tolist()
 
 
 def test_only_the_first_process_writes(folders: dict[int, Path]) -> None:
