@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Dozens of processes start in the tests and on a cluster: without bytecode each would compile torch anew (4 s).
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test check analysis gpu-bench lock clean
+.PHONY: setup demo test test-oldest check analysis gpu-bench lock clean
 
 setup: $(VENV)/ready
 
@@ -43,6 +43,12 @@ gpu-bench: setup
 test: setup
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "not slurm"
 	$(BIN)/python -m pytest -m slurm -rs
+
+# The fast tests with the oldest versions that pyproject.toml allows, torch's among them.
+test-oldest: setup
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)/oldest
+	$(BIN)/uv pip install --quiet --python $(VENV)/oldest/bin/python --resolution lowest-direct --editable ".[dev]"
+	$(VENV)/oldest/bin/python -m pytest --numprocesses auto --dist loadfile -m "not slurm"
 
 check: setup
 	$(BIN)/ruff check .
