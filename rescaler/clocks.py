@@ -27,7 +27,9 @@ class Clocks:
     @contextlib.contextmanager
     def running(self, name: str) -> Iterator[None]:
         """Count the time in the block, to its end on the device, less what other clocks counted meanwhile."""
-        self._running.append((name, self._now() - sum(self.seconds.values())))
+        now = self._now()
+        self._count_waits()  # they are the clock's that ran before
+        self._running.append((name, now - sum(self.seconds.values())))
         try:
             yield
         finally:

@@ -149,7 +149,8 @@ def start_stage(state: State, epoch: Epoch, run: Run) -> State:
         for image_px, count in ((small_px, small_count), (large_px, large_count))
     )
     torch.manual_seed(seed_for(run.experiment.seed, "calibration", epoch.number))
-    return rescaled(state, run.network(epoch.stage), settings, small, large)
+    with float32_as(epoch.recipe.precision):
+        return rescaled(state, run.network(epoch.stage), settings, small, large)
 
 
 def refuse_divergence(loss_sum: float, epoch: Epoch) -> None:

@@ -88,6 +88,8 @@ def _check_optim(optim: OptimSettings) -> None:
 def _check_step(step: StepSettings) -> None:
     size = step.micro_batch_size
     _require(size is None or size >= 1, "step.micro_batch_size", size, "at least 1, or null for whole batches")
+    # The gradients are in the graphs' own memory, which the next part of the batch takes again.
+    _require(size is None or not step.cuda_graphs, "step.micro_batch_size", size, "null with step.cuda_graphs")
     _require(step.compile or not step.cuda_graphs, "step.compile", step.compile, "true with step.cuda_graphs")
 
 

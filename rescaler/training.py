@@ -7,7 +7,7 @@ import torch
 from rescaler.chain import Epoch
 from rescaler.clocks import Clocks
 from rescaler.epoch import Observer, Scores, evaluate, refuse_divergence, start_stage, train_epoch
-from rescaler.keeping import Keeper, share
+from rescaler.keeping import Keeper, UnderWay, share
 from rescaler.ledger import Ledger
 from rescaler.plan import Run
 from rescaler.provenance import device_name, torch_version
@@ -51,30 +51,36 @@ def train(
         epoch = run.chain.next(records)
         if epoch is None or (part is not None and epoch.number > part.last_epoch):
             return records
-        state, record = _train(run, epoch, state, keeper, observer, saver)
+        start = _start(run, epoch, state, keeper)
+        state = start.state  # the device has no room for the network before it as well
+        record = _train(run, epoch, start, keeper, observer, saver)
         records.append(record)
         observer.epoch(record, reused=False)
 
 
-def _train(
-    run: Run, epoch: Epoch, state: State | None, keeper: Keeper, observer: Observer, saver: Saver | None
-) -> tuple[State, Record]:
-    """One epoch after ``state``, from where an earlier attempt saved it."""
+def _start(run: Run, epoch: Epoch, state: State | None, keeper: Keeper) -> UnderWay:
+    """What to train ``epoch`` from: where an earlier attempt saved it, or its beginning after ``state``."""
     keeper.begin(epoch)
-    under_way = keeper.resume(epoch)
-    if under_way is not None:
-        state, progress, clocks = under_way.state, under_way.progress, Clocks(run.device, under_way.seconds)
-    else:
-        progress, clocks = Progress(), Clocks(run.device)
+    start = keeper.resume(epoch)
+    if start is None:
+        clocks = Clocks(run.device)
         state = state or State(run.network(epoch.stage))
         if epoch.recipe.rescale is not None:
+            share(state, epoch.recipe)  # BatchNorm is measured anew by all processes together
             with clocks.running("rescale"):
                 state = start_stage(state, epoch, run)
-    share(state, epoch.recipe)
+        start = UnderWay(state, Progress(), clocks.seconds)
+    share(start.state, epoch.recipe)
+    return start
+
+
+def _train(run: Run, epoch: Epoch, start: UnderWay, keeper: Keeper, observer: Observer, saver: Saver | None) -> Record:
+    """One epoch, or what is left of it."""
+    state, clocks = start.state, Clocks(run.device, start.seconds)
     if not state.is_compiled(epoch.recipe):
         torch.compiler.reset()  # the shapes of the network before would count as recompilations of this one
 
-    trained = train_epoch(state, epoch, run, clocks, observer, saver, progress)
+    trained = train_epoch(state, epoch, run, clocks, observer, saver, start.progress)
 
     def save_if_due() -> None:
         if saver is not None and saver.due:
@@ -83,7 +89,7 @@ def _train(
     with clocks.running("evaluation"):
         tested = evaluate(state.tested(epoch.recipe), epoch.recipe, run.data, save_if_due)
     refuse_divergence(tested.loss, epoch)  # the last step may have been the one too many
-    return state, keeper.publish(_record(epoch, run, clocks, trained, tested), state)
+    return keeper.publish(_record(epoch, run, clocks, trained, tested), state)
 
 
 def _record(epoch: Epoch, run: Run, clocks: Clocks, trained: Progress, tested: Scores) -> Record:

@@ -51,6 +51,34 @@ def test_waiting_for_batches_is_no_training(now: list[float]) -> None:
     assert clocks.seconds == {"train": 2, "data": 14}
 
 
+def test_waiting_of_a_device_is_the_clocks_that_ran_meanwhile(
+    now: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The host runs ahead, so what the device waited is known only where the host waits for it."""
+
+    class Mark:
+        def __init__(self) -> None:
+            self.s = now[0]
+
+        def elapsed_time(self, end: "Mark") -> float:
+            return 1000 * (end.s - self.s)
+
+    def slow() -> object:
+        for _ in range(2):
+            now[0] += 7
+            yield None
+
+    monkeypatch.setattr(Clocks, "_mark", lambda _: Mark())
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda _: None)
+    clocks = Clocks(torch.device("cuda"))
+    with clocks.running("train"):
+        for _ in clocks.waiting(slow()):  # type: ignore[arg-type]
+            now[0] += 1
+            with clocks.running("save"):
+                now[0] += 5
+    assert clocks.seconds == {"train": 2, "save": 10, "data": 14}
+
+
 def test_an_epoch_goes_on_with_the_seconds_of_its_first_attempt(now: list[float]) -> None:
     clocks = Clocks(CPU, {"train": 30.0, "rescale": 1.0})
     with clocks.running("train"):

@@ -104,6 +104,10 @@ def test_impossible_resize_epochs_are_refused(value: object) -> None:
         ({"optim__ema_decay": 1.0}, "optim.ema_decay must be between 0 and 1, or null for none; got 1.0"),
         ({"step__precision": "fp8"}, "step.precision must be one of default, fp32, tf32, bf16, fp16; got 'fp8'"),
         ({"step__micro_batch_size": 0}, "step.micro_batch_size must be at least 1, or null for whole batches; got 0"),
+        (
+            {"step__cuda_graphs": True, "step__compile": True, "step__micro_batch_size": 8},
+            "step.micro_batch_size must be null with step.cuda_graphs; got 8",
+        ),
         ({"step__cuda_graphs": True}, "step.compile must be true with step.cuda_graphs; got False"),
         ({"schedule__rule": "linear"}, "schedule.rule must be one of milestones, cosine, one_cycle; got 'linear'"),
         ({"schedule__rule": "cosine"}, r"schedule.milestones must be empty with schedule.rule=cosine; got \[18\]"),

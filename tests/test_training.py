@@ -1,4 +1,5 @@
 import dataclasses
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,13 @@ from bench import RESNET, Bench
 from conftest import MakeExperiment
 from image_tree import plant
 
+from rescaler.epoch import train_epoch
 from rescaler.interruption import Interruption
 from rescaler.keeping import Keeper
 from rescaler.ledger import Ledger
 from rescaler.plan import plan
 from rescaler.record import Record
-from rescaler.saving import Saver
+from rescaler.saving import Progress, Saver
 from rescaler.settings import DataSettings, StageSettings
 from rescaler.state import State
 from rescaler.statefile import digest
@@ -35,6 +37,21 @@ def test_a_run_learns_and_its_records_say_how(bench: Bench, make_experiment: Mak
     assert [record.parent_digest for record in records] == ["", *digests(records)[:-1]]
     assert records[3].rescale_s > 0 == records[4].rescale_s
     assert all(record.train_s > 0 and record.evaluation_s > 0 for record in records)
+
+
+def test_the_device_holds_one_network_at_a_time(
+    bench: Bench, make_experiment: MakeExperiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[int] = []
+
+    def counted(state: State, *arguments: Any) -> Progress:
+        gc.collect()
+        held.append(sum(type(found) is State for found in gc.get_objects()))
+        return train_epoch(state, *arguments)
+
+    monkeypatch.setattr("rescaler.training.train_epoch", counted)
+    bench.train(make_experiment())
+    assert held == [1] * 6
 
 
 @pytest.mark.parametrize("stop_after", [1, 3, 5])
