@@ -67,8 +67,9 @@ VARIANTS: dict[str, tuple[object, bool]] = {
 PRECISIONS = {"cpu": ("fp32", "bf16"), "cuda": ("bf16", "tf32", "fp32")}
 BATCH_SIZE = {"cpu": 8, "cuda": 128}
 """The paper's 128 where there is a GPU."""
-ROUND_S = 0.7
-"""Seconds of one network before the next one's turn: so many batches, but one at least."""
+ROUND_S = {"device": 0.7, "files": 6.0}
+"""Seconds of one network before the next one's turn: this many batches, but one at least. The workers that read files
+begin each turn with nothing read, which must not be most of it."""
 WARM_UP_BATCHES = 4
 """Compiled networks compile within three."""
 IMAGENET_IMAGES = 1_281_167
@@ -146,8 +147,9 @@ def measure(
         say(f"warming up {name}")
         trainers[name] = Trainer(experiment(network, name, step, arguments))
         compile_s[name] = trainers[name].train(WARM_UP_BATCHES).get("compile", 0.0)
-        seconds = sum(trainers[name].train(WARM_UP_BATCHES).values()) / WARM_UP_BATCHES
-        counts[name] = max(1, round(ROUND_S / seconds))
+        batches = WARM_UP_BATCHES if arguments.folder is None else 4 * arguments.workers
+        seconds = sum(trainers[name].train(batches).values()) / batches
+        counts[name] = max(1, round(ROUND_S["device" if arguments.folder is None else "files"] / seconds))
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in VARIANTS}
     for number, order in enumerate(turns(VARIANTS, arguments.rounds), start=1):
         say(f"round {number} of {arguments.rounds}")

@@ -16,6 +16,7 @@ import torch
 from benchmarks.epochs import Trainer
 from benchmarks.reporting import parser, provenance, write
 from benchmarks.training_loop import experiment
+from rescaler.arithmetic import cannot_compile
 from rescaler.probe import Spread, turns
 from rescaler.settings import StepSettings
 
@@ -51,8 +52,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command_line.add_argument("--round-s", type=float, default=0.5, help="seconds of each choice in a round, about")
     parsed = command_line.parse_args(arguments)
     target = experiment(parsed.device, 0)
+    choices = CHOICES[parsed.device]
+    if reason := cannot_compile(torch.device(parsed.device)):
+        print(f"left out: what torch.compile compiles: {reason}")
+        choices = {name: step for name, step in choices.items() if not step.compile}
     trainers, compile_s = {}, {}
-    for name, step in CHOICES[parsed.device].items():
+    for name, step in choices.items():
         trainers[name] = Trainer(dataclasses.replace(target, step=step))
         compile_s[name] = trainers[name].train(WARM_UP_BATCHES).get("compile", 0.0)
     batch_s = sum(trainers["default"].train(WARM_UP_BATCHES).values()) / WARM_UP_BATCHES

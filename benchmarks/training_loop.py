@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -162,7 +163,9 @@ def lightning(trainer: Trainer) -> Loop:
         precision = "bf16-mixed" if bf16 else "32-true"
         accelerator = "gpu" if device.type == "cuda" else "cpu"
         fit = pl.Trainer(accelerator=accelerator, devices=1, max_epochs=1, precision=precision, **quiet)
-        fit.fit(module, torch.utils.data.DataLoader(Images(count), batch_size=None))
+        # Else every loop that comes after this one would have to allocate its memory anew.
+        with mock.patch("lightning.pytorch.accelerators.cuda._clear_cuda_memory"):
+            fit.fit(module, torch.utils.data.DataLoader(Images(count), batch_size=None))
         return module.seconds
 
     return loop
