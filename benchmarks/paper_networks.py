@@ -30,8 +30,8 @@ from rescaler.arithmetic import cannot_compile
 from rescaler.description import describe
 from rescaler.errors import InputError
 from rescaler.kernels import KERNEL_TABLE
+from rescaler.measuring import Spread, turns
 from rescaler.models import overfeat_fast, overfeat_small, resnet34
-from rescaler.probe import Spread, turns
 from rescaler.settings import (
     DataSettings,
     Experiment,
@@ -134,7 +134,7 @@ class Measured:
 
     def times_faster(self, name: str) -> Spread:
         """Than the target, round by round."""
-        return Spread.of([a / b for a, b in zip(self.batch_s("target"), self.batch_s(name), strict=True)])
+        return Spread.of_ratios(self.batch_s("target"), self.batch_s(name))
 
 
 def measure(

@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 
 from benchmarks.reporting import parser, provenance, write
-from rescaler.probe import Spread
+from rescaler.measuring import Spread
 
 _LAUNCH = """
 import os

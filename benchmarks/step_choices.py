@@ -17,7 +17,7 @@ from benchmarks.epochs import Trainer
 from benchmarks.reporting import parser, provenance, write
 from benchmarks.training_loop import experiment
 from rescaler.arithmetic import cannot_compile
-from rescaler.probe import Spread, turns
+from rescaler.measuring import Spread, turns
 from rescaler.settings import StepSettings
 
 CHOICES = {
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{report['device']}, torch {report['torch']}, {report['model']}, n = {parsed.rounds}; images/s / default's")
     rows = {}
     for name in list(trainers)[1:]:
-        spread = Spread.of([base / own for base, own in zip(seconds["default"], seconds[name], strict=True)])
+        spread = Spread.of_ratios(seconds["default"], seconds[name])
         rows[name] = spread._asdict() | {"compile_s": compile_s[name]}
         compiling = f"; {compile_s[name]:.0f} s to compile" if compile_s[name] else ""
         print(f"step.{name:45} {spread.median:.2f} ({spread.low:.2f} to {spread.high:.2f}){compiling}")

@@ -158,6 +158,24 @@ def _shared(epochs: int, stages: int) -> list[int]:
     return [math.ceil(epochs * number / stages) for number in range(1, stages + 1)]
 
 
+def rescale_recipe(rescale: RescaleSettings, batches: int, *, normalises: bool) -> dict[str, Any]:
+    """The settings of the rescale as the recipe of an epoch has them; what is off, or acts on nothing, is left out.
+
+    Args:
+        rescale: the settings.
+        batches: of an epoch.
+        normalises: whether the network has BatchNorm.
+    """
+    recipe: dict[str, Any] = {"interpolation": rescale.interpolation, "momentum": rescale.momentum}
+    if rescale.recalibrate and normalises:
+        recipe["recalibrate"] = True
+    if rescale.interpolation == "fit" or "recalibrate" in recipe:
+        recipe["calibration_batches"] = min(rescale.calibration_batches, batches)
+    if rescale.warmup_batches > 0:
+        recipe["warmup_batches"] = rescale.warmup_batches
+    return recipe
+
+
 def resolve_resize_epoch(experiment: Experiment) -> int | Literal["never"]:
     """Completed pre-train epochs before the target network takes over, or ``never``.
 

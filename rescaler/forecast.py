@@ -2,11 +2,12 @@
 
 import dataclasses
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rescaler.experiment import resolve_resize_epoch, stage_epochs
+from rescaler.experiment import rescale_recipe, resolve_resize_epoch, stage_epochs
 from rescaler.schedule import next_rule
 from rescaler.settings import Experiment, StageSettings
 
@@ -85,8 +86,11 @@ def _stage(experiment: Experiment, stage: int, *, resized: bool) -> list[Any]:
     stages = experiment.shrink.stages
     keys = [field.name for field in dataclasses.fields(StageSettings)]
     shrunk = {key: getattr(stages[stage], key) for key in keys} if stage < len(stages) else None
-    rescale = [dataclasses.asdict(experiment.rescale), experiment.schedule.hold_after_resize] if resized else None
-    return [shrunk, rescale]
+    if not resized:
+        return [shrunk]
+    batches = experiment.schedule.batches_per_epoch or sys.maxsize
+    rescale = rescale_recipe(experiment.rescale, batches, normalises=True)  # the network is not known here
+    return [shrunk, rescale, experiment.schedule.hold_after_resize]
 
 
 def shared_hours(forecasts: Iterable[Forecast], *, beside: Iterable[Forecast] = ()) -> float:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 
 from rescaler.data import Batch, EpochImages, image_folder, load_data, streams_from_files
-from rescaler.probe import Spread
+from rescaler.measuring import Spread
 from rescaler.settings import DataSettings
 
 _ROUNDS = 5

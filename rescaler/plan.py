@@ -15,7 +15,7 @@ from rescaler.arithmetic import MEMORY_FORMATS, step_constants
 from rescaler.chain import NUMERICS, Chain, Stage, digest
 from rescaler.data import ImageData, load_data
 from rescaler.errors import InputError
-from rescaler.experiment import resolve_resize_epoch, stage_epochs
+from rescaler.experiment import rescale_recipe, resolve_resize_epoch, stage_epochs
 from rescaler.networks import Networks, initial_target, networks_of, shrunk_stage
 from rescaler.settings import Experiment
 from rescaler.shrinking import Shrunk
@@ -90,20 +90,39 @@ def plan(experiment: Experiment, *, elsewhere: str | None = None, networks: dict
         raise InputError(
             f"optim.batch_size must be at most {data.train_count}, all training images; got {optim.batch_size}"
         )
+    warmup = experiment.rescale.warmup_batches
+    if warmup > batches:
+        raise InputError(f"rescale.warmup_batches must be at most {batches}, the batches of an epoch; got {warmup}")
+    normalises = any(isinstance(module, _BatchNorm) for module in target.modules())
     chain = Chain(
         origin=digest(_origin(experiment, data, seed=experiment.seed, network=target)),
         stages=_stages(experiment, shrunk),
         schedule=experiment.schedule,
-        rescale=_rescale(experiment, target, batches),
-        constants={
-            **dataclasses.asdict(optim),
-            **step_constants(experiment.step, optim.batch_size, device_type, is_here=elsewhere is None),
-            "batches": batches,
-            "device_type": device_type,
-        },
+        rescale=rescale_recipe(experiment.rescale, batches, normalises=normalises),
+        constants=epoch_constants(experiment, batches, device_type, is_here=elsewhere is None),
     )
     notes = dict.fromkeys(note for network in shrunk for note in network.notes)
     return Run(experiment, resize_epoch, device, data, chain, tuple(notes))
+
+
+def epoch_constants(experiment: Experiment, batches: int, device_type: str, *, is_here: bool = True) -> dict[str, Any]:
+    """The entries of a :class:`rescaler.chain.Recipe` that are the same in every epoch.
+
+    Args:
+        experiment: the settings.
+        batches: of an epoch.
+        device_type: of the device that trains.
+        is_here: whether that is this machine's, which can then be asked what it can do.
+
+    Raises:
+        InputError: this device cannot do it; the message names the key and its value.
+    """
+    return {
+        **dataclasses.asdict(experiment.optim),
+        **step_constants(experiment.step, experiment.optim.batch_size, device_type, is_here=is_here),
+        "batches": batches,
+        "device_type": device_type,
+    }
 
 
 def _origin(
@@ -133,20 +152,6 @@ def _stages(experiment: Experiment, pretrain: Sequence[Shrunk]) -> tuple[Stage, 
     if epochs[-1] > 0:
         stages.append(Stage("target", experiment.data.image_px, sum(epochs)))
     return tuple(stages)
-
-
-def _rescale(experiment: Experiment, target: nn.Module, batches: int) -> dict[str, Any]:
-    """The settings of the rescale as the recipe has them; what is off, or has nothing to act on, is left out."""
-    settings = experiment.rescale
-    recipe: dict[str, Any] = {"interpolation": settings.interpolation, "momentum": settings.momentum}
-    if settings.recalibrate and any(isinstance(module, _BatchNorm) for module in target.modules()):
-        recipe["recalibrate"] = True
-    if settings.interpolation == "fit" or "recalibrate" in recipe:
-        recipe["calibration_batches"] = min(settings.calibration_batches, batches)
-    warmup = settings.warmup_batches
-    if warmup > batches:
-        raise InputError(f"rescale.warmup_batches must be at most {batches}, the batches of an epoch; got {warmup}")
-    return recipe | ({"warmup_batches": warmup} if warmup > 0 else {})
 
 
 def device_for(name: str) -> torch.device:

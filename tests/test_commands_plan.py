@@ -8,9 +8,10 @@ import pytest
 
 from rescaler import loading, probe
 from rescaler.__main__ import main
+from rescaler.chain import Recipe
 from rescaler.commands.plan import TRAIN_IMAGES
 from rescaler.data import DATA_SETS
-from rescaler.probe import Spread, Step
+from rescaler.measuring import Spread
 
 
 def test_table_2_from_the_papers_hours(capsys: pytest.CaptureFixture[str]) -> None:
@@ -66,14 +67,16 @@ def test_stages_want_an_hour_each(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_probe_takes_the_true_shapes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     asked: list[Any] = []
 
-    def measure(networks: Any, setting: Any, *, device: Any, batch_size: int, **_: Any) -> dict[str, list[Step]]:
-        asked.append(([network.image_px for network in networks.values()], str(setting), str(device), batch_size))
-        return {"pre-train": [Step(0.1, 0.2, 0.3)] * 3, "target": [Step(1, 1, 1)] * 3}
+    def measure(networks: Any, recipe: Recipe, *, device: Any, **_: Any) -> dict[str, list[float]]:
+        how = (recipe.precision, recipe.memory_format, recipe.batch_size, recipe.micro_batch_size)
+        asked.append(([network.image_px for network in networks.values()], how, str(device)))
+        return {"pre-train": [0.6] * 3, "target": [3.0] * 3}
 
     monkeypatch.setattr(probe, "measure", measure)
     arguments = ["resize_epoch=0,17", "device=cpu", "step.memory_format=contiguous", "schedule.batches_per_epoch=null"]
+    arguments.append("step.micro_batch_size=16")
     main(["plan", *arguments])
-    assert asked == [([17, 28], "default contiguous", "cpu", 64)], "measured once for both runs"
+    assert asked == [([17, 28], ("fp32", "contiguous", 64, 16), "cpu")], "measured once for both runs"
     out = capsys.readouterr().out
     # 60,000 images are 937 batches of 64: 55 * 937 * 3 s, and 17 epochs at 0.6 s instead.
     assert "937 steps an epoch" in out
@@ -84,7 +87,7 @@ def test_the_probe_takes_the_true_shapes(monkeypatch: pytest.MonkeyPatch, capsys
 
 
 def test_what_loading_eats_is_not_promised(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    steps = {"pre-train": [Step(1, 0, 0)] * 3, "target": [Step(3, 0, 0)] * 3}
+    steps = {"pre-train": [1.0] * 3, "target": [3.0] * 3}
     monkeypatch.setattr(probe, "measure", lambda *_, **__: steps)
     found = {160: Spread(2, 2, 2), 224: Spread(2.5, 2.5, 2.5)}
     monkeypatch.setattr(loading, "batch_loading_s", lambda *_, **__: found)
@@ -101,7 +104,7 @@ def test_what_loading_eats_is_not_promised(monkeypatch: pytest.MonkeyPatch, caps
 def test_without_image_files_loading_is_said_to_be_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(probe, "measure", lambda networks, *_, **__: {name: [Step(1, 0, 0)] * 3 for name in networks})
+    monkeypatch.setattr(probe, "measure", lambda networks, *_, **__: {name: [1.0] * 3 for name in networks})
     main(["plan", "experiment=imagenet_resnet", "device=cpu", f"data.folder={tmp_path}"])
     assert f"Loading is not in it, and may eat what is saved: data.folder={tmp_path} holds" in capsys.readouterr().out
 

@@ -86,6 +86,9 @@ def experiments(make: MakeExperiment) -> list[Experiment]:
         make(resize_epoch=2, schedule__epochs=5),
         make(resize_epoch=2, schedule__milestones=[5]),
         make(resize_epoch=4, rescale__interpolation="bicubic"),
+        make(resize_epoch=4, rescale__calibration_batches=3),  # of no use to bilinear
+        make(resize_epoch=4, rescale__interpolation="fit", rescale__calibration_batches=3),
+        *(make(resize_epoch=4, rescale__interpolation="fit", rescale__calibration_batches=many) for many in (5, 6)),
         make(resize_epoch=4, shrink__image_px=18),
         make(resize_epoch=0, shrink__image_px=18),
         make(resize_epoch=[2, 4], shrink__middle=[middle]),

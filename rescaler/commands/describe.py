@@ -3,20 +3,21 @@
 import argparse
 import csv
 import dataclasses
+import functools
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rescaler.commands.loading import loading_notes, loading_s
 from rescaler.commands.networks import candidates, descriptions
 from rescaler.commands.output import STDOUT, progress, write
 from rescaler.errors import InputError
+from rescaler.measuring import Spread
 from rescaler.texttable import TextTable
 
 if TYPE_CHECKING:
     from rescaler.description import Description
-    from rescaler.probe import Setting, Spread, Step
-    from rescaler.settings import Experiment
+    from rescaler.settings import Experiment, StepSettings
 
 # Hydra and torch take seconds to import, so they are imported where they are used.
 
@@ -103,36 +104,36 @@ def _cell(value: object) -> object:
 def _measured(experiment: "Experiment", batch_size: int | None) -> TextTable:
     """Training steps of all networks, in turn, in every precision and memory format of the device."""
     from rescaler.plan import device_for
-    from rescaler.probe import measure, ratios
+    from rescaler.probe import measure, step_recipe
     from rescaler.provenance import device_name, torch_version
 
     device = device_for(experiment.device)
     if batch_size is None:
         batch_size = experiment.optim.batch_size
         batch_size = batch_size if device.type == "cuda" else min(batch_size, _CPU_BATCH)
+    optim = dataclasses.replace(experiment.optim, batch_size=batch_size)
     networks = candidates(experiment)
+    measured = {}
     with progress() as say:
-        measured = {
-            setting: measure(
-                networks,
-                setting,
-                device=device,
-                batch_size=batch_size,
-                progress=lambda text: say(f"{setting}: {text}"),  # noqa: B023
-            )
-            for setting in _settings(device.type)
-        }
+        for step in _steps(experiment.step, device.type):
+            recipe = step_recipe(dataclasses.replace(experiment, optim=optim, step=step), device.type)
+            setting = f"{step.precision} {step.memory_format}"
+            told = functools.partial(_tell, say, setting)
+            measured[setting] = measure(networks, recipe, device=device, progress=told)
         loading = loading_s(experiment, networks, batch_size=batch_size, device=device, say=say)
     rows, verdicts = [], loading_notes(experiment, loading, batch_size)
-    for setting, steps in measured.items():
-        target = steps.pop("target")
-        for name, pretrain in steps.items():
-            rows.append(_measured_row(setting, name, target, pretrain))
-            verdicts += _verdict(setting, name, ratios(target, pretrain))
+    for setting, step_s in measured.items():
+        target_s = step_s.pop("target")
+        for name, pretrain_s in step_s.items():
+            faster = Spread.of_ratios(target_s, pretrain_s)
+            milliseconds = [f"{1000 * Spread.of(seconds).median:,.2f} ms" for seconds in (pretrain_s, target_s)]
+            ratio = f"{faster.median:.2f} ({faster.low:.2f} to {faster.high:.2f})"
+            rows.append([*setting.split(), name, *milliseconds, ratio, str(len(target_s))])
+            verdicts += _verdict(setting, name, faster)
             if loading:
-                verdicts += _waiting(setting, name, target, pretrain, loading)
+                verdicts += _waiting(setting, name, target_s, pretrain_s, loading)
     heading = f"Measured: a training step of {batch_size} images, {device_name(device)}, torch {torch_version()}"
-    columns = ("str", "Memory format", "Network", "Step", "Target's", "Forward", "Backward", "Whole step", "n")
+    columns = ("Precision", "Memory format", "Network", "Step", "Target's", "Times faster", "n")
     note = (
         "How many times faster than the target's: median (lowest to highest) of n rounds, in which the networks took "
         "turns. Random images on the device."
@@ -140,31 +141,25 @@ def _measured(experiment: "Experiment", batch_size: int | None) -> TextTable:
     return TextTable(heading, columns, rows, [note, *verdicts], ("Memory format", "Network"))
 
 
-def _settings(device_type: str) -> "list[Setting]":
-    from rescaler.probe import Setting
+def _tell(say: Callable[[str], None], setting: str, text: str) -> None:
+    say(f"{setting}: {text}")
 
+
+def _steps(step: "StepSettings", device_type: str) -> "list[StepSettings]":
+    """The settings of the step in every precision and memory format."""
     precisions: tuple[str, ...] = ("fp32", "tf32", "bf16", "fp16") if device_type == "cuda" else ("fp32", "bf16")
-    return [Setting(precision, form) for precision in precisions for form in ("channels_last", "contiguous")]
-
-
-def _measured_row(setting: "Setting", name: str, target: "Sequence[Step]", pretrain: "Sequence[Step]") -> list[str]:
-    from rescaler.probe import Spread, ratios
-
-    milliseconds = [
-        f"{1000 * Spread.of([step.step_s for step in steps]).median:,.2f} ms" for steps in (pretrain, target)
+    return [
+        dataclasses.replace(step, precision=precision, memory_format=form)
+        for precision in precisions
+        for form in ("channels_last", "contiguous")
     ]
-    faster = [ratios(target, pretrain, part) for part in ("forward_s", "backward_s", "step_s")]
-    cells = [f"{spread.median:.2f} ({spread.low:.2f} to {spread.high:.2f})" for spread in faster]
-    return [setting.precision, setting.memory_format, name, *milliseconds, *cells, str(len(target))]
 
 
 def _waiting(
-    setting: "Setting", name: str, target: "Sequence[Step]", pretrain: "Sequence[Step]", loading: "Mapping[str, Spread]"
+    setting: str, name: str, targets_s: Sequence[float], pretrains_s: Sequence[float], loading: Mapping[str, Spread]
 ) -> list[str]:
     """What loading leaves of the saving, where a network would wait for its images."""
-    from rescaler.probe import Spread
-
-    target_s, pretrain_s = (Spread.of([step.step_s for step in steps]).median for steps in (target, pretrain))
+    target_s, pretrain_s = Spread.of(targets_s).median, Spread.of(pretrains_s).median
     loaded_target_s, loaded_s = max(target_s, loading["target"].median), max(pretrain_s, loading[name].median)
     if (loaded_target_s, loaded_s) == (target_s, pretrain_s):
         return []
@@ -174,7 +169,7 @@ def _waiting(
     ]
 
 
-def _verdict(setting: "Setting", name: str, faster: "Spread") -> list[str]:
+def _verdict(setting: str, name: str, faster: Spread) -> list[str]:
     if faster.median <= 1:
         slower = f"its step takes {1 / faster.median:.2f} times as long as the target's"
         return [f"The {name} network is not faster here ({setting}): {slower}."]

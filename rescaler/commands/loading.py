@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-    from rescaler.probe import Candidate, Spread
+    from rescaler.measuring import Spread
+    from rescaler.probe import Candidate
     from rescaler.settings import Experiment
 
 # Torch takes seconds to import, so it is imported where it is used.

@@ -102,8 +102,9 @@ def _given(words: Sequence[str], jobs: "Sequence[Job]", key: str) -> tuple[list[
 def _probe(jobs: "Sequence[Job]") -> tuple[list[list[float]], list[str]]:
     """Hours of an epoch by network for each run, as measured here, and notes."""
     from rescaler.loading import how_to_load_faster
+    from rescaler.measuring import Spread
     from rescaler.plan import device_for
-    from rescaler.probe import Setting, Spread, measure
+    from rescaler.probe import measure, step_recipe
     from rescaler.provenance import device_name, torch_version
 
     measured: dict[str, list[float]] = {}
@@ -119,13 +120,12 @@ def _probe(jobs: "Sequence[Job]") -> tuple[list[list[float]], list[str]]:
             networks = candidates(experiment)
             steps = measure(
                 networks,
-                Setting(experiment.step.precision, experiment.step.memory_format, experiment.step.compile),
+                step_recipe(experiment, device.type),
                 device=device,
-                batch_size=batch_size,
                 progress=lambda text: say(f"probe: {text}"),
             )
             loading = loading_s(experiment, networks, batch_size=batch_size, device=device, say=say)
-        step_s = {name: Spread.of([step.step_s for step in rounds]) for name, rounds in steps.items()}
+        step_s = {name: Spread.of(rounds) for name, rounds in steps.items()}
         slowest_s = {name: max(step.median, loading[name].median if loading else 0) for name, step in step_s.items()}
         measured[key] = [batches * seconds / 3600 for seconds in slowest_s.values()]
         each = ", ".join(f"{name} {milliseconds(spread)}" for name, spread in step_s.items())
