@@ -61,7 +61,7 @@ def paper_figure(number: PaperFigure, epochs: DataFrame) -> Figure:
     content = _CONTENT[number]
     baseline = epochs["resize_epoch"].isin(list(BASELINES))
     # With the learning rule held, the runs that keep to the schedule stand beside.
-    shown = baseline | (epochs["resize_epoch"].isin(content.resized) & (content.held | ~epochs["hold"].astype(bool)))
+    shown = baseline | (epochs["resize_epoch"].isin(content.resized) & (content.held | ~epochs["hold"]))
     shown &= paper.residual(epochs["model"]) == content.residual
     rows = epochs[shown]
     if content.resized:
@@ -77,7 +77,7 @@ def paper_figure(number: PaperFigure, epochs: DataFrame) -> Figure:
 
 
 def _missing(rows: DataFrame, content: _Content) -> list[str]:
-    run = set(zip(rows["resize_epoch"], rows["hold"].astype(bool), strict=True))
+    run = set(zip(rows["resize_epoch"], rows["hold"], strict=True))
     words = []
     for hold in (False, True) if content.held else (False,):
         absent = [str(epoch) for epoch in content.resized if (epoch, hold) not in run]
