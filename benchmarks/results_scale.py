@@ -36,9 +36,9 @@ def peak_mb():
 load_peak_mb = peak_mb()
 rows = table(runs, epochs)
 seeds = over_seeds(rows)
-table2(runs, epochs)
+table2(seeds)
 done, done_cpu = time.perf_counter(), time.process_time()
-reports(runs, epochs)
+reports(rows, seeds, epochs)
 told = time.perf_counter()
 print(json.dumps({
     "runs": len(runs), "epochs": len(epochs), "import_s": imported - start, "load_s": loaded - imported,
