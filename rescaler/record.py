@@ -9,7 +9,7 @@ from typing import Any, Self
 CONFIG_FILE = "config.yaml"
 SUMMARY_FILE = "summary.json"
 METRICS_FILE = "metrics.csv"
-"""Names in a run's folder: its settings, the run in one object, and its epochs' records in one table."""
+"""Names of files in a run's folder: its settings, the run in one object, and its epochs' records in one table."""
 TRUNK_FILE = "trunk.json"
 """Name in a trunk's folder: how far it is."""
 

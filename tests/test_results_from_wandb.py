@@ -34,7 +34,7 @@ def rows(last: int, *, reused: int = 0) -> dict[int, dict[str, Any]]:
 
 
 def server_run(**changes: Any) -> SimpleNamespace:
-    """With the attributes of ``wandb.apis.public.Run`` that are read."""
+    """A stand-in with the attributes of ``wandb.apis.public.Run`` that are read."""
     held: dict[str, Any] = {
         "config": config(),
         "summary_metrics": dict(DONE),

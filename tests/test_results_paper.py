@@ -6,7 +6,6 @@ import pytest
 from fake_runs import FakeRun
 from pandas import DataFrame
 
-from rescaler.kernels import TABLE_1
 from rescaler.results import (
     MARGIN,
     load_epochs,
@@ -52,16 +51,6 @@ def resized(resize_epoch: int, top1: float = 0.89, *, seed: int = 0, held: int =
 def target(top1: float = 0.90, *, seed: int = 0, name: str = "c0ffee00") -> FakeRun:
     """20 epochs of 4 s. A run resized at 17 takes 17 * 1 + 3 * 4 + 0.5 = 29.5 s of these 80."""
     return FakeRun(0, [0.5] * 19 + [top1], seed=seed, epochs_planned=20, comparison=name)
-
-
-@pytest.mark.parametrize("row", paper.TABLE_1)
-def test_the_published_kernels_are_what_the_method_uses(row: paper.PublishedKernel) -> None:
-    s = row.target / row.pretrain
-    assert TABLE_1[row.target] == row.pretrain
-    # Printed to two digits, not all of them rounded rightly.
-    assert row.s == pytest.approx(s, abs=0.005)
-    assert row.s2 == pytest.approx(s**2, abs=0.021)
-    assert row.s4 == pytest.approx(s**4, abs=0.011)
 
 
 def test_published_savings_are_those_of_the_conclusion(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ SUMMARY = {
     "updated": "2026-05-01T12:00:00+00:00",
 }
 CONFIG = {"resize_epoch": "auto", "shrink": {"table": {3: 2}}, "schedule": {"epochs": 20}}
-"""As the run's folder has them before the first epoch."""
+"""What the run's folder has before the first epoch."""
 
 
 def start(folder: Path, mode: str = "online") -> Tracker:

@@ -81,6 +81,12 @@ def mean_curves(epochs: DataFrame) -> DataFrame:
     return means
 
 
+def absent_baselines(rows: DataFrame) -> list[str]:
+    """The names of the baselines that are not among ``rows``."""
+    there = set(rows["resize_epoch"])
+    return [network_label(baseline) for baseline in (0, "never") if baseline not in there]
+
+
 def unfinished(epochs: DataFrame) -> list[str]:
     """The runs that are not done, in words; of many, the first few and how many more."""
     words = []

@@ -12,15 +12,15 @@ from numpy.typing import ArrayLike, NDArray
 from pandas import DataFrame, Series
 
 from rescaler.figures import style
-from rescaler.figures.curves import KIND, counted, kind_labels, unfinished
-from rescaler.results import network_label
+from rescaler.figures.curves import KIND, absent_baselines, counted, kind_labels, unfinished
+from rescaler.results import is_baseline
 
 _NAME_PT = 8
 """Height of the points' names."""
 
 
 def pareto_front(saved: ArrayLike, accuracy: ArrayLike) -> NDArray[np.bool_]:
-    """Which points no other point beats: none saves as much and is as accurate, and is better in one of both."""
+    """Tell which points no other point beats: none saves as much and is as accurate, and is better in one of both."""
     points = np.column_stack([saved, accuracy])
     as_good = (points[:, None] >= points[None, :]).all(axis=2)
     better = (points[:, None] > points[None, :]).any(axis=2)
@@ -57,9 +57,10 @@ def saving_figure(rows: DataFrame, seeds: DataFrame, epochs: DataFrame) -> Figur
 
 
 def _target_at_zero(frame: DataFrame) -> DataFrame:
-    """The target saves nothing, by definition."""
-    target = frame["resize_epoch"] == 0
-    return frame.assign(**{name: frame[name].mask(target, 0.0) for name in frame if name.startswith("saved_fraction")})
+    """A copy in which the target saves nothing, as it does by definition."""
+    frame = frame.copy()
+    frame.loc[frame["resize_epoch"] == 0, frame.filter(like="saved_fraction").columns] = 0.0
+    return frame
 
 
 def _draw(part: SubFigure, points: DataFrame, runs: DataFrame, labels: Mapping[Any, str]) -> None:
@@ -67,7 +68,7 @@ def _draw(part: SubFigure, points: DataFrame, runs: DataFrame, labels: Mapping[A
     style.frame(panel, grid="both")
     panel.set_xlabel("Training time saved against the target (%)")
     panel.set_ylabel("Best test accuracy (%)")
-    resized = points.index[~points["resize_epoch"].isin(list(style.BASELINES))]
+    resized = points.index[~is_baseline(points["resize_epoch"])]
     shade = dict(zip(resized, style.shades(len(resized)), strict=True))
     handles: dict[str, Artist] = {}
     names = []
@@ -139,8 +140,7 @@ def _write(panel: Axes, names: Iterable[_Name]) -> None:
 
 
 def _notes(points: DataFrame) -> list[str]:
-    run = set(points["resize_epoch"])
-    absent = [network_label(baseline) for baseline in (0, "never") if baseline not in run]
+    absent = absent_baselines(points)
     notes = [f"Not finished: {', '.join(absent)}"] if absent and not points.empty else []
     if points["estimated"].any():
         notes.append("Hollow: the target's time is estimated from the run's own target epochs")

@@ -15,6 +15,7 @@ from rescaler.errors import InputError
 from rescaler.record import EPOCH_FIELDS, METRICS_FILE, SUMMARY_FILE, TRAINING_CLOCKS
 from rescaler.results.cache import Cache
 from rescaler.results.columns import IDENTITY, check_summary, epoch_frame
+from rescaler.results.labels import is_baseline
 
 if TYPE_CHECKING:
     from rescaler.results.from_wandb import Mirrored
@@ -50,7 +51,7 @@ def load_runs(sources: Source | Iterable[Source]) -> DataFrame:
     if not each:
         raise InputError("no source of runs was named: give folders, or wandb:ENTITY/PROJECT")
     runs = pd.concat(_read_sources(each), ignore_index=True)
-    runs["hold"] &= ~runs["resize_epoch"].isin([0, "never"])  # a baseline has nothing to hold: it is the same run
+    runs["hold"] &= ~is_baseline(runs["resize_epoch"])  # a baseline has nothing to hold: it is the same run
     runs["updated"] = pd.to_datetime(runs["updated"], utc=True, format="ISO8601")
     advance = runs.assign(done=runs["status"] == "done").sort_values(["epochs", "done", "updated"])
     runs = runs.loc[advance.drop_duplicates("run", keep="last").index.sort_values()]

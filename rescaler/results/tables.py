@@ -7,7 +7,7 @@ import pandas as pd
 from pandas import DataFrame, Series
 
 from rescaler.results import paper
-from rescaler.results.labels import network_label, order
+from rescaler.results.labels import is_baseline, network_label, order
 
 _RUN = ["comparison", "name", "model", "data", "device", "run", "resize_epoch", "hold", "seed", "distinction", "status"]
 
@@ -95,7 +95,7 @@ def paper_table(number: paper.TableNumber, seeds: DataFrame) -> DataFrame:
     """
     published = _published(number)
     seeds = seeds[paper.residual(seeds["model"]) == (number == 4)].astype({"resize_epoch": object})
-    baseline = seeds["resize_epoch"].isin([0, "never"])
+    baseline = is_baseline(seeds["resize_epoch"])
     ours = seeds[baseline | (seeds["hold"] == (number == 3))]
     fits = ours["resize_epoch"].isin(published["resize_epoch"]) & ~baseline
     comparisons = Series(ours["comparison"][fits].unique() if fits.any() else [None], name="comparison", dtype=object)
