@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def _checked(runs: str) -> str:
-    """Where the notebooks find the runs: they are executed in their own folder."""
+    """Say where the notebooks find the runs: they are executed in their own folder."""
     if runs.startswith("wandb:"):
         return runs
     load_runs(runs)  # one clear line, before anything is started

@@ -20,7 +20,7 @@ import pandas as pd
 from rich.progress import track
 
 from benchmarks.reporting import parser, provenance, write
-from rescaler.record import METRICS_FILE, SUMMARY_FILE, Record, totals
+from rescaler.record import EPOCH_FIELDS, METRICS_FILE, SUMMARY_FILE, Record, totals
 
 _LOAD = """
 import json, resource, sys, time
@@ -36,9 +36,9 @@ def peak_mb():
 load_peak_mb = peak_mb()
 rows = table(runs, epochs)
 seeds = over_seeds(rows)
-table2(runs, epochs)
+table2(seeds)
 done, done_cpu = time.perf_counter(), time.process_time()
-reports(runs, epochs)
+reports(rows, seeds, epochs)
 told = time.perf_counter()
 print(json.dumps({
     "runs": len(runs), "epochs": len(epochs), "import_s": imported - start, "load_s": loaded - imported,
@@ -70,12 +70,13 @@ def write_run(folder: Path, seed: int, resize_epoch: int | str, epochs: int) -> 
                 rescaled=epoch == last_pretrain + 1 > 1, learning_rate=0.1, weight_decay=1e-4, held=False,
                 images=1_281_167, train_loss=1 / epoch, train_top1=1 - 1 / epoch, test_loss=1 / epoch,
                 test_top1=1 - 1 / (epoch + seed % 7), test_top5=1.0, train_s=100.0 if pretrain else 250.0, data_s=1.0,
-                rescale_s=0.0, evaluation_s=5.0, device="GPU", torch="2.11", digest=key, parent_digest=key,
+                rescale_s=0.0, compile_s=0.0, evaluation_s=5.0, device="GPU", torch="2.11", digest=key,
+                parent_digest=key,
             )
         )  # fmt: skip
     folder.mkdir(parents=True)
     with (folder / METRICS_FILE).open("w", newline="") as file:
-        writer = csv.DictWriter(file, [*(field.name for field in dataclasses.fields(Record)), "reused"])
+        writer = csv.DictWriter(file, EPOCH_FIELDS)
         writer.writeheader()
         writer.writerows({**dataclasses.asdict(record), "reused": False} for record in records)
     summary = {
@@ -83,7 +84,7 @@ def write_run(folder: Path, seed: int, resize_epoch: int | str, epochs: int) -> 
         "name": "scale", "model": "resnet34", "data": "imagenet", "seed": seed, "resize_epoch": resize_epoch,
         "hold": False, "variant": "", "status": "done", "error": None, "epochs_planned": epochs,
         **totals([(record, False) for record in records]), "device": "GPU", "torch": "2.11",
-        "updated": "2026-01-01T00:00:00+00:00",
+        "version": "0.1.0", "commit": None, "updated": "2026-01-01T00:00:00+00:00",
     }  # fmt: skip
     (folder / SUMMARY_FILE).write_text(json.dumps(summary))
 

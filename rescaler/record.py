@@ -3,24 +3,27 @@
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Self
 
 CONFIG_FILE = "config.yaml"
 SUMMARY_FILE = "summary.json"
 METRICS_FILE = "metrics.csv"
-"""Names in a run's folder: its settings, the run in one object, and its epochs' records in one table."""
+"""Names of files in a run's folder: its settings, the run in one object, and its epochs' records in one table."""
 TRUNK_FILE = "trunk.json"
-"""In the folder of a trunk: how far it is."""
+"""Name in a trunk's folder: how far it is."""
+
+TRAINING_CLOCKS = ("train_s", "data_s", "rescale_s", "compile_s")
+"""Steps, waiting for data, the rescale, the first steps of a network under torch.compile."""
+CLOCKS = (*TRAINING_CLOCKS, "evaluation_s")
 
 
 @dataclass(frozen=True)
 class Record:
     """One finished epoch of a chain.
 
-    Losses are means per image, accuracies fractions in [0, 1], times wall-clock seconds. The five clocks are disjoint:
-    an epoch took ``train_s + data_s + rescale_s + compile_s + evaluation_s``, of which all but the evaluation is
-    training. The learning rate is its mean over the epoch.
+    Losses are means per image, accuracies fractions in [0, 1], times wall-clock seconds. The five clocks are disjoint;
+    writing to the ledger is on none. The learning rate is its mean over the epoch.
     """
 
     key: str
@@ -41,8 +44,7 @@ class Record:
     train_s: float
     data_s: float
     rescale_s: float
-    compile_s: float = field(default=0.0, kw_only=True)
-    """The first steps of a network under torch.compile; records made before there was this clock have none."""
+    compile_s: float
     evaluation_s: float
     device: str
     torch: str
@@ -51,8 +53,9 @@ class Record:
 
     @property
     def training_s(self) -> float:
-        """Seconds that count as training: steps, waiting for data, the rescale, compiling; not the evaluation."""
-        return self.train_s + self.data_s + self.rescale_s + self.compile_s
+        """Seconds that count as training: all clocks but the evaluation's."""
+        seconds: float = sum(getattr(self, clock) for clock in TRAINING_CLOCKS)
+        return seconds
 
     def to_json(self) -> str:
         """One JSON object, keys in the order of the fields."""
@@ -72,10 +75,8 @@ class Record:
             raise ValueError("not the record of an epoch") from error
 
 
-LATER: Mapping[str, Any] = {
-    field.name: field.default for field in dataclasses.fields(Record) if field.default is not dataclasses.MISSING
-}
-"""Fields that older records lack, and what they had."""
+EPOCH_FIELDS: Mapping[str, Any] = {field.name: field.type for field in dataclasses.fields(Record)} | {"reused": bool}
+"""What a run keeps of an epoch, with its type: the record, and whether the run read it back from the ledger."""
 
 
 def totals(epochs: Sequence[tuple[Record, bool]]) -> dict[str, Any]:
@@ -97,11 +98,7 @@ def totals(epochs: Sequence[tuple[Record, bool]]) -> dict[str, Any]:
         "best_epoch": best and best.epoch,
         "final_top1": records[-1].test_top1 if records else None,
         "training_s": sum(record.training_s for record in records),
-        "train_s": sum(record.train_s for record in records),
-        "data_s": sum(record.data_s for record in records),
-        "rescale_s": sum(record.rescale_s for record in records),
-        "compile_s": sum(record.compile_s for record in records),
-        "evaluation_s": sum(record.evaluation_s for record in records),
+        **{clock: sum(getattr(record, clock) for record in records) for clock in CLOCKS},
         "computed_s": sum(record.training_s + record.evaluation_s for record in computed),
         "reused_epochs": len(records) - len(computed),
     }

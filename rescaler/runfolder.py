@@ -22,7 +22,7 @@ from rescaler.chain import Stage
 from rescaler.files import write_text
 from rescaler.pace import left_s
 from rescaler.plan import Run
-from rescaler.record import CONFIG_FILE, METRICS_FILE, SUMMARY_FILE, Record, totals
+from rescaler.record import CONFIG_FILE, EPOCH_FIELDS, METRICS_FILE, SUMMARY_FILE, Record, totals
 from rescaler.settings import Experiment
 from rescaler.trainingfolder import TrainingFolder
 
@@ -71,8 +71,7 @@ class RunFolder(TrainingFolder):
 
     def _metrics(self) -> str:
         text = io.StringIO()
-        names = [field.name for field in dataclasses.fields(Record)]
-        writer = csv.DictWriter(text, [*names, "reused"], lineterminator="\n")
+        writer = csv.DictWriter(text, EPOCH_FIELDS, lineterminator="\n")
         writer.writeheader()
         for record, reused in self._records:
             writer.writerow({**dataclasses.asdict(record), "reused": reused})

@@ -92,5 +92,10 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
+def percent(share: float, decimals: int = 1) -> str:
+    """A share of 0.182 as ``18.2 %``."""
+    return f"{100 * share:.{decimals}f} %"
+
+
 def _escape(text: str) -> str:
     return "".join(f"\\{letter}" if letter in "%_&#$" else letter for letter in text)

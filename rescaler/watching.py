@@ -13,7 +13,7 @@ from rich.text import Text
 from rescaler.errors import InputError
 from rescaler.status import RunStatus, statuses
 from rescaler.sweep import Sweep
-from rescaler.texttable import TextTable, clock
+from rescaler.texttable import TextTable, clock, percent
 
 _LOOK_S = 5.0
 """Seconds between looks: SLURM has other users too."""
@@ -35,7 +35,7 @@ def status_table(sweep: Sweep, found: Sequence[RunStatus]) -> TextTable:
             one.name,
             f"{one.state}: {one.detail}" if one.detail else one.state,
             "–" if one.epochs is None else f"{one.position:.3g} of {one.epochs}",
-            "–" if one.top1 is None else f"{one.top1:.2%}".replace("%", " %"),
+            "–" if one.top1 is None else percent(one.top1, 2),
             "–" if one.left_s is None else clock(one.left_s),
         ]
         for one in found

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from rescaler.record import Record
+from rescaler.record import EPOCH_FIELDS, Record
 
 
 @dataclasses.dataclass
@@ -61,6 +61,7 @@ class FakeRun:
                     train_s=0.75 * (self.pretrain_s if pretrain else self.target_s),
                     data_s=0.25 * (self.pretrain_s if pretrain else self.target_s),
                     rescale_s=0.5 * rescaled,
+                    compile_s=0.0,
                     evaluation_s=1.0,
                     device=self.device,
                     torch="2.10",
@@ -101,8 +102,7 @@ class FakeRun:
         folder.mkdir(parents=True)
         (folder / "summary.json").write_text(json.dumps(summary))
         with (folder / "metrics.csv").open("w", newline="") as file:
-            names = [field.name for field in dataclasses.fields(Record)]
-            writer = csv.DictWriter(file, [*names, "reused"])
+            writer = csv.DictWriter(file, EPOCH_FIELDS)
             writer.writeheader()
             writer.writerows({**dataclasses.asdict(record), "reused": False} for record in records)
         return folder

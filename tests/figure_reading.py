@@ -32,7 +32,7 @@ def circles(panel: Axes) -> list[tuple[float, float]]:
 
 
 def ticks(panel: Axes) -> list[tuple[float, float]]:
-    """Where curves have a mark for a change of the learning rate."""
+    """Points where curves have a mark for a change of the learning rate."""
     return [point for line in panel.lines if line.get_marker() == "|" for point in points(line)]
 
 
@@ -43,7 +43,7 @@ def thresholds(panel: Axes) -> list[float]:
 
 
 def verticals(panel: Axes) -> list[float]:
-    """Where lines run over the full height of the panel."""
+    """Places where lines run over the full height of the panel."""
     lines = [points(line) for line in panel.lines]
     return sorted(line[0][0] for line in lines if [y for _, y in line] == [0, 1])
 

@@ -14,7 +14,8 @@ def record(data_s: float, train_s: float = 9.0, epoch: int = 3) -> Record:
     return Record(
         key="", parent="", epoch=epoch, stage="pre-train", image_px=160, rescaled=False, learning_rate=0.1,
         weight_decay=0, held=False, images=3000, train_loss=1, train_top1=0, test_loss=1, test_top1=0, test_top5=0,
-        train_s=train_s, data_s=data_s, rescale_s=0, evaluation_s=100, device="", torch="", digest="", parent_digest="",
+        train_s=train_s, data_s=data_s, rescale_s=0, compile_s=0, evaluation_s=100, device="", torch="", digest="",
+        parent_digest="",
     )  # fmt: skip
 
 

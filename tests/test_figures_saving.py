@@ -5,15 +5,23 @@ import pytest
 from fake_runs import FakeRun, paper_like
 from figure_reading import labels, load, overlapping, points, words
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from rescaler.figures import pareto_front, saving_figure
+from rescaler.results import MARGIN, over_seeds, table
 
 # Four epochs: the target takes 16 s, the pre-train network 4 s, resized at 2 it takes 2 + 0.5 + 8 = 10.5 s.
 TARGET = FakeRun(0, [0.5, 0.7, 0.8, 0.9])
 RESIZED = FakeRun(2, [0.5, 0.6, 0.55, 0.88])
 PRETRAIN = FakeRun("never", [0.5, 0.6, 0.7, 0.7])
+
+
+def drawn(folder: Path, *runs: FakeRun, margin: float = MARGIN) -> Figure:
+    found, epochs = load(folder, *runs)
+    rows = table(found, epochs)
+    return saving_figure(rows, over_seeds(rows, margin=margin), epochs)
 
 
 def markers(panel: Axes, symbol: str = "o") -> list[tuple[float, float]]:
@@ -44,7 +52,7 @@ def test_what_is_off_the_front_is_beaten_and_nothing_on_it_is() -> None:
 
 
 def test_points_are_time_saved_and_accuracy_with_the_target_at_zero(tmp_path: Path) -> None:
-    figure = saving_figure(*load(tmp_path, TARGET, RESIZED, PRETRAIN))
+    figure = drawn(tmp_path, TARGET, RESIZED, PRETRAIN)
     (panel,) = figure.axes
     assert markers(panel) == [(75, 70), (0, 90), (34.375, 88)]
     assert panel.get_xlabel() == "Training time saved against the target (%)"
@@ -54,14 +62,14 @@ def test_points_are_time_saved_and_accuracy_with_the_target_at_zero(tmp_path: Pa
 
 
 def test_the_front_steps_down_to_what_saves_more(tmp_path: Path) -> None:
-    (panel,) = saving_figure(*load(tmp_path, TARGET, RESIZED, PRETRAIN)).axes
+    (panel,) = drawn(tmp_path, TARGET, RESIZED, PRETRAIN).axes
     (front,) = [line for line in panel.lines if line.get_drawstyle() == "steps-pre"]
     assert points(front) == [(0, 90), (34.375, 88), (75, 70)]
 
 
 @pytest.mark.parametrize("margin", [0.005, 0.02])
 def test_the_band_reaches_as_far_below_the_target_as_the_margin(tmp_path: Path, margin: float) -> None:
-    (panel,) = saving_figure(*load(tmp_path, TARGET, RESIZED), margin=margin).axes
+    (panel,) = drawn(tmp_path, TARGET, RESIZED, margin=margin).axes
     (band,) = [patch for patch in panel.patches if isinstance(patch, Rectangle)]
     assert (band.get_y(), band.get_height()) == pytest.approx((90 - 100 * margin, 100 * margin))
 
@@ -69,7 +77,7 @@ def test_the_band_reaches_as_far_below_the_target_as_the_margin(tmp_path: Path, 
 def test_seeds_are_a_mean_with_their_spread(tmp_path: Path) -> None:
     runs = [FakeRun(0, [0.8] * 4, seed=seed) for seed in (0, 1)]
     runs += [FakeRun(2, [0.7 + 0.02 * seed] * 4, seed=seed) for seed in (0, 1)]
-    figure = saving_figure(*load(tmp_path, *runs))
+    figure = drawn(tmp_path, *runs)
     (panel,) = figure.axes
     assert markers(panel) == [(0, 80), (34.375, 71)]
     vertical = [segment for bars in panel.collections for segment in bars.get_segments()][-1]  # type: ignore[attr-defined]
@@ -79,20 +87,20 @@ def test_seeds_are_a_mean_with_their_spread(tmp_path: Path) -> None:
 
 
 def test_names_of_neighbours_stand_apart(tmp_path: Path) -> None:
-    (panel,) = saving_figure(*load(tmp_path, *(paper_like(k) for k in ("never", 0, *range(48, 55))))).axes
+    (panel,) = drawn(tmp_path, *(paper_like(k) for k in ("never", 0, *range(48, 55)))).axes
     assert sorted(text.get_text() for text in panel.texts) == [*map(str, range(48, 55)), "pre-train", "target"]
     assert overlapping(panel) == []
 
 
 def test_a_held_run_is_a_diamond(tmp_path: Path) -> None:
     held = FakeRun(2, [0.5, 0.6, 0.7, 0.8, 0.9], hold=True, held=1)
-    (panel,) = saving_figure(*load(tmp_path, TARGET, held)).axes
+    (panel,) = drawn(tmp_path, TARGET, held).axes
     # One target epoch more: 14.5 of 16 s.
     assert markers(panel, "D") == [(9.375, 90)]
 
 
 def test_without_a_target_points_are_hollow(tmp_path: Path) -> None:
-    figure = saving_figure(*load(tmp_path, RESIZED))
+    figure = drawn(tmp_path, RESIZED)
     (line,) = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
     assert line.get_markerfacecolor() == "white"
     assert "Not finished: Target, Pre-train" in words(figure)
@@ -100,11 +108,11 @@ def test_without_a_target_points_are_hollow(tmp_path: Path) -> None:
 
 
 def test_an_unfinished_sweep_says_what_is_under_way(tmp_path: Path) -> None:
-    figure = saving_figure(*load(tmp_path, FakeRun(2, [0.5], status="running")))
+    figure = drawn(tmp_path, FakeRun(2, [0.5], status="running"))
     assert not any(panel.axison for panel in figure.axes)
     assert "No finished run whose time can be compared yet" in words(figure)
     assert "Resized at epoch 2, seed 0: running, 1 of 4 epochs" in words(figure)
 
 
 def test_before_the_first_epoch_there_is_only_a_word(tmp_path: Path) -> None:
-    assert "no run has finished an epoch yet" in words(saving_figure(*load(tmp_path, FakeRun(2, []))))
+    assert "no run has finished an epoch yet" in words(drawn(tmp_path, FakeRun(2, [])))

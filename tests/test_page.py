@@ -50,7 +50,7 @@ def standard(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(autouse=True)
 def _without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """To be quick; ``standard`` is made before, and has them."""
+    """Leave out the figures, to be quick; ``standard`` is made before, and has them."""
     monkeypatch.setattr("rescaler.page.content.pictures", lambda *_, **__: [])
 
 

@@ -12,12 +12,6 @@ def test_a_record_comes_back_from_its_json() -> None:
     assert Record.from_json(whole.to_json()) == whole
 
 
-def test_a_record_from_before_compiling_had_a_clock_compiled_nothing() -> None:
-    values = json.loads(record(18).to_json())
-    del values["compile_s"]
-    assert Record.from_json(json.dumps(values)).compile_s == 0.0
-
-
 @pytest.mark.parametrize("change", [{"train_s": None}, {"more": 1}])
 def test_what_lacks_a_field_or_has_another_is_no_record(change: dict[str, object]) -> None:
     values = json.loads(record(18).to_json()) | change

@@ -8,7 +8,17 @@ from fake_runs import FakeRun
 from pandas import DataFrame
 
 from rescaler.errors import InputError
-from rescaler.results import cost, headings, load_epochs, load_runs, network_label, read_at, table, time_unit
+from rescaler.results import (
+    cost,
+    headings,
+    load_epochs,
+    load_runs,
+    network_label,
+    over_seeds,
+    read_at,
+    table,
+    time_unit,
+)
 
 PRETRAIN = FakeRun("never", [0.5, 0.6, 0.7, 0.7])
 TARGET = FakeRun(0, [0.5, 0.7, 0.8, 0.9])
@@ -115,7 +125,7 @@ def test_load_epochs_leaves_out_what_the_summary_does_not_count_yet(tmp_path: Pa
     assert list(load_epochs(runs)["epoch"]) == [1, 2, 3]
 
 
-@pytest.mark.parametrize("text", [None, "", "epoch\n1\n"])
+@pytest.mark.parametrize("text", [None, "", "epoch\n1\n", "\x00"])
 def test_load_epochs_names_damaged_metrics(tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str | None) -> None:
     write(tmp_path, TARGET, PRETRAIN)
     path = tmp_path / "0" / "metrics.csv"
@@ -123,31 +133,26 @@ def test_load_epochs_names_damaged_metrics(tmp_path: Path, caplog: pytest.LogCap
     if text is not None:
         path.write_text(text)
     runs, epochs = load(tmp_path)
-    assert str(path) in caplog.text
+    (message,) = caplog.messages
+    assert message.startswith(f"skipped {path}, which is not the metrics of a run (")
+    assert "\n" not in message
     assert set(epochs["run"]) == {PRETRAIN.run}
     target = table(runs, epochs).set_index("resize_epoch").loc[0]
     assert pd.isna(target["training_s"])
 
 
-def test_load_epochs_names_a_missing_metric_and_shows_the_rest(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    path = write(tmp_path, TARGET, RESIZED) / "1" / "metrics.csv"
-    pd.read_csv(path).drop(columns="test_top1").to_csv(path, index=False)
-    runs, epochs = load(tmp_path)
-    assert caplog.messages == [f"no test_top1 in {path}: shown as missing"]
-    row = table(runs, epochs).set_index("resize_epoch").loc[2]
-    assert pd.isna(row["best_top1"])
-    assert (row["training_s"], row["saved_s"]) == (10.5, 5.5)
-
-
-def test_metrics_from_before_compiling_had_a_clock_compiled_nothing(tmp_path: Path) -> None:
+def test_load_epochs_counts_compiling_as_training(tmp_path: Path) -> None:
     path = write(tmp_path, TARGET) / "0" / "metrics.csv"
-    rows = pd.read_csv(path)
-    rows.assign(compile_s=2.0).to_csv(path, index=False)
+    pd.read_csv(path).assign(compile_s=2.0).to_csv(path, index=False)
     assert load(tmp_path)[1]["training_s"].tolist() == [6.0] * 4
-    rows.drop(columns="compile_s").to_csv(path, index=False)
-    assert load(tmp_path)[1]["training_s"].tolist() == [4.0] * 4
+
+
+def test_a_baseline_has_nothing_to_hold(tmp_path: Path) -> None:
+    # The same network and schedule, of a sweep with the rule held and of one without: two seeds of one target.
+    write(tmp_path, TARGET, FakeRun(0, [0.5] * 4, seed=1, hold=True), FakeRun("never", [0.5] * 4, hold=True))
+    runs, epochs = load(tmp_path)
+    assert not runs["hold"].any()
+    assert over_seeds(table(runs, epochs)).set_index("resize_epoch")["n"].to_dict() == {"never": 1, 0: 2}
 
 
 def test_table_has_the_papers_order_and_labels(tmp_path: Path) -> None:

@@ -53,17 +53,6 @@ def test_files_are_read_once(folder: Path, read_files: list[str]) -> None:
     assert len(second) == 4 * COUNT
 
 
-def test_what_the_files_lack_is_said_of_their_copy_too(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    for name in ("003", "007"):
-        path = folder / name / "metrics.csv"
-        pd.read_csv(path).drop(columns="test_top5").to_csv(path, index=False)
-        settle(path.parent)
-    for _ in range(2):
-        caplog.clear()
-        load_epochs(load_runs(folder))
-        assert caplog.messages == [f"no test_top5 in {folder / '003' / 'metrics.csv'} and 1 more: shown as missing"]
-
-
 def test_a_run_that_changed_is_read_again_and_no_other(folder: Path, read_files: list[str]) -> None:
     load_epochs(load_runs(folder))
     read_files.clear()

@@ -34,7 +34,7 @@ def rows(last: int, *, reused: int = 0) -> dict[int, dict[str, Any]]:
 
 
 def server_run(**changes: Any) -> SimpleNamespace:
-    """With the attributes of ``wandb.apis.public.Run`` that are read."""
+    """A stand-in with the attributes of ``wandb.apis.public.Run`` that are read."""
     held: dict[str, Any] = {
         "config": config(),
         "summary_metrics": dict(DONE),
@@ -114,11 +114,14 @@ def test_foreign_and_damaged_runs_are_named_and_the_rest_is_read(
 ) -> None:
     damaged = rows(20)
     del damaged[3]["test/top1"]
-    serve(monkeypatch, server_run(config={}), server_run(), server_run(rows=damaged))
+    nameless = config()
+    del nameless["identity"]["name"]
+    serve(monkeypatch, server_run(config={}), server_run(), server_run(rows=damaged), server_run(config=nameless))
     with caplog.at_level(logging.WARNING):
         assert len(read_project("kernels")) == 1
     assert caplog.messages == [
         "skipped W&B's me/kernels/ab12, which is no run of rescaler (KeyError: 'test/top1')",
+        "skipped W&B's me/kernels/ab12, which is no run of rescaler (KeyError: 'name')",
         "left out 1 runs of W&B's project kernels, which are not of rescaler",
     ]
 

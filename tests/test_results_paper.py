@@ -6,16 +6,39 @@ import pytest
 from fake_runs import FakeRun
 from pandas import DataFrame
 
-from rescaler.kernels import TABLE_1
-from rescaler.results import load_epochs, load_runs, paper, table2, table3, table4
+from rescaler.results import (
+    MARGIN,
+    load_epochs,
+    load_runs,
+    over_seeds,
+    paper,
+    paper_table,
+    table,
+    table2,
+    table3,
+    table4,
+)  # fmt: skip
 from rescaler.results.report import paper_reports
+from rescaler.texttable import TextTable
 
 
 def write(folder: Path, *runs: FakeRun) -> tuple[DataFrame, DataFrame]:
+    """The table of ``runs``, and their epochs."""
     for index, run in enumerate(runs):
         run.write(folder / str(index))
     loaded = load_runs(folder)
-    return loaded, load_epochs(loaded)
+    epochs = load_epochs(loaded)
+    return table(loaded, epochs), epochs
+
+
+def seeds(folder: Path, *runs: FakeRun, margin: float = MARGIN) -> DataFrame:
+    rows, _ = write(folder, *runs)
+    return over_seeds(rows, margin=margin)
+
+
+def reports(number: paper.TableNumber, folder: Path, *runs: FakeRun) -> list[TextTable]:
+    rows, epochs = write(folder, *runs)
+    return paper_reports(number, paper_table(number, over_seeds(rows)), rows, epochs)
 
 
 def resized(resize_epoch: int, top1: float = 0.89, *, seed: int = 0, held: int = 0, name: str = "c0ffee00") -> FakeRun:
@@ -30,29 +53,17 @@ def target(top1: float = 0.90, *, seed: int = 0, name: str = "c0ffee00") -> Fake
     return FakeRun(0, [0.5] * 19 + [top1], seed=seed, epochs_planned=20, comparison=name)
 
 
-@pytest.mark.parametrize("row", paper.TABLE_1)
-def test_the_published_kernels_are_what_the_method_uses(row: paper.PublishedKernel) -> None:
-    s = row.target / row.pretrain
-    assert TABLE_1[row.target] == row.pretrain
-    # Printed to two digits, not all of them rounded rightly.
-    assert row.s == pytest.approx(s, abs=0.005)
-    assert row.s2 == pytest.approx(s**2, abs=0.021)
-    assert row.s4 == pytest.approx(s**4, abs=0.011)
-
-
 def test_published_savings_are_those_of_the_conclusion(tmp_path: Path) -> None:
     # Section 6: 49.1 hours (18.25 %) and 33.7 hours (18.80 %); section 5.2: 30.7 hours (11.41 %).
-    loaded = write(tmp_path, target())
-    saved = [
-        rows.set_index("row")["paper_saved_fraction"] for rows in (table2(*loaded), table3(*loaded), table4(*loaded))
-    ]
+    loaded = seeds(tmp_path, target())
+    saved = [rows.set_index("row")["paper_saved_fraction"] for rows in (table2(loaded), table3(loaded), table4(loaded))]
     assert saved[0]["Resized at Epoch 17"] == pytest.approx(0.1825, abs=1e-4)
     assert saved[1]["Resized at Epoch 19 (Continued)"] == pytest.approx(0.1141, abs=1e-4)
     assert saved[2]["Resized at Epoch 29"] == pytest.approx(0.1880, abs=1e-3)
 
 
 def test_rows_without_runs_stay(tmp_path: Path) -> None:
-    rows = table2(*write(tmp_path, target(), resized(17)))
+    rows = table2(seeds(tmp_path, target(), resized(17)))
     assert rows[["row", "n"]].to_numpy().tolist() == [
         ["Pre-train (147×147)", 0],
         ["Target (231×231)", 1],
@@ -64,7 +75,7 @@ def test_rows_without_runs_stay(tmp_path: Path) -> None:
 
 
 def test_ours_stands_beside_the_published_row_with_the_difference(tmp_path: Path) -> None:
-    rows = table2(*write(tmp_path, target(), resized(17))).set_index("row")
+    rows = table2(seeds(tmp_path, target(), resized(17))).set_index("row")
     row = rows.loc["Resized at Epoch 17"]
     assert row["top1_difference"] == pytest.approx(0.89 - 0.5925)
     assert row["difference"] == pytest.approx(-0.01)
@@ -75,25 +86,25 @@ def test_ours_stands_beside_the_published_row_with_the_difference(tmp_path: Path
 
 def test_several_seeds_have_a_spread_an_interval_and_a_verdict(tmp_path: Path) -> None:
     runs = [run for seed in range(3) for run in (target(0.90, seed=seed), resized(17, 0.86 + 0.01 * seed, seed=seed))]
-    row = table2(*write(tmp_path, *runs)).set_index("row").loc["Resized at Epoch 17"]
+    row = table2(seeds(tmp_path, *runs)).set_index("row").loc["Resized at Epoch 17"]
     assert (row["n"], row["pairs"], row["best_top1_sd"]) == (3, 3, pytest.approx(0.01))
     # Differences -4, -3, -2 points: mean -3, standard deviation 1; t(2) = 4.302653.
     assert row["difference_low"] == pytest.approx(-0.03 - 4.302653 * 0.01 / 3**0.5, rel=1e-6)
     assert row["verdict"] == "lost"
-    forgiving = table2(*write(tmp_path / "b", *runs), margin=0.06).set_index("row")
+    forgiving = table2(seeds(tmp_path / "b", *runs, margin=0.06)).set_index("row")
     assert forgiving["verdict"]["Resized at Epoch 17"] == "preserved"
 
 
 def test_table_3_takes_held_runs_alone_and_table_2_the_others(tmp_path: Path) -> None:
-    loaded = write(tmp_path, target(), resized(18, 0.88), resized(18, 0.91, held=3))
-    held = table3(*loaded).set_index("row").loc["Resized at Epoch 19 (Continued)"]
+    loaded = seeds(tmp_path, target(), resized(18, 0.88), resized(18, 0.91, held=3))
+    held = table3(loaded).set_index("row").loc["Resized at Epoch 19 (Continued)"]
     assert (held["best_top1"], held["held_epochs"], held["paper_extra_epochs"]) == (0.91, 3, 5)
-    assert table2(*loaded).set_index("row").loc["Resized at Epoch 18", "best_top1"] == 0.88
+    assert table2(loaded).set_index("row").loc["Resized at Epoch 18", "best_top1"] == 0.88
 
 
 def test_table_4_names_the_first_target_epoch(tmp_path: Path) -> None:
     curve = [0.5] * 29 + [0.7]
-    rows = table4(*write(tmp_path, FakeRun(28, curve, epochs_planned=30, model="resnet_small"))).set_index("row")
+    rows = table4(seeds(tmp_path, FakeRun(28, curve, epochs_planned=30, model="resnet_small"))).set_index("row")
     assert rows["n"].to_dict() == {
         "Pre-train (160×160)": 0,
         "Target (224×224)": 0,
@@ -105,23 +116,24 @@ def test_table_4_names_the_first_target_epoch(tmp_path: Path) -> None:
 
 
 def test_comparisons_are_kept_apart(tmp_path: Path) -> None:
-    loaded = write(tmp_path, target(), resized(17), target(name="deadbeef"), resized(19, name="deadbeef"))
-    rows = table2(*loaded)
+    runs = [target(), resized(17), target(name="deadbeef"), resized(19, name="deadbeef")]
+    rows = table2(seeds(tmp_path, *runs))
     filled = rows[rows["n"] > 0].groupby("comparison")["row"].agg(list)
     assert filled["c0ffee00"] == ["Target (231×231)", "Resized at Epoch 17"]
     assert filled["deadbeef"] == ["Target (231×231)", "Resized at Epoch 19"]
-    assert len(paper_reports(2, *loaded)) == 2
+    assert len(reports(2, tmp_path / "b", *runs)) == 2
 
 
 def test_unfinished_runs_fill_no_row(tmp_path: Path) -> None:
     running = FakeRun(17, [0.5] * 18, epochs_planned=20, status="running")
-    row = table2(*write(tmp_path, running)).set_index("row").loc["Resized at Epoch 17"]
+    row = table2(seeds(tmp_path, running)).set_index("row").loc["Resized at Epoch 17"]
     assert (row["n"], row["seeds"]) == (0, 1)
 
 
 def test_report_says_what_was_not_run(tmp_path: Path) -> None:
-    (report,) = paper_reports(3, *write(tmp_path, target()))
+    (report,) = reports(3, tmp_path, target())
     assert [row[3] for row in report.rows if row[1] == "ours"] == ["not run"] * 3
+    assert report.notes == ["Ours: none of these was run"]
     assert "59.36 % (59)" in report.markdown()
     latex = report.latex()
     assert r"\toprule" in latex
@@ -132,7 +144,7 @@ def test_report_says_what_was_not_run(tmp_path: Path) -> None:
 def test_report_says_of_how_many_seeds_a_difference_is(tmp_path: Path) -> None:
     # Seeds 0 and 1 have a target, seed 2 has none; of epoch 18, none has.
     runs = [target(seed=0), target(seed=1), *(resized(17, seed=seed) for seed in range(3)), resized(18, seed=2)]
-    (report,) = paper_reports(2, *write(tmp_path, *runs))
+    (report,) = reports(2, tmp_path, *runs)
     ours = [row[-2:] for row in report.rows if row[1].startswith("ours, n")]
     assert ours == [["–", ""], ["−1.00 (−1.00 to −1.00; 2 of 3 seeds)", "lost"], ["–", "not compared"]]
 
@@ -140,17 +152,17 @@ def test_report_says_of_how_many_seeds_a_difference_is(tmp_path: Path) -> None:
 def test_report_tells_variants_apart(tmp_path: Path) -> None:
     curve = [0.5] * 20
     runs = [FakeRun(17, curve, epochs_planned=20, variant=variant) for variant in ("bicubic", "bilinear")]
-    (report,) = paper_reports(2, *write(tmp_path, target(), *runs))
+    (report,) = reports(2, tmp_path, target(), *runs)
     assert [row[0] for row in report.rows if row[1] == "ours, n = 1"] == ["", "[bicubic]", "[bilinear]"]
 
 
 def test_report_says_that_devices_differ(tmp_path: Path) -> None:
     other = FakeRun(17, [0.5] * 20, epochs_planned=20, device="cpu B")
-    (report,) = paper_reports(2, *write(tmp_path, target(), other))
+    (report,) = reports(2, tmp_path, target(), other)
     assert "cpu A: Target (28×28); cpu B: Resized at epoch 17" in report.markdown()
 
 
 def test_overfeats_runs_do_not_stand_for_resnets(tmp_path: Path) -> None:
     # Figure 6 resizes OverFeat at epochs 28 and 29 too.
     overfeat = FakeRun(28, [0.5] * 29 + [0.7], epochs_planned=30)
-    assert (table4(*write(tmp_path, overfeat))["n"] == 0).all()
+    assert (table4(seeds(tmp_path, overfeat))["n"] == 0).all()

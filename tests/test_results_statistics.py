@@ -1,44 +1,58 @@
 import math
+from typing import Any
 
 import pandas as pd
 import pytest
 from pandas import DataFrame
 
-from rescaler.results import Difference, over_seeds, paired
+from rescaler.results import Difference, over_seeds
 
 # Student's t with 2 degrees of freedom: 4.302653 bounds 95 %.
 T_2 = 4.302653
 
 
-def series(**values: float) -> "pd.Series[float]":
-    return pd.Series({int(seed[1:]): value for seed, value in values.items()})
+def rows(*runs: tuple[int, int, float]) -> DataFrame:
+    """Finished runs: resize epoch, seed, accuracy."""
+    frame = DataFrame(runs, columns=["resize_epoch", "seed", "best_top1"])
+    frame["run"] = frame["network"] = frame["resize_epoch"].astype(str)
+    frame = frame.assign(comparison="c", model="m", hold=False, distinction="", complete=True, estimated=False)
+    return frame.assign(best_epoch=1, training_s=1.0, saved_fraction=0.0, held_epochs=0)
 
 
-def test_a_paired_interval_is_students() -> None:
-    found = paired(series(s0=0.89, s1=0.91, s2=0.93), series(s0=0.90, s1=0.90, s2=0.90))
-    assert found is not None
+def judged(target: list[float], resized: list[float]) -> "pd.Series[Any]":
+    """What is said of a resized network; accuracies of both by seed."""
+    runs = [(k, seed, top1) for k, each in ((0, target), (2, resized)) for seed, top1 in enumerate(each)]
+    return over_seeds(rows(*runs)).iloc[1]
+
+
+def test_the_interval_is_students() -> None:
+    row = judged([0.90, 0.90, 0.90], [0.89, 0.91, 0.93])
     # Differences -1, 1, 3 points: mean 1, standard deviation 2.
-    assert found.n == 3
-    assert found.mean == pytest.approx(0.01)
-    assert found.low == pytest.approx(0.01 - T_2 * 0.02 / math.sqrt(3), rel=1e-6)
-    assert found.high == pytest.approx(0.01 + T_2 * 0.02 / math.sqrt(3), rel=1e-6)
+    assert row["pairs"] == 3
+    assert row["difference"] == pytest.approx(0.01)
+    assert row["difference_low"] == pytest.approx(0.01 - T_2 * 0.02 / math.sqrt(3), rel=1e-6)
+    assert row["difference_high"] == pytest.approx(0.01 + T_2 * 0.02 / math.sqrt(3), rel=1e-6)
 
 
 def test_pairs_are_of_the_same_seed() -> None:
     # Level seed by seed, although the means over all seeds are far apart.
-    found = paired(series(s0=0.5, s1=0.7), series(s1=0.7, s0=0.5, s2=0.1))
-    assert found == Difference(2, 0.0, 0.0, 0.0)
+    row = judged([0.5, 0.7, 0.1], [0.5, 0.7])
+    assert (row["pairs"], row["difference"], row["difference_low"], row["difference_high"]) == (2, 0, 0, 0)
 
 
 def test_one_pair_tells_nothing_of_the_spread() -> None:
-    found = paired(series(s3=0.91), series(s3=0.90))
-    assert found is not None
-    assert found.mean == pytest.approx(0.01)
-    assert found.verdict() == "not enough runs to tell"
+    row = judged([0.90], [0.91])
+    assert row["difference"] == pytest.approx(0.01)
+    assert (row["difference_low"], row["difference_high"]) == (-math.inf, math.inf)
+    assert row["verdict"] == "not enough runs to tell"
 
 
-def test_no_pair_no_difference() -> None:
-    assert paired(series(s0=0.9), series(s1=0.9)) is None
+def test_differences_that_are_all_but_equal_have_an_interval_without_width() -> None:
+    # Ten points each, but for the last bits.
+    row = judged([0.9, 0.92, 0.91], [0.8, 0.82, 0.81])
+    assert row["difference_low"] == pytest.approx(-0.1)
+    assert row["difference_high"] == pytest.approx(-0.1)
+    assert row["verdict"] == "lost"
 
 
 @pytest.mark.parametrize(
@@ -59,23 +73,6 @@ def test_verdict_at_half_a_point(low: float, high: float, verdict: str) -> None:
 
 def test_a_wider_margin_forgives_more() -> None:
     assert Difference(3, -0.01, -0.015, -0.006).verdict(0.02) == "preserved"
-
-
-def test_differences_that_are_all_but_equal_have_an_interval_without_width() -> None:
-    # Ten points each, but for the last bits.
-    found = paired(series(s0=0.8, s1=0.82, s2=0.81), series(s0=0.9, s1=0.92, s2=0.91))
-    assert found is not None
-    assert found.low == pytest.approx(-0.1)
-    assert found.high == pytest.approx(-0.1)
-    assert found.verdict() == "lost"
-
-
-def rows(*runs: tuple[int, int, float]) -> DataFrame:
-    """Finished runs: resize epoch, seed, accuracy."""
-    frame = DataFrame(runs, columns=["resize_epoch", "seed", "best_top1"])
-    frame["run"] = frame["network"] = frame["resize_epoch"].astype(str)
-    frame = frame.assign(comparison="c", hold=False, distinction="", complete=True, estimated=False)
-    return frame.assign(best_epoch=1, training_s=1.0, saved_fraction=0.0, held_epochs=0)
 
 
 def test_over_seeds_pairs_what_has_a_target_of_its_seed() -> None:

@@ -6,13 +6,17 @@ from pathlib import Path
 from rich.console import Console
 
 import rescaler
-from rescaler.texttable import TextTable
+from rescaler.texttable import TextTable, percent
 
 TABLE = TextTable("Heading", ("a", "b|c", "of"), [["long name", "1", "x"], ["x", "", "why"]], ["a note"], ("of",))
 
 
 def test_words_are_aligned_to_the_left_and_numbers_to_the_right() -> None:
     assert str(TABLE) == "Heading\n\na          b|c  of\nlong name    1  x\nx               why\n\na note"
+
+
+def test_a_percent_sign_stands_apart() -> None:
+    assert (percent(0.1818), percent(0.5925, 2), percent(-0.5)) == ("18.2 %", "59.25 %", "-50.0 %")
 
 
 def test_without_notes_it_ends_with_its_rows() -> None:

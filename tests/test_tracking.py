@@ -76,6 +76,7 @@ def record(epoch: int) -> Record:
         train_s=8.0,
         data_s=1.0,
         rescale_s=0.5 if epoch == 18 else 0.0,
+        compile_s=0.0,
         evaluation_s=4.0,
         device="cpu",
         torch="2.11",
@@ -93,14 +94,20 @@ SUMMARY = {
     "seed": 3,
     "resize_epoch": 17,
     "hold": False,
+    "variant": "3->2",
     "status": "running",
+    "error": None,
     "epochs": 0,
     "epochs_planned": 20,
+    "device": "cpu",
+    "torch": "2.11",
+    "version": "0.1.0",
+    "commit": None,
     "started": "2026-05-01T12:00:00+00:00",
     "updated": "2026-05-01T12:00:00+00:00",
 }
 CONFIG = {"resize_epoch": "auto", "shrink": {"table": {3: 2}}, "schedule": {"epochs": 20}}
-"""As the run's folder has them before the first epoch."""
+"""What the run's folder has before the first epoch."""
 
 
 def start(folder: Path, mode: str = "online") -> Tracker:

@@ -11,7 +11,7 @@ from rescaler.commands.loading import loading_notes, loading_s, milliseconds
 from rescaler.commands.networks import candidates, network_names
 from rescaler.commands.output import progress
 from rescaler.errors import InputError
-from rescaler.texttable import TextTable
+from rescaler.texttable import TextTable, percent
 
 if TYPE_CHECKING:
     from rescaler.compose import Job
@@ -175,7 +175,7 @@ def _table(jobs: "Sequence[Job]", runs: "Sequence[Forecast]", basis: Sequence[st
 
     rows, own = [], _own(jobs)
     for words, run in zip(own, runs, strict=True):
-        saved = f"{time(run.saved_hours)} ({run.saved_hours / run.target_hours:.1%})".replace("%", " %")
+        saved = f"{time(run.saved_hours)} ({percent(run.saved_hours / run.target_hours)})"
         baseline = run.resize_epoch == 0
         epochs = " + ".join(str(count) for count in run.stage_epochs)
         rows.append([_label(run) + words, epochs, time(run.hours), "–" if baseline else saved])
@@ -225,4 +225,4 @@ def _sums(runs: "Sequence[Forecast]", time: Callable[[float], str]) -> list[str]
 
 
 def _less(alone: float, shared: float) -> str:
-    return f" ({1 - shared / alone:.1%} less)".replace("%", " %")
+    return f" ({percent(1 - shared / alone)} less)"

@@ -46,17 +46,19 @@ def run(arguments: argparse.Namespace) -> None:
     """
     from rich.console import Console
 
-    from rescaler.results import paper_table, table
+    from rescaler.results import over_seeds, paper_table, table
     from rescaler.results.report import paper_reports, reports
 
     runs, epochs, margin = sources.load(arguments)
+    rows = table(runs, epochs)
+    seeds = over_seeds(rows, margin=margin)
     # What is piped on is the file alone; a person still sees the tables.
     console = Console(stderr=STDOUT in (arguments.csv, arguments.markdown, arguments.latex))
     if arguments.table is None:
-        found, numbers = reports(runs, epochs, margin=margin), table(runs, epochs)
+        found, numbers = reports(rows, seeds, epochs), rows
     else:
-        found = paper_reports(arguments.table, runs, epochs, margin=margin)
-        numbers = paper_table(arguments.table, runs, epochs, margin=margin)
+        numbers = paper_table(arguments.table, seeds)
+        found = paper_reports(arguments.table, numbers, rows, epochs)
     _show(found, epochs, arguments.plot, console)
     if arguments.csv is not None:
         write(arguments.csv, numbers.to_csv(index=False))
@@ -72,12 +74,13 @@ def show_results(folders: Sequence[Path], *, plot: Path | None, console: "Consol
     Raises:
         InputError: no folder has runs, or the figure cannot be written.
     """
-    from rescaler.results import load_epochs, load_runs
+    from rescaler.results import load_epochs, load_runs, over_seeds, table
     from rescaler.results.report import reports
 
     runs = load_runs(folders)
     epochs = load_epochs(runs)
-    _show(reports(runs, epochs), epochs, plot, console)
+    rows = table(runs, epochs)
+    _show(reports(rows, over_seeds(rows), epochs), epochs, plot, console)
 
 
 def _show(found: "Sequence[TextTable]", epochs: "DataFrame", plot: Path | None, console: "Console") -> None:

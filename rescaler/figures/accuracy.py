@@ -6,12 +6,13 @@ from typing import Any, Literal
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 from pandas import DataFrame
 
 from rescaler.errors import InputError
 from rescaler.figures import style
-from rescaler.figures.curves import KIND, mean_curves, unfinished
-from rescaler.results import network_label, time_unit
+from rescaler.figures.curves import KIND, absent_baselines, mean_curves, unfinished
+from rescaler.results import is_baseline, network_label, time_unit
 
 Over = Literal["epoch", "time"]
 
@@ -78,7 +79,7 @@ def draw(
 
 def _facets(curves: DataFrame) -> list[DataFrame]:
     """The curves by panel: all baselines in each, and as many neighbouring resize epochs as can be told apart."""
-    baseline = curves["resize_epoch"].isin(list(style.BASELINES))
+    baseline = is_baseline(curves["resize_epoch"])
     kinds = list(dict.fromkeys(curves[~baseline][KIND].itertuples(index=False, name=None)))
     groups: list[list[Any]] = [[]]
     for kind in kinds:
@@ -108,7 +109,7 @@ def _facet(
     unit, unit_s = time_unit(curves["time_s"].max())
     curves = curves.assign(time=curves["time_s"] / unit_s)
     colours = _colours(curves)
-    resized = curves[~curves["resize_epoch"].isin(list(style.BASELINES))]
+    resized = curves[~is_baseline(curves["resize_epoch"])]
     twins = set(resized["resize_epoch"][resized["hold"]])
     own: dict[str, Line2D] = {}
     shared: dict[str, Line2D] = {}
@@ -127,7 +128,7 @@ def _facet(
         panel.set_xlabel("Epoch" if x == "epoch" else f"Training time ({unit})")
         panel.tick_params(labelleft=True)
         if x == "epoch":
-            style.whole_numbers(panel)
+            panel.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     panels[0].set_ylim(*limits)
     panels[0].set_ylabel("Accuracy (%)" if train else "Test accuracy (%)")
     if own:
@@ -171,7 +172,7 @@ def _draw(panel: Axes, curve: DataFrame, x: Over, colour: Any, *, plain: bool, t
 
 def _mark_baselines(panels: Sequence[Axes], curves: DataFrame) -> None:
     """Lines at the best accuracies of the finished baselines."""
-    baselines = curves[curves["resize_epoch"].isin(list(style.BASELINES)) & curves["finished"]]
+    baselines = curves[is_baseline(curves["resize_epoch"]) & curves["finished"]]
     bests = baselines.groupby(KIND, sort=False, observed=True)[["best", "runs"]].first()
     bests = bests.sort_values("best", ascending=False, kind="stable")
     for place, ((resize_epoch, _, distinction), (best, runs)) in enumerate(
@@ -213,8 +214,7 @@ def _marks(curves: DataFrame, panels: Sequence[Axes], over: Sequence[Over], trai
 
 
 def _notes(epochs: DataFrame, curves: DataFrame, missing: Sequence[str]) -> list[str]:
-    run = set(epochs["resize_epoch"])
-    absent = [network_label(baseline) for baseline in (0, "never") if baseline not in run] + list(missing)
+    absent = [*absent_baselines(epochs), *missing]
     notes = [f"Not run: {', '.join(absent)}"] if absent else []
     notes += [f"Unfinished: {each}" for each in unfinished(epochs)]
     if (curves["runs"] > 1).any():

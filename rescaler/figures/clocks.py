@@ -1,4 +1,4 @@
-"""Where the time went: by clock, and with or without sharing the trunk."""
+"""Figures of where the time went: by clock, and with or without sharing the trunk."""
 
 from collections.abc import Mapping, Sequence
 

@@ -20,9 +20,7 @@ def counted(epochs: DataFrame) -> DataFrame:
     Args:
         epochs: those of one comparison, from :func:`rescaler.results.load_epochs`.
     """
-    # A baseline has nothing to hold: with and without the setting, it is the same run.
-    hold = epochs["hold"].astype(bool) & ~epochs["resize_epoch"].isin([0, "never"])
-    rows = epochs.assign(hold=hold, distinction=epochs["distinction"].astype(str), rank=order(epochs["resize_epoch"]))
+    rows = epochs.assign(distinction=epochs["distinction"].astype(str), rank=order(epochs["resize_epoch"]))
     runs: list[str] = []
     for _, kind in rows.groupby(KIND, sort=False, observed=True):
         done = kind["run"][kind["status"] == "done"].unique()
@@ -81,6 +79,12 @@ def mean_curves(epochs: DataFrame) -> DataFrame:
     if means["runs"].nunique() > 1:
         means["label"] += ", n = " + means["runs"].astype(str)
     return means
+
+
+def absent_baselines(rows: DataFrame) -> list[str]:
+    """The names of the baselines that are not among ``rows``."""
+    there = set(rows["resize_epoch"])
+    return [network_label(baseline) for baseline in (0, "never") if baseline not in there]
 
 
 def unfinished(epochs: DataFrame) -> list[str]:

@@ -8,8 +8,8 @@ from pandas import DataFrame
 
 from rescaler.errors import InputError
 from rescaler.figures.accuracy import Over, draw
-from rescaler.figures.style import BASELINES, empty_figure
-from rescaler.results import paper
+from rescaler.figures.style import empty_figure
+from rescaler.results import is_baseline, paper
 
 PaperFigure = Literal[4, 5, 6, 7, 8, 9, 10]
 
@@ -59,13 +59,13 @@ def paper_figure(number: PaperFigure, epochs: DataFrame) -> Figure:
     if number not in _CONTENT:
         raise InputError(f"number must be one of the paper's figures of results, 4 to 10; got {number}")
     content = _CONTENT[number]
-    baseline = epochs["resize_epoch"].isin(list(BASELINES))
+    baseline = is_baseline(epochs["resize_epoch"])
     # With the learning rule held, the runs that keep to the schedule stand beside.
-    shown = baseline | (epochs["resize_epoch"].isin(content.resized) & (content.held | ~epochs["hold"].astype(bool)))
+    shown = baseline | (epochs["resize_epoch"].isin(content.resized) & (content.held | ~epochs["hold"]))
     shown &= paper.residual(epochs["model"]) == content.residual
     rows = epochs[shown]
     if content.resized:
-        resized = ~rows["resize_epoch"].isin(list(BASELINES)) & (rows["hold"] | (not content.held))
+        resized = ~is_baseline(rows["resize_epoch"]) & (rows["hold"] | (not content.held))
         rows = rows[resized.groupby(rows["comparison"], observed=True).transform("any").astype(bool)]
     if rows.empty:
         return empty_figure(f"{PAPER_FIGURES[number]}: not run (python -m rescaler.run sweep={content.sweep})")
@@ -77,7 +77,7 @@ def paper_figure(number: PaperFigure, epochs: DataFrame) -> Figure:
 
 
 def _missing(rows: DataFrame, content: _Content) -> list[str]:
-    run = set(zip(rows["resize_epoch"], rows["hold"].astype(bool), strict=True))
+    run = set(zip(rows["resize_epoch"], rows["hold"], strict=True))
     words = []
     for hold in (False, True) if content.held else (False,):
         absent = [str(epoch) for epoch in content.resized if (epoch, hold) not in run]

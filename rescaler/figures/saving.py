@@ -12,59 +12,63 @@ from numpy.typing import ArrayLike, NDArray
 from pandas import DataFrame, Series
 
 from rescaler.figures import style
-from rescaler.figures.curves import KIND, counted, kind_labels, unfinished
-from rescaler.results import MARGIN, network_label, over_seeds, table
+from rescaler.figures.curves import KIND, absent_baselines, counted, kind_labels, unfinished
+from rescaler.results import is_baseline
 
 _NAME_PT = 8
 """Height of the points' names."""
 
 
 def pareto_front(saved: ArrayLike, accuracy: ArrayLike) -> NDArray[np.bool_]:
-    """Which points no other point beats: none saves as much and is as accurate, and is better in one of both."""
+    """Tell which points no other point beats: none saves as much and is as accurate, and is better in one of both."""
     points = np.column_stack([saved, accuracy])
     as_good = (points[:, None] >= points[None, :]).all(axis=2)
     better = (points[:, None] > points[None, :]).any(axis=2)
     return np.asarray(~(as_good & better).any(axis=0))
 
 
-def saving_figure(runs: DataFrame, epochs: DataFrame, *, margin: float = MARGIN) -> Figure:
+def saving_figure(rows: DataFrame, seeds: DataFrame, epochs: DataFrame) -> Figure:
     """Draw best test accuracy against training time saved, a part for each comparison.
 
     A point is the mean over seeds, its bars one standard deviation, the faint points single runs. The line is the
     Pareto front: the best accuracy of what saves at least as much. The shaded band is what counts as preserved.
 
     Args:
-        runs: from :func:`rescaler.results.load_runs`.
-        epochs: theirs, from :func:`rescaler.results.load_epochs`.
-        margin: accuracy that may be lost and still counts as preserved, as a fraction.
+        rows: from :func:`rescaler.results.table`.
+        seeds: ``rows`` by :func:`rescaler.results.over_seeds`.
+        epochs: from :func:`rescaler.results.load_epochs`.
     """
-    each = table(runs, epochs)
     if epochs.empty:
         return style.empty_figure("Accuracy against time saved: no run has finished an epoch yet")
-    # A baseline has nothing to hold, and the target saves nothing, by definition.
-    each["hold"] &= ~each["resize_epoch"].isin(list(style.BASELINES))
-    each["saved_fraction"] = each["saved_fraction"].mask(each["resize_epoch"] == 0, 0.0)
-    seeds = over_seeds(each, margin=margin)
-    empty = seeds["saved_fraction"].isna().groupby(seeds["comparison"], sort=False).all()
-    figure, parts = style.comparison_parts(each, [0.8 if nothing else 4.4 for nothing in empty])
+    finished = _target_at_zero(seeds[seeds["n"] > 0])
+    drawn = finished[finished["saved_fraction"].notna()]
+    heights_in = [4.4 if name in set(drawn["comparison"]) else 0.8 for name in rows["comparison"].unique()]
+    figure, parts = style.comparison_parts(_target_at_zero(rows), heights_in)
     for part in parts:
         comparison = part.rows["comparison"].iloc[0]
-        points = seeds[(seeds["comparison"] == comparison) & seeds["saved_fraction"].notna()]
+        points = drawn[drawn["comparison"] == comparison]
         own = epochs[epochs["comparison"] == comparison]
         if points.empty:
             style.say(part.body, "No finished run whose time can be compared yet")
         else:
-            _draw(part.body, points, part.rows[part.rows["complete"]], kind_labels(counted(own)), margin)
+            _draw(part.body, points, part.rows[part.rows["complete"]], kind_labels(counted(own)))
         part.note([*_notes(points), *(f"Unfinished: {run}" for run in unfinished(own))])
     return figure
 
 
-def _draw(part: SubFigure, points: DataFrame, runs: DataFrame, labels: Mapping[Any, str], margin: float) -> None:
+def _target_at_zero(frame: DataFrame) -> DataFrame:
+    """A copy in which the target saves nothing, as it does by definition."""
+    frame = frame.copy()
+    frame.loc[frame["resize_epoch"] == 0, frame.filter(like="saved_fraction").columns] = 0.0
+    return frame
+
+
+def _draw(part: SubFigure, points: DataFrame, runs: DataFrame, labels: Mapping[Any, str]) -> None:
     panel = part.subplots()
     style.frame(panel, grid="both")
     panel.set_xlabel("Training time saved against the target (%)")
     panel.set_ylabel("Best test accuracy (%)")
-    resized = points.index[~points["resize_epoch"].isin(list(style.BASELINES))]
+    resized = points.index[~is_baseline(points["resize_epoch"])]
     shade = dict(zip(resized, style.shades(len(resized)), strict=True))
     handles: dict[str, Artist] = {}
     names = []
@@ -81,6 +85,7 @@ def _draw(part: SubFigure, points: DataFrame, runs: DataFrame, labels: Mapping[A
     handles["Pareto front"] = line
     target = points["best_top1"][points["resize_epoch"] == 0]
     if len(target):
+        margin = points["margin"].iloc[0]
         band = panel.axhspan(100 * (target.max() - margin), 100 * target.max(), color="#eeeeee", zorder=0)
         handles[f"within {100 * margin:g} points of the target"] = band
     panel.margins(x=0.08, y=0.12)
@@ -135,8 +140,7 @@ def _write(panel: Axes, names: Iterable[_Name]) -> None:
 
 
 def _notes(points: DataFrame) -> list[str]:
-    run = set(points["resize_epoch"])
-    absent = [network_label(baseline) for baseline in (0, "never") if baseline not in run]
+    absent = absent_baselines(points)
     notes = [f"Not finished: {', '.join(absent)}"] if absent and not points.empty else []
     if points["estimated"].any():
         notes.append("Hollow: the target's time is estimated from the run's own target epochs")

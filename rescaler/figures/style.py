@@ -10,7 +10,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase, SubFigure
-from matplotlib.ticker import MaxNLocator, ScalarFormatter
+from matplotlib.ticker import ScalarFormatter
 from pandas import DataFrame, Series
 
 from rescaler.errors import InputError
@@ -21,7 +21,7 @@ INK, MUTED, FAINT = "#222222", "#767676", "#c8c8c8"
 BASELINES: dict[Any, str] = {"never": MUTED, 0: INK}
 """Colours of the pre-train and of the target baseline."""
 WIDTH_IN = 9.5
-"""Of a figure: on a printed page, 7 inches wide, its smallest text is still 5.9 points high."""
+"""Width of a figure: on a printed page, 7 inches wide, its smallest text is still 5.9 points high."""
 FONT_PT = 9.0
 LEGEND: dict[str, Any] = {"frameon": False, "fontsize": 8, "handlelength": 1.8, "columnspacing": 1.4}
 
@@ -49,20 +49,15 @@ def frame(panel: Axes, *, grid: Literal["x", "y", "both"] = "y") -> None:
             formatter.set_useOffset(False)  # a run near 100 % would have ticks from -0.04 to 0.1, "+1e2"
 
 
-def whole_numbers(panel: Axes) -> None:
-    """Ticks of the x axis at whole numbers."""
-    panel.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
-
-
 class Part(NamedTuple):
     """A comparison's part of a figure."""
 
     whole: SubFigure
-    """With the heading; notes go under it."""
+    """The part with its heading; notes go under it."""
     body: SubFigure
     """Within ``whole``, for panels and legend."""
     rows: DataFrame
-    """Of the comparison."""
+    """Rows of the comparison."""
 
     def note(self, sentences: Sequence[str]) -> None:
         """Say something under the figure."""

@@ -42,12 +42,14 @@ class Section:
 
 def sections(runs: DataFrame, epochs: DataFrame, *, margin: float) -> list[Section]:
     """One section for each comparison; arguments as for :func:`rescaler.page.render`."""
-    everything = table(runs, epochs)
-    seeds = over_seeds(everything, margin=margin)
+    all_rows = table(runs, epochs)
+    all_seeds = over_seeds(all_rows, margin=margin)
+    by_seeds, by_runs = (tell(all_rows, all_seeds, epochs) for tell in (seed_reports, reports))
     parts = []
-    each = zip(seed_reports(runs, epochs, margin=margin), reports(runs, epochs, margin=margin), strict=True)
-    for comparison, (by_seed, by_run) in zip(everything["comparison"].unique(), each, strict=True):
-        rows, own_runs, own_epochs = (part[part["comparison"] == comparison] for part in (everything, runs, epochs))
+    for comparison, by_seed, by_run in zip(all_rows["comparison"].unique(), by_seeds, by_runs, strict=True):
+        own_runs, own_epochs, rows, seeds = (
+            frame[frame["comparison"] == comparison] for frame in (runs, epochs, all_rows, all_seeds)
+        )
         folders = [Path(folder) for folder in rows["folder"]]
         known = [found for folder in folders if (found := read_settings(folder)) is not None]
         settings = compare(known) if known else None
@@ -57,14 +59,14 @@ def sections(runs: DataFrame, epochs: DataFrame, *, margin: float) -> list[Secti
                 id=f"c-{comparison}",
                 heading=by_seed.heading,
                 facts=list(_facts(own_runs, own_epochs, settings)),
-                headline=headline(seeds[seeds["comparison"] == comparison]),
+                headline=headline(seeds),
                 unfinished=_unfinished(rows, own_runs),
                 by_network=replace(by_seed, heading="By network"),
                 tables=[
-                    *_paper(own_runs, own_epochs, margin),
+                    *_paper(rows, seeds, own_epochs),
                     replace(by_run, heading="By run", notes=()),  # they stand below the first table
                 ],
-                pictures=list(pictures(own_runs, own_epochs, margin=margin)),
+                pictures=list(pictures(rows, seeds, own_epochs)),
                 settings=settings,
                 without_settings=len(own_runs) - len(known),
                 commands=list(dict.fromkeys(commands)),
@@ -97,10 +99,11 @@ def grouped(rows: Sequence[Sequence[str]]) -> list[tuple[str, list[list[str]]]]:
     return groups
 
 
-def _paper(runs: DataFrame, epochs: DataFrame, margin: float) -> Iterator[TextTable]:
+def _paper(rows: DataFrame, seeds: DataFrame, epochs: DataFrame) -> Iterator[TextTable]:
     for number in paper.TABLES:
-        if paper_table(number, runs, epochs, margin=margin)["comparison"].notna().any():
-            for report in paper_reports(number, runs, epochs, margin=margin):
+        beside = paper_table(number, seeds)
+        if beside["comparison"].notna().any():
+            for report in paper_reports(number, beside, rows, epochs):
                 yield replace(report, heading=f"Beside the paper’s {report.heading}")
 
 
@@ -147,7 +150,7 @@ def _provenance(rows: DataFrame, runs: DataFrame, epochs: DataFrame) -> TextTabl
     for _, row in rows.iterrows():
         run, keys = recorded.loc[row["run"]], _keys(by_run.get(str(row["run"])))
         named = [row["network"], str(row["run"])[:_SHORT], str(row["seed"])]
-        lines.append([*named, *keys, _commit(run.get("commit")), str(run["folder"])])
+        lines.append([*named, *keys, _commit(run["commit"]), str(run["folder"])])
     columns = ["Network", "Run", "Seed", "Origin", "Before the rescale", "Last epoch", "Reused", "Commit", "Folder"]
     notes = ["Keys of the chain of epochs, shortened: runs that have a key in common share all epochs up to it"]
     words = set(columns) - {"Seed", "Reused"}
@@ -165,8 +168,7 @@ def _keys(epochs: DataFrame | None) -> list[str]:
 
 
 def _values(runs: DataFrame, name: str) -> list[Any]:
-    """Distinct values of a column that not all sources have."""
-    return [] if name not in runs else [value for value in runs[name].unique() if not pd.isna(value) and value != ""]
+    return [value for value in runs[name].dropna().unique() if value != ""]
 
 
 def _distinct(runs: DataFrame, name: str) -> str:

@@ -6,6 +6,7 @@ from types import MappingProxyType
 
 from pandas import DataFrame
 
+from rescaler.results import is_baseline
 from rescaler.results.quantities import SHARE, interval
 from rescaler.results.statistics import Verdict
 
@@ -27,7 +28,7 @@ def headline(seeds: DataFrame) -> Headline:
     Args:
         seeds: its rows of :func:`rescaler.results.over_seeds`.
     """
-    resized = seeds[~seeds["resize_epoch"].isin([0, "never"])]
+    resized = seeds[~is_baseline(seeds["resize_epoch"])]
     finished = resized[resized["n"] > 0]
     if finished.empty:
         return Headline("No resized run has finished yet" if len(resized) else "No run was resized", {}, [])

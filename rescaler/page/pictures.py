@@ -19,18 +19,18 @@ class Picture:
     caption: str
 
 
-def pictures(runs: DataFrame, epochs: DataFrame, *, margin: float) -> Iterator[Picture]:
-    """What can be drawn; arguments as for :func:`rescaler.page.render`, of one comparison."""
+def pictures(rows: DataFrame, seeds: DataFrame, epochs: DataFrame) -> Iterator[Picture]:
+    """Draw what can be drawn; arguments as for :func:`rescaler.figures.saving_figure`, of one comparison."""
     if epochs.empty:
         return
-    count = f"{len(runs)} run{'s' * (len(runs) > 1)}"
+    count = f"{len(rows)} run{'s' * (len(rows) > 1)}"
     yield _picture(
         accuracy_figure(epochs),
         f"Line charts of the test accuracy of {count} over epochs and over training time; the tables have the best.",
         "Test accuracy over epochs and over training time; dashed, the best of the baselines.",
     )
     yield _picture(
-        saving_figure(runs, epochs, margin=margin),
+        saving_figure(rows, seeds, epochs),
         "Chart of best test accuracy against training time saved; the table by network has the numbers.",
         "Best test accuracy against training time saved: means over seeds, one standard deviation, Pareto front.",
     )
@@ -39,7 +39,7 @@ def pictures(runs: DataFrame, epochs: DataFrame, *, margin: float) -> Iterator[P
         "Stacked bars of each network’s time: training steps, waiting for data, rescaling, evaluation.",
         "Where the time goes, each network as if its runs had run alone.",
     )
-    if len(runs) > 1:
+    if len(rows) > 1:
         yield _picture(
             cost_figure(epochs),
             "Two bars: training time of all runs if each had run alone, and with common epochs trained once; "

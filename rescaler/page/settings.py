@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from rescaler.record import CONFIG_FILE
+
 log = logging.getLogger(__name__)
 
 Settings = Mapping[str, str]
@@ -27,7 +29,7 @@ class Comparison:
 
 def read_settings(folder: Path) -> Settings | None:
     """The resolved experiment of a run; None where its ``config.yaml`` is not at hand or damaged."""
-    config = _read(folder / "config.yaml")
+    config = _read(folder / CONFIG_FILE)
     return _flat(config) if isinstance(config, dict) else None
 
 

@@ -2,21 +2,21 @@
 
 >>> runs = load_runs("runs")
 >>> epochs = load_epochs(runs)
->>> table(runs, epochs)               # one row a run
->>> over_seeds(table(runs, epochs))   # means, spread, difference to the target with its 95 % interval
->>> table2(runs, epochs)              # beside the paper's numbers
+>>> rows = table(runs, epochs)   # one row a run
+>>> seeds = over_seeds(rows)     # means, spread, difference to the target with its 95 % interval
+>>> table2(seeds)                # beside the paper's numbers
 """
 
 import functools
 
-from rescaler.results.labels import headings, network_label, order, time_unit
+from rescaler.results.labels import headings, is_baseline, network_label, order, time_unit
 from rescaler.results.load import load_epochs, load_runs, read_at
-from rescaler.results.statistics import MARGIN, Difference, over_seeds, paired
+from rescaler.results.statistics import MARGIN, Difference, over_seeds
 from rescaler.results.tables import Cost, cost, paper_table, table
 
 __all__ = [
-    "MARGIN", "Cost", "Difference", "cost", "headings", "load_epochs", "load_runs", "network_label", "order",
-    "over_seeds", "paired", "paper_table", "read_at", "table", "table2", "table3", "table4", "time_unit",
+    "MARGIN", "Cost", "Difference", "cost", "headings", "is_baseline", "load_epochs", "load_runs", "network_label",
+    "order", "over_seeds", "paper_table", "read_at", "table", "table2", "table3", "table4", "time_unit",
 ]  # fmt: skip
 
 table2 = functools.partial(paper_table, 2)

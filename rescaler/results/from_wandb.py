@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rescaler.errors import InputError
+from rescaler.results.columns import check_summary
 from rescaler.tracking.schema import epoch_of_row, summary_of
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ def _mirrored(
         epochs = [epoch_of_row(rows[number]) for number in numbers]
         updated_s = max((row["_timestamp"] for row in rows.values()), default=None)
         values = summary_of(config, summary, epochs, state=state, updated_s=updated_s)
+        check_summary(values)
     except (KeyError, TypeError, ValueError) as error:
         log.warning("skipped W&B's %s, which is no run of rescaler (%s: %s)", folder, type(error).__name__, error)
         return None

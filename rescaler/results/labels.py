@@ -36,6 +36,11 @@ def network_label(
     return f"{label} [{distinction}]" if distinction else label
 
 
+def is_baseline(resize_epochs: "pd.Series[Any]") -> "pd.Series[bool]":
+    """Whether each is the target's or the pre-train baseline's."""
+    return resize_epochs.isin([0, "never"])
+
+
 def order(resize_epochs: "pd.Series[Any]") -> "pd.Series[int]":
     """Sort key of the paper's tables: pre-train, target, then resized by epoch."""
     return resize_epochs.map(lambda value: -1 if value == "never" else int(value)).astype(int)

@@ -12,9 +12,10 @@ import pandas as pd
 from pandas import DataFrame
 
 from rescaler.errors import InputError
-from rescaler.record import LATER, METRICS_FILE, SUMMARY_FILE
+from rescaler.record import EPOCH_FIELDS, METRICS_FILE, SUMMARY_FILE, TRAINING_CLOCKS
 from rescaler.results.cache import Cache
-from rescaler.results.columns import EPOCH, IDENTITY, SUMMARY, epoch_frame
+from rescaler.results.columns import IDENTITY, check_summary, epoch_frame
+from rescaler.results.labels import is_baseline
 
 if TYPE_CHECKING:
     from rescaler.results.from_wandb import Mirrored
@@ -50,7 +51,7 @@ def load_runs(sources: Source | Iterable[Source]) -> DataFrame:
     if not each:
         raise InputError("no source of runs was named: give folders, or wandb:ENTITY/PROJECT")
     runs = pd.concat(_read_sources(each), ignore_index=True)
-    runs["variant"] = runs["variant"].fillna("") if "variant" in runs else ""
+    runs["hold"] &= ~is_baseline(runs["resize_epoch"])  # a baseline has nothing to hold: it is the same run
     runs["updated"] = pd.to_datetime(runs["updated"], utc=True, format="ISO8601")
     advance = runs.assign(done=runs["status"] == "done").sort_values(["epochs", "done", "updated"])
     runs = runs.loc[advance.drop_duplicates("run", keep="last").index.sort_values()]
@@ -80,9 +81,9 @@ def load_epochs(runs: DataFrame) -> DataFrame:
     held = rows.groupby("run", observed=True)["held"].sum().reindex(runs["run"], fill_value=0)
     scheduled = (runs["epochs_planned"] - held.to_numpy()).clip(upper=runs["last_epoch"])
     rows["epochs_scheduled"] = pd.Series(scheduled.to_numpy(), index=runs["run"]).reindex(rows["run"]).to_numpy()
-    rows["training_s"] = rows["train_s"] + rows["data_s"] + rows["rescale_s"] + rows["compile_s"]
+    rows["training_s"] = rows[list(TRAINING_CLOCKS)].sum(axis=1)
     rows["time_s"] = rows.groupby("run", observed=True)["training_s"].cumsum()
-    order = [*IDENTITY, *EPOCH, "epochs_scheduled", "training_s", "time_s"]
+    order = [*IDENTITY, *EPOCH_FIELDS, "epochs_scheduled", "training_s", "time_s"]
     return rows[order].reset_index(drop=True)
 
 
@@ -171,12 +172,7 @@ def _find(folder: Path) -> Iterator[str]:
 def _summary(path: Path) -> dict[str, Any] | None:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        wrong = [name for name, kind in SUMMARY.items() if not isinstance(values[name], kind)]
-        if wrong:
-            raise ValueError(f"wrong type: {', '.join(wrong)}")
-        if isinstance(values["resize_epoch"], str) and values["resize_epoch"] != "never":
-            raise ValueError(f"resize_epoch is {values['resize_epoch']!r}: neither a number nor 'never'")
-        pd.to_datetime(values["updated"], format="ISO8601")
+        check_summary(values)
     except (OSError, ValueError, KeyError, TypeError) as error:
         log.warning("skipped %s, which is not the summary of a run (%s: %s)", path, type(error).__name__, error)
         return None
@@ -184,7 +180,7 @@ def _summary(path: Path) -> dict[str, Any] | None:
 
 
 def _epochs_of(source: str, runs: DataFrame) -> DataFrame:
-    """Rows of :data:`EPOCH` and ``folder``, in the order of ``runs``."""
+    """The columns of ``metrics.csv`` and ``folder``, in the order of ``runs``."""
     if source.startswith(_WANDB):
         known = zip(runs["folder"], runs["mirrored"], strict=True)
         frames = [epoch_frame(epochs).assign(folder=str(folder)) for folder, epochs in known]
@@ -192,32 +188,16 @@ def _epochs_of(source: str, runs: DataFrame) -> DataFrame:
     folders = runs["folder"][runs["epochs"] > 0]
     files = {os.path.relpath(folder / METRICS_FILE, source): str(folder) for folder in folders}
     stamps = _stamps(Path(source), files)
-    rows = Cache(Path(source), "epochs", list(EPOCH)).read(stamps, lambda file: _metrics(Path(source, file)))
+    rows = Cache(Path(source), "epochs", list(EPOCH_FIELDS)).read(stamps, lambda file: _metrics(Path(source, file)))
     if rows.empty:
         return epoch_frame(())
     rows["folder"] = rows["file"].cat.rename_categories(files)
-    _name_missing(rows)
     return rows
-
-
-def _name_missing(rows: DataFrame) -> None:
-    """Warn of metrics that a run lacks, whether its file was read or a copy of it."""
-    for name in [name for name, kind in EPOCH.items() if kind is float and rows[name].isna().any()]:
-        lacking = rows[name].isna().groupby(rows["folder"], observed=True).all()
-        if lacking.any():
-            first, *others = lacking.index[lacking]
-            more = f" and {len(others)} more" if others else ""
-            log.warning("no %s in %s%s: shown as missing", name, Path(first, METRICS_FILE), more)
 
 
 def _metrics(path: Path) -> DataFrame | None:
     try:
-        rows = pd.read_csv(path, usecols=EPOCH.__contains__, dtype=EPOCH)
-        rows = rows.assign(**{name: value for name, value in LATER.items() if name not in rows})
-        lacking = [name for name in EPOCH if name not in rows]
-        if any(EPOCH[name] is not float for name in lacking):
-            raise ValueError(f"no column {', '.join(lacking)}")
-        return rows.reindex(columns=list(EPOCH))
+        return pd.read_csv(path, usecols=list(EPOCH_FIELDS), dtype=EPOCH_FIELDS)[list(EPOCH_FIELDS)]
     except (OSError, ValueError) as error:
         log.warning("skipped %s, which is not the metrics of a run (%s)", path, error)
         return None

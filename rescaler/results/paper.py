@@ -1,20 +1,10 @@
-"""Tables 1 to 4 of Gusmão et al., "Fast Training of Convolutional Neural Networks via Kernel Rescaling"."""
+"""Tables 2 to 4 of Gusmão et al., "Fast Training of Convolutional Neural Networks via Kernel Rescaling"."""
 
 from typing import Literal, NamedTuple
 
 from pandas import Series
 
 TableNumber = Literal[2, 3, 4]
-
-
-class PublishedKernel(NamedTuple):
-    """A row of Table 1: sides in pixels, and the printed s, s² and s⁴."""
-
-    target: int
-    pretrain: int
-    s: float
-    s2: float
-    s4: float
 
 
 class PublishedRun(NamedTuple):
@@ -33,15 +23,6 @@ class PublishedRun(NamedTuple):
     extra_epochs: int | None = None
     """Held epochs (Table 3)."""
 
-
-TABLE_1 = (
-    PublishedKernel(1, 1, 1.00, 1.00, 1.00),
-    PublishedKernel(3, 2, 1.50, 2.25, 5.06),
-    PublishedKernel(5, 3, 1.67, 2.77, 7.71),
-    PublishedKernel(7, 5, 1.40, 1.96, 3.84),
-    PublishedKernel(11, 7, 1.57, 2.49, 6.09),
-)
-"""Suggested kernel resolutions. Computed, 5x5's s² is 2.78 and s⁴ 7.72, and 11x11's s² is 2.47."""
 
 TABLES: dict[TableNumber, tuple[PublishedRun, ...]] = {
     2: (
@@ -66,7 +47,7 @@ TABLES: dict[TableNumber, tuple[PublishedRun, ...]] = {
         PublishedRun("Resized at Epoch 60", 59, 71.01, 85, 107.82),
     ),
 }
-"""As published, one run a row."""
+"""The published rows, one run each."""
 
 CAPTIONS: dict[TableNumber, str] = {
     2: "Table 2: OverFeat-fast on ImageNet, 55 epochs",
@@ -81,5 +62,5 @@ def target(number: TableNumber) -> PublishedRun:
 
 
 def residual(models: "Series[str]") -> "Series[bool]":
-    """Which networks stand beside Table 4 and Figures 9-10 (section 5.3); all others stand beside Tables 2 and 3."""
+    """Whether networks stand beside Table 4 and Figures 9-10 (section 5.3); all others stand beside Tables 2 and 3."""
     return models.astype(str).str.startswith("resnet")

@@ -8,7 +8,7 @@ import pandas as pd
 from rescaler.results.labels import time_unit
 
 NONE = "–"
-"""Where there is no value."""
+"""Shown where there is no value."""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Tables in words and cells: for the terminal, Markdown and LaTeX."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
@@ -19,8 +20,7 @@ from rescaler.results.quantities import (
     interval,
     time_quantity,
 )
-from rescaler.results.statistics import MARGIN, over_seeds
-from rescaler.results.tables import cost, paper_table, table
+from rescaler.results.tables import cost
 from rescaler.texttable import TextTable
 
 _ESTIMATED = "~ estimated from the run's own target epochs; run resize_epoch=0 to measure"
@@ -30,69 +30,74 @@ _NOT_THE_SAME = (
 _WORDS = ("Of", "Accuracy", "Status")
 
 
-def reports(runs: DataFrame, epochs: DataFrame, *, margin: float = MARGIN) -> list[TextTable]:
-    """One table for each comparison among ``runs``, one row a run; arguments as for :func:`rescaler.results.table`."""
-    everything = table(runs, epochs)
-    seeds = over_seeds(everything, margin=margin)
+def reports(rows: DataFrame, seeds: DataFrame, epochs: DataFrame) -> list[TextTable]:
+    """One table for each comparison, one row a run.
+
+    Args:
+        rows: from :func:`rescaler.results.table`.
+        seeds: ``rows`` by :func:`rescaler.results.over_seeds`.
+        epochs: from :func:`rescaler.results.load_epochs`.
+    """
     result = []
-    places = epochs.groupby("comparison", observed=True).indices
-    for comparison, heading in headings(everything).items():
-        rows = everything[everything["comparison"] == comparison]
-        time = time_quantity(rows["training_s"].max())
-        cells = _cells(rows, time)
-        notes = [_ESTIMATED] if rows["estimated"].any() else []
-        notes += _seed_notes(seeds[seeds["comparison"] == comparison], time, margin)
-        notes += _cost_notes(rows, epochs.iloc[places.get(comparison, [])])
+    for heading, own, own_seeds, own_epochs in _comparisons(rows, seeds, epochs):
+        time = time_quantity(own["training_s"].max())
+        cells = _cells(own, time)
+        notes = [*_estimate_notes(own), *_seed_notes(own_seeds, time), *_cost_notes(own, own_epochs)]
         result.append(TextTable(heading, list(cells.columns), cells.to_numpy().tolist(), notes, _WORDS))
     return result
 
 
-def seed_reports(runs: DataFrame, epochs: DataFrame, *, margin: float = MARGIN) -> list[TextTable]:
-    """The same with one row for all seeds of a network, as :func:`rescaler.results.over_seeds` has them."""
-    everything = table(runs, epochs)
-    seeds = over_seeds(everything, margin=margin)
+def seed_reports(rows: DataFrame, seeds: DataFrame, epochs: DataFrame) -> list[TextTable]:
+    """One table for each comparison, one row for all seeds of a network; arguments as for :func:`reports`."""
     result = []
-    for comparison, heading in headings(everything).items():
-        rows = everything[everything["comparison"] == comparison]
-        time = time_quantity(rows["training_s"].max())
+    for heading, own, own_seeds, own_epochs in _comparisons(rows, seeds, epochs):
+        time = time_quantity(own["training_s"].max())
         lines = [
             {"Network": row["network"], "Finished": f"{row['n']} of {row['seeds']}", **_seed_cells(row, time)}
-            for _, row in seeds[seeds["comparison"] == comparison].iterrows()
+            for _, row in own_seeds.iterrows()
         ]
-        notes = [_ESTIMATED] if rows["estimated"].any() else []
-        notes += [f"Mean ± standard deviation over the finished seeds. {_against_the_target(margin)}"]
-        notes += _cost_notes(rows, epochs[epochs["comparison"] == comparison])
+        spread = f"Mean ± standard deviation over the finished seeds. {_against_the_target(own_seeds)}"
+        notes = [*_estimate_notes(own), spread, *_cost_notes(own, own_epochs)]
         result.append(TextTable(heading, list(lines[0]), [list(line.values()) for line in lines], notes, _WORDS))
     return result
 
 
-def paper_reports(
-    number: paper.TableNumber, runs: DataFrame, epochs: DataFrame, *, margin: float = MARGIN
-) -> list[TextTable]:
+def paper_reports(number: paper.TableNumber, beside: DataFrame, rows: DataFrame, epochs: DataFrame) -> list[TextTable]:
     """Table 2, 3 or 4, published and ours, one a comparison.
 
-    Arguments as for :func:`rescaler.results.paper_table`.
+    Args:
+        number: of the table.
+        beside: the same as numbers, from :func:`rescaler.results.paper_table`.
+        rows: from :func:`rescaler.results.table`.
+        epochs: from :func:`rescaler.results.load_epochs`.
     """
-    everything = paper_table(number, runs, epochs, margin=margin)
-    each = table(runs, epochs)
-    titles = headings(each)
-    places = epochs.groupby("comparison", observed=True).indices
+    titles = headings(rows)
+    columns = ["Row", "Of", *["Extra epochs"] * (number == 3), "Best accuracy (epoch)", "Training time"]
+    columns += ["Time saved", "Against the target", "Accuracy"]
     result = []
-    for comparison, rows in everything.groupby("comparison", sort=False, dropna=False):
-        time = time_quantity(rows["training_s"].max())
-        lines = [line for _, row in rows.iterrows() for line in _paper_lines(row, time)]
-        columns = ["Row", "Of", *["Extra epochs"] * (number == 3), "Best accuracy (epoch)", "Training time"]
-        columns += ["Time saved", "Against the target", "Accuracy"]
-        title = titles.get(str(comparison))
-        notes = [f"Ours: {title}. {_NOT_THE_SAME}"] if title else ["Ours: none of these was run"]
-        if title:
-            theirs = epochs.iloc[places.get(comparison, [])]
-            notes += _device_notes(each[each["comparison"] == comparison], theirs)
-        notes += [_ESTIMATED] if rows["estimated"].eq(True).any() else []
-        notes += [f"Ours: mean ± standard deviation of n seeds. {_against_the_target(margin)}"]
-        cells = [[line[column] for column in columns] for line in lines]
+    for comparison, lines in beside.groupby("comparison", sort=False, dropna=False):
+        time = time_quantity(lines["training_s"].max())
+        cells = [
+            [line[column] for column in columns] for _, row in lines.iterrows() for line in _paper_lines(row, time)
+        ]
+        notes = ["Ours: none of these was run"]
+        if title := titles.get(str(comparison)):
+            notes = [f"Ours: {title}. {_NOT_THE_SAME}"]
+            notes += _device_notes(rows, epochs[epochs["comparison"] == comparison])
+            notes += _estimate_notes(lines)
+            notes += [f"Ours: mean ± standard deviation of n seeds. {_against_the_target(lines)}"]
         result.append(TextTable(paper.CAPTIONS[number], columns, cells, notes, _WORDS))
     return result
+
+
+def _comparisons(
+    rows: DataFrame, seeds: DataFrame, epochs: DataFrame
+) -> Iterator[tuple[str, DataFrame, DataFrame, DataFrame]]:
+    """Each comparison's heading, and what of the frames is its own."""
+    places = epochs.groupby("comparison", observed=True).indices
+    for comparison, heading in headings(rows).items():
+        own, own_seeds = (frame[frame["comparison"] == comparison] for frame in (rows, seeds))
+        yield heading, own, own_seeds, epochs.iloc[places.get(comparison, [])]
 
 
 def _paper_lines(row: "pd.Series[Any]", time: Quantity) -> list[dict[str, str]]:
@@ -143,10 +148,11 @@ def _seed_cells(row: "pd.Series[Any]", time: Quantity) -> dict[str, str]:
     }
 
 
-def _against_the_target(margin: float) -> str:
+def _against_the_target(seeds: DataFrame) -> str:
+    margin_points = 100 * seeds["margin"].max()
     return (
         "Against the target: difference in points to the target of the same seed, mean (95 % interval); accuracy is "
-        f"preserved if all of the interval lies above −{100 * margin:g}, lost if all of it lies below"
+        f"preserved if all of the interval lies above −{margin_points:g}, lost if all of it lies below"
     )
 
 
@@ -177,7 +183,11 @@ def _cells(rows: DataFrame, time: Quantity) -> DataFrame:
     return DataFrame(cells)
 
 
-def _seed_notes(seeds: DataFrame, time: Quantity, margin: float) -> list[str]:
+def _estimate_notes(rows: DataFrame) -> list[str]:
+    return [_ESTIMATED] if rows["estimated"].eq(True).any() else []
+
+
+def _seed_notes(seeds: DataFrame, time: Quantity) -> list[str]:
     """A line for each network that finished with several seeds."""
     notes = []
     for _, row in seeds[seeds["n"] > 1].iterrows():
@@ -188,7 +198,7 @@ def _seed_notes(seeds: DataFrame, time: Quantity, margin: float) -> list[str]:
         if row["pairs"] > 1:
             note += f"; accuracy: {row['verdict']}, {interval(row)} against the target"
         notes.append(note)
-    return [*notes, _against_the_target(margin)] if seeds["pairs"].gt(1).any() else notes
+    return [*notes, _against_the_target(seeds)] if seeds["pairs"].gt(1).any() else notes
 
 
 def _cost_notes(rows: DataFrame, epochs: DataFrame) -> list[str]:

@@ -5,7 +5,6 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-import pandas as pd
 from pandas import DataFrame, Series
 
 Verdict = Literal["preserved", "lost", "not enough runs to tell"]
@@ -42,14 +41,6 @@ class Difference:
         return "lost" if self.high < -margin else "not enough runs to tell"
 
 
-def paired(values: "pd.Series[float]", baseline: "pd.Series[float]") -> Difference | None:
-    """``values - baseline``, both by seed; None where they have no seed in common."""
-    differences = (values - baseline).dropna()
-    if differences.empty:
-        return None
-    return _difference(len(differences), float(differences.mean()), float(differences.std()))
-
-
 def _difference(n: int, mean: float, sd: float) -> Difference:
     half = math.inf if n < 2 else _student(n) * sd / math.sqrt(n)
     return Difference(n, mean, mean - half, mean + half)
@@ -71,19 +62,21 @@ def over_seeds(table: DataFrame, *, margin: float = MARGIN) -> DataFrame:
         margin: accuracy that may be lost and still counts as preserved, as a fraction.
 
     Returns:
-        What the runs share (:data:`GROUP`, ``network``); ``n`` finished runs of ``seeds``; means and standard
-        deviations (``_sd``; missing for a single run) of ``best_top1``, ``training_s``, ``saved_fraction`` and
+        What the runs share (:data:`GROUP`, ``network``, ``model``); ``n`` finished runs of ``seeds``; means and
+        standard deviations (``_sd``; missing for a single run) of ``best_top1``, ``training_s``, ``saved_fraction`` and
         ``held_epochs``; ``best_epoch``, their median; ``difference``, ``difference_low`` and ``difference_high``,
         accuracy against the target of the same seed (:class:`Difference`; missing for the target itself), over
-        ``pairs`` seeds, and the ``verdict``, None without pairs; ``estimated``, whether a saving rests on an estimate
-        of the target's time.
+        ``pairs`` seeds, and the ``verdict`` at ``margin``, None without pairs; ``estimated``, whether a saving rests on
+        an estimate of the target's time.
     """
     finished = table[table["complete"]]
     targets = finished[finished["resize_epoch"] == 0].groupby(["comparison", "seed"])["best_top1"].mean()
     gap = finished["best_top1"] - finished.join(targets.rename("target_top1"), on=["comparison", "seed"])["target_top1"]
     finished = finished.assign(gap=gap.where(finished["resize_epoch"] != 0))
     means = {key: (key, "mean") for key in _MEANS} | {f"{key}_sd": (key, "std") for key in _MEANS}
-    rows = table.groupby(GROUP, sort=False).agg(network=("network", "first"), seeds=("run", "size"))
+    rows = table.groupby(GROUP, sort=False).agg(
+        network=("network", "first"), model=("model", "first"), seeds=("run", "size")
+    )
     rows = rows.join(
         finished.groupby(GROUP, sort=False).agg(
             n=("run", "size"), best_epoch=("best_epoch", "median"), **means, estimated=("estimated", "any"),
@@ -97,4 +90,4 @@ def over_seeds(table: DataFrame, *, margin: float = MARGIN) -> DataFrame:
     for bound in ("low", "high"):
         rows[f"difference_{bound}"] = Series([getattr(one, bound) for one in found], rows.index).where(paired_at_all)
     rows["verdict"] = Series([one.verdict(margin) for one in found], rows.index, object).where(paired_at_all, None)
-    return rows.reset_index()
+    return rows.assign(margin=margin).reset_index()

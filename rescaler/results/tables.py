@@ -7,8 +7,7 @@ import pandas as pd
 from pandas import DataFrame, Series
 
 from rescaler.results import paper
-from rescaler.results.labels import network_label, order
-from rescaler.results.statistics import MARGIN, over_seeds
+from rescaler.results.labels import is_baseline, network_label, order
 
 _RUN = ["comparison", "name", "model", "data", "device", "run", "resize_epoch", "hold", "seed", "distinction", "status"]
 
@@ -30,8 +29,7 @@ def table(runs: DataFrame, epochs: DataFrame) -> DataFrame:
         what identifies the run.
     """
     rows = runs[_RUN].join(_by_run(epochs), on="run")
-    rows["error"] = runs.get("error")
-    rows["folder"] = runs["folder"]
+    rows[["error", "folder"]] = runs[["error", "folder"]]
     for name in ("epochs", "held_epochs"):
         rows[name] = rows[name].fillna(0).astype(int)
     rows["epochs_scheduled"] = (runs["epochs_planned"] - rows["held_epochs"]).clip(upper=runs["last_epoch"])
@@ -77,7 +75,7 @@ def _saved(rows: DataFrame) -> DataFrame:
     return rows.assign(saved_s=saved_s, saved_fraction=saved_s / target_s, estimated=estimated)
 
 
-def paper_table(number: paper.TableNumber, runs: DataFrame, epochs: DataFrame, *, margin: float = MARGIN) -> DataFrame:
+def paper_table(number: paper.TableNumber, seeds: DataFrame) -> DataFrame:
     """Table 2, 3 or 4: each published row, and our runs beside it.
 
     A comparison (network, data, schedule) that has one of the table's resized runs fills the whole table, further ones
@@ -86,9 +84,7 @@ def paper_table(number: paper.TableNumber, runs: DataFrame, epochs: DataFrame, *
 
     Args:
         number: of the table.
-        runs: as :func:`rescaler.results.load_runs` or :func:`rescaler.results.read_at` gave them.
-        epochs: theirs, from :func:`rescaler.results.load_epochs`.
-        margin: accuracy that may be lost and still counts as preserved, as a fraction.
+        seeds: from :func:`rescaler.results.over_seeds`.
 
     Returns:
         ``row`` (the published label), ``paper_top1``, ``paper_epoch``, ``paper_h``, ``paper_saved_fraction``,
@@ -98,10 +94,8 @@ def paper_table(number: paper.TableNumber, runs: DataFrame, epochs: DataFrame, *
         means something: compare the shares.
     """
     published = _published(number)
-    rows = table(runs, epochs)
-    rows = rows[paper.residual(rows["model"]) == (number == 4)]
-    seeds = over_seeds(rows, margin=margin).astype({"resize_epoch": object})
-    baseline = seeds["resize_epoch"].isin([0, "never"])
+    seeds = seeds[paper.residual(seeds["model"]) == (number == 4)].astype({"resize_epoch": object})
+    baseline = is_baseline(seeds["resize_epoch"])
     ours = seeds[baseline | (seeds["hold"] == (number == 3))]
     fits = ours["resize_epoch"].isin(published["resize_epoch"]) & ~baseline
     comparisons = Series(ours["comparison"][fits].unique() if fits.any() else [None], name="comparison", dtype=object)

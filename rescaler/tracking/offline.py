@@ -24,9 +24,9 @@ class Fragment:
     config: dict[str, Any] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
     rows: dict[int, dict[str, Any]] = field(default_factory=dict)
-    """By step, which is the epoch."""
+    """Rows of the history by step, which is the epoch."""
     state: str = "running"
-    """As W&B's server would say: ``running``, ``finished`` or ``failed``."""
+    """How the run stands, in the words of W&B's server: ``running``, ``finished`` or ``failed``."""
 
 
 def fragments(folder: Path, run: str = "*") -> list[Fragment]:

@@ -12,20 +12,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rescaler.record import LATER, Record, totals
+from rescaler.record import CLOCKS, EPOCH_FIELDS, Record, totals
 from rescaler.settings import LoggerSettings
-
-FIELDS: dict[str, Any] = {field.name: field.type for field in dataclasses.fields(Record)} | {"reused": bool}
-"""Of an epoch: the fields of :class:`rescaler.record.Record`, and whether its run read it back from the ledger."""
 
 _SHOWN = {
     **{name: name for name in ("epoch", "stage", "image_px", "rescaled", "learning_rate", "weight_decay")},
     **{name: name for name in ("held", "images", "reused")},
     **{f"{split}_{metric}": f"{split}/{metric}" for split in ("train", "test") for metric in ("loss", "top1")},
     "test_top5": "test/top5",
-    **{f"{clock}_s": f"seconds/{clock}" for clock in ("train", "data", "rescale", "compile", "evaluation")},
+    **{clock: f"seconds/{clock.removesuffix('_s')}" for clock in CLOCKS},
 }
-NAMES = {field: _SHOWN.get(field, f"record/{field}") for field in FIELDS}
+NAMES = {field: _SHOWN.get(field, f"record/{field}") for field in EPOCH_FIELDS}
 """Field of an epoch -> its metric. What tells where an epoch came from is for reading back, in no chart."""
 
 HOURS = "training_h"
@@ -112,21 +109,19 @@ class History:
 def epoch(values: Mapping[str, Any]) -> dict[str, Any]:
     """An epoch from the text of a ``metrics.csv`` or from the JSON of a row: the fields with their types.
 
-    A field that older records lack has what they had.
-
     Raises:
         KeyError: a field is missing.
         ValueError: a value is not of its field's type.
     """
-    values = {**LATER, **values}
     return {
-        field: values[field] in (1, "True") if kind is bool else kind(values[field]) for field, kind in FIELDS.items()
+        field: values[field] in (1, "True") if kind is bool else kind(values[field])
+        for field, kind in EPOCH_FIELDS.items()
     }
 
 
 def epoch_of_row(row: Mapping[str, Any]) -> dict[str, Any]:
     """The epoch that :meth:`History.row` made a row of; raises as :func:`epoch` does."""
-    return epoch({field: row[name] for field, name in NAMES.items() if name in row or field not in LATER})
+    return epoch({field: row[name] for field, name in NAMES.items()})
 
 
 def summary_of(

@@ -3,8 +3,8 @@
 The client runs in a process of its own, which is sent one line of JSON an epoch. So importing it (more than a second of
 work), its hooks into exit and exceptions, a slow or dead network, a crash or a hang cost the training neither time nor
 its life: :class:`Tracker` writes to a pipe that never blocks, and waits only when it closes, a bounded time. Where
-nobody can watch, since the user is not logged in, the process starts when the run ends: beside training on a few cores
-it would show in what is being timed.
+nobody can watch, since the user is not logged in, the process starts when the run ends: otherwise its start-up would
+disturb the timings.
 """
 
 import json
@@ -26,14 +26,14 @@ log = logging.getLogger(__name__)
 Mode = Literal["auto", "online", "offline", "disabled"]
 _MODES: dict[str, Mode] = {"auto": "auto", "online": "online", "offline": "offline", "disabled": "disabled"}
 
-SERVERS = ("https://api.forge.coreweave.com", "https://api.wandb.ai")
-"""Of W&B itself, where no other is configured: the client's default, and under which name older ones kept the login."""
+_SERVERS = ("https://api.forge.coreweave.com", "https://api.wandb.ai")
+"""W&B's own, where no other is configured: the client's default, and under which name older ones kept the login."""
 _CLOSE_S = 30.0
 """How long the end of a run waits for the last uploads."""
 
 
 def resolve_mode(mode: str, environ: Mapping[str, str]) -> Mode:
-    """Where the run is mirrored to; a mode that the configuration names wins over the environment.
+    """Resolve where the run is mirrored to; a mode that the configuration names wins over the environment.
 
     Args:
         mode: ``logger.mode``.
@@ -159,7 +159,7 @@ def in_netrc(server: str | None) -> bool:
     """Whether the user's netrc has a login for ``server``, its URL; ``None``: W&B's own."""
     from requests.utils import get_netrc_auth
 
-    urls = SERVERS if server is None or server.rstrip("/") in SERVERS else (server,)
+    urls = _SERVERS if server is None or server.rstrip("/") in _SERVERS else (server,)
     return any(get_netrc_auth(url) is not None for url in urls)
 
 
