@@ -63,6 +63,16 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.Co
     return folder, run(folder, "-m", "resize_epoch=0,4,2,never", *TINY)
 
 
+def test_an_error_of_no_file_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks() -> None:
+        raise OSError("the licence server is down")
+
+    monkeypatch.setattr("rescaler.run._application", breaks)
+    monkeypatch.setattr(sys, "argv", ["rescaler-run"])
+    with pytest.raises(OSError, match="the licence server is down"):
+        main()
+
+
 def test_a_sweep_ends_with_a_table_and_a_plot(sweep: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     folder, finished = sweep
     assert finished.returncode == 0, finished.stderr

@@ -67,16 +67,15 @@ def _retry_here(sweep: "Sweep", runs: "Sequence[SweepRun]") -> None:
     from rescaler.outcome import conclude
 
     logs.to_terminal()
-    sweep.host, sweep.pid = socket.gethostname(), os.getpid()
     for run in runs:
         run.cancelled = False
-    sweep.write()
+    sweep.take_over()
     for run in runs:
         folder = sweep.folder_of(run)
         try:
             execute(read_experiment(folder), folder, group=sweep.name)
-        except InputError as error:
-            logging.getLogger(__name__).error("%s: %s", run.name, error)
+        except Exception as error:  # whatever it is, the other runs do not suffer from it
+            logging.getLogger(__name__).error("%s: %s", run.name, error, exc_info=not isinstance(error, InputError))
     sweep.close()
     conclude(sweep.folder)
 
