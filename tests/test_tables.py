@@ -195,3 +195,10 @@ def test_several_seeds_are_summed_up(tmp_path: Path) -> None:
     )
     assert "Target (28×28), 3 seeds: 90.00 ± 0.00 %, 16.00 ± 0.00 s\n" in text
     assert "Pre-train (17×17), " not in text
+
+
+def test_what_one_of_several_seeds_has_alone_has_no_spread(tmp_path: Path) -> None:
+    # Without a target of its seed, the time that a pre-train baseline saves is not known.
+    pretrain = [FakeRun("never", [0.5] * 4, seed=seed) for seed in (0, 1)]
+    text = shown(TARGET, *pretrain, folder=tmp_path)
+    assert "Pre-train (17×17), 2 seeds: 50.00 ± 0.00 %, 4.00 ± 0.00 s, 75.0 % saved\n" in text

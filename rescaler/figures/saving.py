@@ -42,7 +42,8 @@ def saving_figure(rows: DataFrame, seeds: DataFrame, epochs: DataFrame) -> Figur
         return style.empty_figure("Accuracy against time saved: no run has finished an epoch yet")
     finished = _target_at_zero(seeds[seeds["n"] > 0])
     drawn = finished[finished["saved_fraction"].notna()]
-    heights_in = [4.4 if name in set(drawn["comparison"]) else 0.8 for name in rows["comparison"].unique()]
+    each = rows["comparison"].drop_duplicates()
+    heights_in = each.isin(drawn["comparison"]).map({True: 4.4, False: 0.8}).tolist()
     figure, parts = style.comparison_parts(_target_at_zero(rows), heights_in)
     for part in parts:
         comparison = part.rows["comparison"].iloc[0]

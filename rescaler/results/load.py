@@ -81,7 +81,7 @@ def load_epochs(runs: DataFrame) -> DataFrame:
     held = rows.groupby("run", observed=True)["held"].sum().reindex(runs["run"], fill_value=0)
     scheduled = (runs["epochs_planned"] - held.to_numpy()).clip(upper=runs["last_epoch"])
     rows["epochs_scheduled"] = pd.Series(scheduled.to_numpy(), index=runs["run"]).reindex(rows["run"]).to_numpy()
-    rows["training_s"] = rows[list(TRAINING_CLOCKS)].sum(axis=1)
+    rows["training_s"] = rows[list(TRAINING_CLOCKS)].sum(axis=1, skipna=False)
     rows["time_s"] = rows.groupby("run", observed=True)["training_s"].cumsum()
     order = [*IDENTITY, *EPOCH_FIELDS, "epochs_scheduled", "training_s", "time_s"]
     return rows[order].reset_index(drop=True)

@@ -25,8 +25,8 @@ class Quantity:
         return NONE if pd.isna(value) else f"{self._number(value)}{self.unit}"
 
     def over_runs(self, row: "pd.Series[Any]", key: str) -> str:
-        """Mean, with its standard deviation where there are several runs."""
-        if row["n"] < 2 or pd.isna(row[key]):
+        """Mean, with its standard deviation where several runs have the quantity."""
+        if pd.isna(row[f"{key}_sd"]):
             return self.show(row[key])
         return f"{self._number(row[key])} ± {self._number(row[f'{key}_sd'])}{self.unit}"
 

@@ -2,7 +2,6 @@
 
 import functools
 import math
-from dataclasses import dataclass
 from typing import Literal
 
 from pandas import DataFrame, Series
@@ -18,32 +17,25 @@ GROUP = ["comparison", "resize_epoch", "hold", "distinction"]
 _MEANS = ("best_top1", "training_s", "saved_fraction", "held_epochs")
 
 
-@dataclass(frozen=True)
-class Difference:
-    """A mean difference over pairs of runs of the same seed, with its 95 % interval (Student's t); fractions.
+def verdict(low: float, high: float, margin: float = MARGIN) -> Verdict:
+    """Whether accuracy is preserved, as a test of non-inferiority.
 
-    With fewer than two pairs there is no interval: its bounds are infinite.
+    ``preserved``: the whole interval lies above ``-margin``; ``lost``: the whole interval lies below it; else there
+    are ``not enough runs to tell``.
+
+    Args:
+        low: lower bound of the difference to the target, as a fraction.
+        high: upper bound.
+        margin: accuracy that may be lost and still counts as preserved, as a fraction.
     """
-
-    n: int
-    mean: float
-    low: float
-    high: float
-
-    def verdict(self, margin: float = MARGIN) -> Verdict:
-        """Whether accuracy is preserved, as a test of non-inferiority.
-
-        ``preserved``: the whole interval lies above ``-margin``; ``lost``: the whole interval lies below it; else there
-        are ``not enough runs to tell``.
-        """
-        if self.low > -margin:
-            return "preserved"
-        return "lost" if self.high < -margin else "not enough runs to tell"
+    if low > -margin:
+        return "preserved"
+    return "lost" if high < -margin else "not enough runs to tell"
 
 
-def _difference(n: int, mean: float, sd: float) -> Difference:
-    half = math.inf if n < 2 else _student(n) * sd / math.sqrt(n)
-    return Difference(n, mean, mean - half, mean + half)
+def _half_width(pairs: int, sd: float) -> float:
+    """Half of the 95 % interval (Student's t) of a mean difference; infinite with fewer than two pairs."""
+    return math.inf if pairs < 2 else _student(pairs) * sd / math.sqrt(pairs)
 
 
 @functools.cache
@@ -65,9 +57,9 @@ def over_seeds(table: DataFrame, *, margin: float = MARGIN) -> DataFrame:
         What the runs share (:data:`GROUP`, ``network``, ``model``); ``n`` finished runs of ``seeds``; means and
         standard deviations (``_sd``; missing for a single run) of ``best_top1``, ``training_s``, ``saved_fraction`` and
         ``held_epochs``; ``best_epoch``, their median; ``difference``, ``difference_low`` and ``difference_high``,
-        accuracy against the target of the same seed (:class:`Difference`; missing for the target itself), over
-        ``pairs`` seeds, and the ``verdict`` at ``margin``, None without pairs; ``estimated``, whether a saving rests on
-        an estimate of the target's time.
+        accuracy against the target of the same seed with its 95 % interval (infinite for a single pair; missing for
+        the target itself), over ``pairs`` seeds, and the ``verdict`` at ``margin``, None without pairs; ``estimated``,
+        whether a saving rests on an estimate of the target's time.
     """
     finished = table[table["complete"]]
     targets = finished[finished["resize_epoch"] == 0].groupby(["comparison", "seed"])["best_top1"].mean()
@@ -85,9 +77,9 @@ def over_seeds(table: DataFrame, *, margin: float = MARGIN) -> DataFrame:
     )  # fmt: skip
     rows[["n", "pairs"]] = rows[["n", "pairs"]].fillna(0).astype(int)
     rows["estimated"] = rows["estimated"].eq(True)
-    found = list(map(_difference, rows["pairs"], rows["difference"], rows.pop("gap_sd")))
-    paired_at_all = rows["pairs"] > 0
-    for bound in ("low", "high"):
-        rows[f"difference_{bound}"] = Series([getattr(one, bound) for one in found], rows.index).where(paired_at_all)
-    rows["verdict"] = Series([one.verdict(margin) for one in found], rows.index, object).where(paired_at_all, None)
+    half = Series(list(map(_half_width, rows["pairs"], rows.pop("gap_sd"))), rows.index)
+    rows["difference_low"], rows["difference_high"] = rows["difference"] - half, rows["difference"] + half
+    bounds = rows[["difference_low", "difference_high"]].to_numpy().tolist()
+    verdicts = [verdict(low, high, margin) for low, high in bounds]
+    rows["verdict"] = Series(verdicts, rows.index, object).where(rows["pairs"] > 0, None)
     return rows.assign(margin=margin).reset_index()
