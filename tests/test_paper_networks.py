@@ -17,7 +17,7 @@ import sys
 sys.modules.update(dict.fromkeys(("hydra", "omegaconf", "rich", "pandas", "matplotlib", "wandb", "requests", "yaml")))
 from benchmarks import paper_networks
 from benchmarks.paper_networks import main
-paper_networks.ROUND_S, paper_networks.WARM_UP_BATCHES = 0, 1
+paper_networks.ROUND_S, paper_networks.WARM_UP_BATCHES = {"device": 0, "files": 0}, 1
 options = "--networks demo --device cpu --batch 1 --images 2 --rounds 1".split()
 main([*options, "--precisions", "fp32", "--out", sys.argv[1]])
 main([*options, "--minutes", "0"])

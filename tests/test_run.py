@@ -69,6 +69,7 @@ def test_an_error_of_no_file_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr("rescaler.run._application", breaks)
     monkeypatch.setattr(sys, "argv", ["rescaler-run"])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # which it changes
     with pytest.raises(OSError, match="the licence server is down"):
         main()
 
