@@ -78,8 +78,8 @@ def execute(experiment: Experiment, folder: Path, *, group: str) -> None:
             run_folder.close(status, error)
             tracker.finish(run_folder.summary, failed=status == "failed")
 
-        with Interruption() as interruption, _closing(close):  # it is told how it ended, then a signal ends it
-            _train(run, folder, [run_folder, tracker, DataWait(experiment.data)], interruption)
+        with _closing(close):
+            _train(run, folder, [run_folder, tracker, DataWait(experiment.data)])
 
 
 def execute_trunk(parts: Sequence[tuple[Experiment, Part]], folder: Path) -> None:
@@ -99,16 +99,14 @@ def execute_trunk(parts: Sequence[tuple[Experiment, Part]], folder: Path) -> Non
                 train(run, _ledger(run), folder, Observers([]), part=part)
                 continue
             trunk_folder = TrunkFolder(folder, part.last_epoch)
-            with Interruption() as interruption, _closing(trunk_folder.close):
-                _train(run, folder, [trunk_folder], interruption, part)
+            with _closing(trunk_folder.close):
+                _train(run, folder, [trunk_folder], part)
 
 
-def _train(
-    run: Run, folder: Path, observers: Sequence[Observer], interruption: Interruption, part: Part | None = None
-) -> None:
+def _train(run: Run, folder: Path, observers: Sequence[Observer], part: Part | None = None) -> None:
     """Train while others look on; what is told to end saves first."""
     experiment, ledger = run.experiment, _ledger(run)
-    with ProgressBar(run.chain, enabled=experiment.progress) as bar:
+    with ProgressBar(run.chain, enabled=experiment.progress) as bar, Interruption() as interruption:
         saver = Saver(ledger, interruption, experiment.checkpoint_every_min)
         train(run, ledger, folder, Observers([*observers, bar]), saver=saver, part=part)
 
@@ -138,8 +136,7 @@ def _joined(experiment: Experiment) -> Run:
 
 def _checked(experiment: Experiment) -> Run:
     run = plan(experiment)
-    if ranks.number() == 0:
-        _ledger(run).check_writable()
+    Ledger(Path(experiment.ledger.folder)).check_writable()
     return run
 
 

@@ -45,22 +45,6 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def write_first(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` in one step, unless there is a file: of several processes the first one's stays.
-
-    Raises:
-        InputError: the folder cannot be written.
-    """
-    with writing(path), contextlib.suppress(FileExistsError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-        try:
-            temporary.write_text(text, encoding="utf-8")
-            os.link(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` to ``path`` in one step.
 

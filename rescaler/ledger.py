@@ -24,8 +24,7 @@ from typing import Any
 from torch import Tensor
 
 from rescaler import statefile
-from rescaler.errors import InputError
-from rescaler.files import replacing, sync, write_first, write_text, writing
+from rescaler.files import replacing, sync, write_text, writing
 from rescaler.record import Record
 from rescaler.statefile import Tensors
 
@@ -56,7 +55,8 @@ class Ledger:
             InputError: the folder cannot be written.
         """
         write_text(self._tmp / "probe", "")
-        write_first(self.folder / "id", uuid.uuid4().hex)
+        if self.id is None:
+            write_text(self.folder / "id", uuid.uuid4().hex)
 
     @property
     def id(self) -> str | None:
@@ -95,11 +95,7 @@ class Ledger:
         return record
 
     def state(self, key: str) -> dict[str, Tensor] | None:
-        """The state of ``key``, on the CPU; None where it is not kept, or damaged (named in the log, and removed).
-
-        Raises:
-            InputError: it cannot be read.
-        """
+        """The state of ``key``, on the CPU; None where it is not kept, or damaged (named in the log, and removed)."""
         content = _read(self.state_path(key))
         return content and content.tensors
 
@@ -230,8 +226,6 @@ def _read(path: Path) -> statefile.Content | None:
         return statefile.read(path)
     except FileNotFoundError:
         return None
-    except (OSError, MemoryError) as error:  # the file may well be whole
-        raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'too little memory'}") from error
     except ValueError as error:
         log.debug("%s", error)
     log.warning("damaged ledger entry %s: not trusted, its epoch is trained again", path)

@@ -16,7 +16,7 @@ def left_s(chain: Chain, records: Sequence[Record], done: float) -> float | None
 
     Args:
         chain: of the run.
-        records: of epochs of the run that were trained here: another machine has another pace.
+        records: of epochs of the run.
         done: epochs behind it, in fractions.
     """
     if not records:

@@ -1,4 +1,4 @@
-"""How far a run is, for whoever watches: a bar in a terminal, a line every few seconds elsewhere."""
+"""How far a run is, for who watches: a bar in a terminal, a line every few seconds elsewhere."""
 
 import logging
 import time
@@ -35,10 +35,8 @@ class ProgressBar:
         self._lines = enabled and not self._console.is_terminal
         self._task: TaskID = self._bar.add_task("", total=chain.stages[-1].last_epoch, news="")
         self._trained: list[Record] = []
-        self._accuracy: float | None = None
-        self._line_start = time.monotonic()
-        self._since = (0, 0, 0.0)
-        """Epoch, batches and time from which the images/s are counted: an earlier attempt may have begun the epoch."""
+        self._accuracy = ""
+        self._epoch_start = self._line_start = time.monotonic()
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -49,30 +47,25 @@ class ProgressBar:
 
     def batch(self, epoch: Epoch, done: int) -> None:
         """Move on within an epoch."""
-        now = time.monotonic()
-        if self._since[0] != epoch.number:
-            self._since = (epoch.number, done, now)
-        _, first, start = self._since
-        rate = (done - first) * epoch.recipe.batch_size / (now - start) if done > first else None
+        rate = done * epoch.recipe.batch_size / (time.monotonic() - self._epoch_start)
         self._show(epoch.number - 1 + done / epoch.recipe.batches, epoch.number, rate)
 
     def epoch(self, record: Record, *, reused: bool) -> None:
         """Count an epoch that is finished."""
         if not reused:  # that may have been on another machine
             self._trained.append(record)
-        self._accuracy = record.test_top1
+        self._epoch_start = time.monotonic()
+        self._accuracy = f"  accuracy {record.test_top1:.2%}"
         self._show(record.epoch, record.epoch, record.images / (record.train_s + record.data_s))
 
-    def _show(self, done: float, epoch: int, images_per_s: float | None) -> None:
+    def _show(self, done: float, epoch: int, images_per_s: float) -> None:
         total = max(self._chain.stages[-1].last_epoch, epoch)
         where = f"epoch {epoch}/{total} {self._chain.stage(epoch).name}"
-        news = [] if images_per_s is None else [f"{images_per_s:,.0f} images/s"]
-        if self._accuracy is not None:
-            news.append(f"accuracy {self._accuracy:.2%}")
+        news = f"{images_per_s:,.0f} images/s{self._accuracy}"
         if (seconds := left_s(self._chain, self._trained, done)) is not None:
-            news.append(f"{clock(seconds)} left")
-        self._bar.update(self._task, completed=done, total=total, description=where, news="  ".join(news))
+            news += f"  {clock(seconds)} left"
+        self._bar.update(self._task, completed=done, total=total, description=where, news=news)
         self._bar.refresh()
         if self._lines and time.monotonic() - self._line_start > _LINE_S:
             self._line_start = time.monotonic()
-            log.info("%s", "  ".join([where, *news]))
+            log.info("%s  %s", where, news)

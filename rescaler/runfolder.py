@@ -94,7 +94,7 @@ class RunFolder(TrainingFolder):
             "hold": experiment.schedule.hold_after_resize,
             "variant": self._variant(),
             **standing,
-            "left_s": left_s(run.chain, [record for record, reused in self._records if not reused], self.position),
+            "left_s": left_s(run.chain, [record for record, _ in self._records], self.position),
             "epochs_planned": experiment.schedule.epochs + sum(record.held for record, _ in self._records),
             **totals(self._records),
             "device": provenance.device_name(run.device),

@@ -7,7 +7,6 @@
 
 import dataclasses
 import json
-import logging
 import os
 import socket
 from dataclasses import dataclass, field
@@ -15,16 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from rescaler.errors import InputError
 from rescaler.files import write_text
 
-log = logging.getLogger(__name__)
-
 FILE = "sweep.json"
-_CLOCK_S = 2.0
-"""How far the system may correct its clock, which it counts the beginnings of processes from."""
 
 
 @dataclass
@@ -56,8 +49,6 @@ class Sweep:
     host: str = field(default_factory=socket.gethostname)
     pid: int | None = field(default_factory=os.getpid)
     """Of the process that runs them; None once it is through, and where a cluster runs them."""
-    process_began: float = field(default_factory=lambda: psutil.Process().create_time())
-    """When that process did, as seconds since 1970: another one may have its number after it."""
     started: str = field(default_factory=lambda: datetime.now(UTC).isoformat())
     cwd: str = field(default_factory=os.getcwd)
     """Where it was started: what relative paths in the runs' settings start from."""
@@ -91,22 +82,6 @@ class Sweep:
         del content["folder"]
         write_text(self.folder / FILE, json.dumps(content, indent=1))
 
-    def take_over(self) -> None:
-        """Note that this process runs it."""
-        self.host, self.pid, self.process_began = socket.gethostname(), os.getpid(), psutil.Process().create_time()
-        self.write()
-
-    @property
-    def is_running_here(self) -> bool:
-        """Whether the process that runs it is one of this machine's, and lives."""
-        if self.pid is None or self.host != socket.gethostname():
-            return False
-        try:
-            began = psutil.Process(self.pid).create_time()
-        except psutil.NoSuchProcess:
-            return False
-        return abs(began - self.process_began) < _CLOCK_S
-
     def close(self) -> None:
         """Note that nothing of it runs on this machine any more."""
         self.pid = None
@@ -137,12 +112,7 @@ def newest(runs: Path) -> Path:
     Raises:
         InputError: there is none.
     """
-    found = []
-    for path in runs.glob(f"**/{FILE}"):
-        try:
-            found.append(Sweep.read(path.parent))
-        except InputError as error:
-            log.warning("left out: %s", error)
-    if not found:
+    folders = [path.parent for path in runs.glob(f"**/{FILE}")]
+    if not folders:
         raise InputError(f"no sweep in {runs}: start one with `python -m rescaler.run -m KEY=VALUE,VALUE`, or name one")
-    return max(found, key=lambda sweep: sweep.started).folder
+    return max(folders, key=lambda folder: Sweep.read(folder).started)

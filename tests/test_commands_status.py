@@ -97,38 +97,3 @@ def test_a_sweep_of_another_machine_is_not_cancelled_here(tmp_path: Path) -> Non
     Sweep(tmp_path, [SweepRun("seed=0", "0")], host="elsewhere", pid=1).write()
     with pytest.raises(SystemExit, match="runs on elsewhere: cancel it there"):
         main(["cancel", str(tmp_path)])
-    assert not Sweep.read(tmp_path).runs[0].cancelled
-
-
-def test_another_process_of_the_same_number_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with subprocess.Popen(["sleep", "60"]) as stranger:
-        Sweep(tmp_path, [SweepRun("seed=0", "0")], pid=stranger.pid, process_began=1e9).write()
-        main(["status", str(tmp_path)])
-        assert states(capsys.readouterr().out) == ["lost:"]
-        main(["cancel", str(tmp_path)])
-        assert stranger.poll() is None
-        stranger.kill()
-
-
-def test_a_run_that_breaks_when_it_is_tried_again_leaves_the_others_alone(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    make_experiment: MakeExperiment,
-) -> None:
-    tried = []
-
-    def breaks(_: object, folder: Path, **__: object) -> None:
-        tried.append(folder.name)
-        raise ValueError("boom")
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("rescaler.execution.execute", breaks)
-    sweep = Sweep(tmp_path / "runs" / "0", [SweepRun(f"seed={seed}", str(seed)) for seed in (0, 1)], pid=None)
-    for run in sweep.runs:
-        write_config(sweep.folder_of(run), make_experiment())
-    sweep.write()
-    with pytest.raises(SystemExit):
-        main(["retry"])
-    assert tried == ["0", "1"]
-    assert "seed=1: boom" in caplog.text

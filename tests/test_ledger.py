@@ -78,47 +78,6 @@ def test_a_truncated_state_is_named_and_not_trusted(
     assert ledger.state(KEY) is not None
 
 
-@pytest.mark.parametrize(
-    ("error", "reason"),
-    [
-        (OSError(errno.EIO, "Input/output error"), "Input/output error"),
-        (MemoryError(), "too little memory"),
-        (RuntimeError("[enforce fail at alloc_cpu.cpp:126] DefaultCPUAllocator: can't allocate"), "too little memory"),
-    ],
-    ids=["disk", "python", "torch"],
-)
-def test_a_state_that_cannot_be_read_just_now_is_not_taken_for_damaged(
-    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
-) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise error
-
-    ledger.publish(record(), tensors(1))
-    with monkeypatch.context() as patch:
-        patch.setattr(torch, "load", fail)
-        with pytest.raises(InputError, match=f"cannot read .*state.pt: {reason}"):
-            ledger.state(KEY)
-    assert ledger.state(KEY) is not None
-
-
-def test_of_two_that_begin_a_ledger_one_names_it(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    other = Ledger(ledger.folder)
-    link = os.link
-
-    def late(source: Path, target: Path) -> None:
-        monkeypatch.setattr(os, "link", link)
-        other.check_writable()  # between this one's look and its word
-        link(source, target)
-
-    monkeypatch.setattr(os, "link", late)
-    ledger.check_writable()
-    first = ledger.id
-    assert first is not None
-    other.check_writable()
-    assert other.id == first
-    assert {path.name for path in ledger.folder.iterdir()} == {"id", "tmp"}
-
-
 def test_a_state_with_other_content_is_not_trusted(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
     published = ledger.publish(record(), tensors(1))
     torch.save({"digest": published.digest, "tensors": tensors(3), "more": {}}, ledger.state_path(KEY))

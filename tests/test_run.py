@@ -63,6 +63,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.Co
     return folder, run(folder, "-m", "resize_epoch=0,4,2,never", *TINY)
 
 
+<<<<<<< HEAD
 def test_an_error_of_no_file_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     def breaks() -> None:
         raise OSError("the licence server is down")
@@ -74,6 +75,8 @@ def test_an_error_of_no_file_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> N
         main()
 
 
+=======
+>>>>>>> parent of 23528d2 (Keep states that cannot be read just now; know the process of a sweep by more than its number; tell failures apart)
 def test_a_sweep_ends_with_a_table_and_a_plot(sweep: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     folder, finished = sweep
     assert finished.returncode == 0, finished.stderr

@@ -2,7 +2,6 @@ import json
 import os
 from pathlib import Path
 
-import psutil
 import pytest
 
 from rescaler.errors import InputError
@@ -11,7 +10,7 @@ from rescaler.sweep import Sweep, SweepRun, newest
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     runs = [SweepRun("seed=0", "0", "trunks/0", "7_0"), SweepRun("seed=1", "1")]
-    sweep = Sweep(tmp_path, runs, {"partition": "debug"}, {"trunks/0": "6"}, "login", None, 7.0, "2026-01-01")
+    sweep = Sweep(tmp_path, runs, {"partition": "debug"}, {"trunks/0": "6"}, "login", None, "2026-01-01")
     sweep.write()
     assert Sweep.read(tmp_path) == sweep
     assert sweep.folder_of(runs[1]) == tmp_path / "1"
@@ -25,18 +24,7 @@ def test_a_folder_that_was_moved_is_still_a_sweep(tmp_path: Path) -> None:
 
 
 def test_a_sweep_that_was_just_begun_is_this_processs(tmp_path: Path) -> None:
-    sweep = Sweep(tmp_path, [])
-    assert sweep.pid == os.getpid()
-    assert sweep.is_running_here
-
-
-def test_a_process_that_got_the_number_of_another_is_not_taken_for_it(tmp_path: Path) -> None:
-    sweep = Sweep(tmp_path, [], process_began=psutil.boot_time() - 3600)  # by an earlier one that had this number
-    assert not sweep.is_running_here
-    sweep.take_over()
-    assert Sweep.read(tmp_path).is_running_here
-    sweep.host = "elsewhere"
-    assert not sweep.is_running_here
+    assert Sweep(tmp_path, []).pid == os.getpid()
 
 
 def test_the_newest_is_the_one_that_was_started_last(tmp_path: Path) -> None:
@@ -44,14 +32,6 @@ def test_the_newest_is_the_one_that_was_started_last(tmp_path: Path) -> None:
     second.write()
     first.write()  # as when it is through
     assert newest(tmp_path) == second.folder
-
-
-def test_a_damaged_sweep_does_not_hide_the_others(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    Sweep(tmp_path / "whole", []).write()
-    (tmp_path / "damaged").mkdir()
-    (tmp_path / "damaged" / "sweep.json").write_text("{")
-    assert newest(tmp_path) == tmp_path / "whole"
-    assert "damaged/sweep.json is not what a sweep writes" in caplog.text
 
 
 def test_no_sweep_is_said_in_one_line(tmp_path: Path) -> None:

@@ -4,9 +4,13 @@ import argparse
 import os
 import signal
 import socket
+from typing import TYPE_CHECKING
 
 from rescaler.commands.status import add_sweep, find
 from rescaler.errors import InputError
+
+if TYPE_CHECKING:
+    from rescaler.sweep import Sweep
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -33,16 +37,20 @@ def run(arguments: argparse.Namespace) -> None:
     if not alive:
         print(f"{sweep.folder}: nothing to cancel, no run waits or runs")
         return
-    if sweep.launcher is None and sweep.host != socket.gethostname():
-        raise InputError(f"{sweep.folder} runs on {sweep.host}: cancel it there")
     for one in alive:
         one.cancelled = True
     sweep.write()
     if sweep.launcher is None:
-        if sweep.is_running_here and sweep.pid is not None:
-            os.kill(sweep.pid, signal.SIGTERM)  # it saves first
+        _cancel_here(sweep)
     else:
         from rescaler.scheduler import cancel
 
         cancel([*(one.job for one in alive if one.job), *sweep.trunk_jobs.values()])
     print(f"{sweep.folder}: {len(alive)} run{'s' * (len(alive) > 1)} cancelled; `rescaler retry` goes on from there")
+
+
+def _cancel_here(sweep: "Sweep") -> None:
+    if sweep.host != socket.gethostname():
+        raise InputError(f"{sweep.folder} runs on {sweep.host}: cancel it there")
+    if sweep.pid is not None:
+        os.kill(sweep.pid, signal.SIGTERM)  # it saves first

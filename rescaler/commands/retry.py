@@ -67,15 +67,16 @@ def _retry_here(sweep: "Sweep", runs: "Sequence[SweepRun]") -> None:
     from rescaler.outcome import conclude
 
     logs.to_terminal()
+    sweep.host, sweep.pid = socket.gethostname(), os.getpid()
     for run in runs:
         run.cancelled = False
-    sweep.take_over()
+    sweep.write()
     for run in runs:
         folder = sweep.folder_of(run)
         try:
             execute(read_experiment(folder), folder, group=sweep.name)
-        except Exception as error:  # whatever it is, the other runs do not suffer from it
-            logging.getLogger(__name__).error("%s: %s", run.name, error, exc_info=not isinstance(error, InputError))
+        except InputError as error:
+            logging.getLogger(__name__).error("%s: %s", run.name, error)
     sweep.close()
     conclude(sweep.folder)
 
