@@ -12,7 +12,7 @@ from rescaler import processes, ranks
 from rescaler.chain import Epoch
 from rescaler.data_wait import DataWait
 from rescaler.epoch import Observer
-from rescaler.errors import InputError
+from rescaler.errors import InputError, is_out_of_memory
 from rescaler.interruption import Interruption
 from rescaler.ledger import Ledger
 from rescaler.plan import Run, device_for, plan
@@ -144,9 +144,8 @@ def _checked(experiment: Experiment) -> Run:
 def _out_of_memory() -> Iterator[None]:
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        on_cpu = "DefaultCPUAllocator" in str(error)  # all that torch says there
-        if not on_cpu and not isinstance(error, torch.OutOfMemoryError | MemoryError):
+    except (MemoryError, RuntimeError) as error:
+        if not (is_out_of_memory(error) or isinstance(error, torch.OutOfMemoryError)):
             raise
         reason = str(error).splitlines() or [type(error).__name__]
         raise InputError(
