@@ -6,7 +6,6 @@ import re
 import resource
 import sys
 import time
-import uuid
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from torch import Tensor
 from rescaler import ledger as ledger_module
 from rescaler import statefile
 from rescaler.errors import InputError
+from rescaler.files import write_text
 from rescaler.ledger import Ledger
 from rescaler.record import Record
 from rescaler.statefile import digest
@@ -251,19 +251,16 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
 def test_two_sweeps_that_begin_a_ledger_at_once_agree_on_its_id(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = Ledger(ledger.folder)
-    seen = []
+    other, seen = Ledger(ledger.folder), []
 
-    def begin_meanwhile() -> uuid.UUID:
-        monkeypatch.undo()
-        other.check_writable()
-        seen.append(other.id)
-        return uuid.uuid4()
+    def write_after_the_other(path: Path, text: str) -> None:
+        if path.name != "probe":
+            monkeypatch.undo()
+            other.check_writable()
+            seen.append(other.id)
+        write_text(path, text)
 
-    ledger.folder.mkdir()
-    (ledger.folder / "tmp").mkdir()
-    monkeypatch.setattr(ledger_module, "write_text", lambda *_: None)  # the probe, which takes a number too
-    monkeypatch.setattr(uuid, "uuid4", begin_meanwhile)
+    monkeypatch.setattr(ledger_module, "write_text", write_after_the_other)
     ledger.check_writable()
     assert seen == [ledger.id]
     assert ledger.id
