@@ -29,6 +29,9 @@ from rescaler.trunkfolder import TrunkFolder
 
 log = logging.getLogger(__name__)
 
+Close = Callable[[Status, str | None], None]
+"""Is told how a training ended."""
+
 
 class Observers:
     """Several observers as one."""
@@ -75,11 +78,10 @@ def execute(experiment: Experiment, folder: Path, *, group: str) -> None:
         )
 
         def close(status: Status, error: str | None) -> None:
-            run_folder.close(status, error)
+            run_folder.note(status, error)
             tracker.finish(run_folder.summary, failed=status == "failed")
 
-        with _closing(close):
-            _train(run, folder, [run_folder, tracker, DataWait(experiment.data)])
+        _train(run, folder, [run_folder, tracker, DataWait(experiment.data)], close)
 
 
 def execute_trunk(parts: Sequence[tuple[Experiment, Part]], folder: Path) -> None:
@@ -99,20 +101,19 @@ def execute_trunk(parts: Sequence[tuple[Experiment, Part]], folder: Path) -> Non
                 train(run, _ledger(run), folder, Observers([]), part=part)
                 continue
             trunk_folder = TrunkFolder(folder, part.last_epoch)
-            with _closing(trunk_folder.close):
-                _train(run, folder, [trunk_folder], part)
+            _train(run, folder, [trunk_folder], trunk_folder.note, part)
 
 
-def _train(run: Run, folder: Path, observers: Sequence[Observer], part: Part | None = None) -> None:
-    """Train while others look on; what is told to end saves first."""
+def _train(run: Run, folder: Path, observers: Sequence[Observer], close: Close, part: Part | None = None) -> None:
+    """Train while others look on; what is told to end saves first, and says how it ended."""
     experiment, ledger = run.experiment, _ledger(run)
-    with ProgressBar(run.chain, enabled=experiment.progress) as bar, Interruption() as interruption:
+    with Interruption() as interruption, _closing(close), ProgressBar(run.chain, enabled=experiment.progress) as bar:
         saver = Saver(ledger, interruption, experiment.checkpoint_every_min)
         train(run, ledger, folder, Observers([*observers, bar]), saver=saver, part=part)
 
 
 @contextlib.contextmanager
-def _closing(close: Callable[[Status, str | None], None]) -> Iterator[None]:
+def _closing(close: Close) -> Iterator[None]:
     """Tell how the block ended."""
     try:
         with _out_of_memory():
@@ -131,12 +132,8 @@ def _ledger(run: Run) -> Ledger:
 
 def _joined(experiment: Experiment) -> Run:
     processes.join(device_for(experiment.device))
-    return processes.together(lambda: _checked(experiment))
-
-
-def _checked(experiment: Experiment) -> Run:
-    run = plan(experiment)
-    Ledger(Path(experiment.ledger.folder)).check_writable()
+    run = processes.together(lambda: plan(experiment))
+    processes.from_first(_ledger(run).check_writable)
     return run
 
 

@@ -189,6 +189,18 @@ def test_settings_may_stand_before_the_option_of_a_sweep(tmp_path: Path, applica
     assert runs(tmp_path) == []
 
 
+def test_an_error_that_names_no_file_keeps_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("of the training")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    monkeypatch.setattr("rescaler.execution.execute", fail)
+    monkeypatch.setattr(sys, "argv", ["rescaler.run", *TINY])
+    with pytest.raises(OSError, match="^of the training$"):
+        main()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
