@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 Close = Callable[[Status, str | None], None]
 """Is told how a training ended."""
+OnSave = Callable[[], None]
 
 
 class Observers:
@@ -50,13 +51,14 @@ class Observers:
             observer.epoch(record, reused=reused)
 
 
-def execute(experiment: Experiment, folder: Path, *, group: str) -> None:
+def execute(experiment: Experiment, folder: Path, *, group: str, on_save: OnSave = lambda: None) -> None:
     """Train a run, or read it back if the ledger has all of it.
 
     Args:
         experiment: what to run.
         folder: the run's own, for its records.
         group: name of the sweep in W&B.
+        on_save: is called after each save in the middle of an epoch.
 
     Raises:
         InputError: the experiment cannot run as it is, or diverged, or could not write.
@@ -81,15 +83,16 @@ def execute(experiment: Experiment, folder: Path, *, group: str) -> None:
             run_folder.note(status, error)
             tracker.finish(run_folder.summary, failed=status == "failed")
 
-        _train(run, folder, [run_folder, tracker, DataWait(experiment.data)], close)
+        _train(run, folder, [run_folder, tracker, DataWait(experiment.data)], close, on_save)
 
 
-def execute_trunk(parts: Sequence[tuple[Experiment, Part]], folder: Path) -> None:
+def execute_trunk(parts: Sequence[tuple[Experiment, Part]], folder: Path, *, on_save: OnSave = lambda: None) -> None:
     """Train epochs that several runs have in common, into the ledger.
 
     Args:
         parts: a run that has them, and up to which epoch, for each part of the trunk.
         folder: the trunk's own.
+        on_save: as of :func:`execute`.
 
     Raises:
         InputError: as of :func:`execute`.
@@ -101,14 +104,21 @@ def execute_trunk(parts: Sequence[tuple[Experiment, Part]], folder: Path) -> Non
                 train(run, _ledger(run), folder, Observers([]), part=part)
                 continue
             trunk_folder = TrunkFolder(folder, part.last_epoch)
-            _train(run, folder, [trunk_folder], trunk_folder.note, part)
+            _train(run, folder, [trunk_folder], trunk_folder.note, on_save, part)
 
 
-def _train(run: Run, folder: Path, observers: Sequence[Observer], close: Close, part: Part | None = None) -> None:
+def _train(
+    run: Run,
+    folder: Path,
+    observers: Sequence[Observer],
+    close: Close,
+    on_save: OnSave,
+    part: Part | None = None,
+) -> None:
     """Train while others look on; what is told to end saves first, and says how it ended."""
     experiment, ledger = run.experiment, _ledger(run)
     with Interruption() as interruption, _closing(close), ProgressBar(run.chain, enabled=experiment.progress) as bar:
-        saver = Saver(ledger, interruption, experiment.checkpoint_every_min)
+        saver = Saver(ledger, interruption, experiment.checkpoint_every_min, on_save)
         train(run, ledger, folder, Observers([*observers, bar]), saver=saver, part=part)
 
 

@@ -33,7 +33,7 @@ class RunStatus:
     position: float = 0.0
     """Epochs behind it, in fractions."""
     epochs: int | None = None
-    """That it will have, as far as is known."""
+    """Epochs that it will have, as far as is known."""
     top1: float | None = None
     """Best test accuracy so far, a fraction."""
     left_s: float | None = None

@@ -41,7 +41,7 @@ class SweepRun:
     job: str | None = None
     """Id of the job that runs it, on a cluster."""
     cancelled: bool = False
-    """By ``rescaler cancel``: SLURM without accounting soon forgets it."""
+    """Whether ``rescaler cancel`` ended it: SLURM without accounting soon forgets that."""
 
 
 @dataclass

@@ -24,9 +24,9 @@ from rescaler.saving import Saver
 class Dying(Saver):
     due = True
 
-    def save(self, *arguments):
-        super().save(*arguments)
-        if Saver.saves == 3:
+    def save(self, state, epoch, progress, clocks):
+        super().save(state, epoch, progress, clocks)
+        if progress.batches == 3:
             os._exit(1)
 
 import rescaler.execution
