@@ -22,7 +22,7 @@ from rich.progress import track
 
 from benchmarks.reporting import parser, provenance, write
 from rescaler.compose import jobs
-from rescaler.keeping import Keeper
+from rescaler.keeping import Keeper, hold_forks
 from rescaler.ledger import Ledger
 from rescaler.networks import Networks
 from rescaler.plan import Run, plan
@@ -63,7 +63,7 @@ def fill(ledger: Ledger, run: Run, folder: Path, *, last_epoch: int = EPOCHS) ->
 
 def find_state(run: Run, ledger: Ledger, folder: Path) -> None:
     """What a started run does before its first batch: find the deepest state, load it, hold what it wants kept."""
-    records, state = Keeper(run, ledger, folder).read_back([], None)
+    records, state = Keeper(run, ledger, folder, hold_forks(run, ledger, folder)).read_back([], None)
     assert len(records) == 40
     assert state is not None
 

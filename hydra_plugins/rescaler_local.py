@@ -3,6 +3,7 @@
 Hydra finds and instantiates launchers in the namespace ``hydra_plugins`` alone: this one cannot live in ``rescaler``.
 """
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,10 +39,9 @@ class LocalLauncher(BasicLauncher):
         sweep = Sweep(Path(self.config.hydra.sweep.dir).absolute(), [one.entry for one in planned])
         if ranks.number() == 0:
             freeze(planned)
-            sweep.write()
-        results = super().launch([overrides for overrides, _ in jobs], initial_job_idx)
+        with sweep.running() if ranks.number() == 0 else contextlib.nullcontext():
+            results = super().launch([overrides for overrides, _ in jobs], initial_job_idx)
         if ranks.number() == 0:
-            sweep.close()
             conclude(sweep.folder)
         return results
 

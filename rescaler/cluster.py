@@ -17,7 +17,7 @@ from rescaler.scheduler import cancel, complaint, max_array_size
 from rescaler.settings import SlurmSettings
 
 _START_S = 60
-"""What a job needs to start and to save."""
+"""Seconds that a job needs to start and to save."""
 
 
 class Cluster:
@@ -97,7 +97,7 @@ class Cluster:
 
 @contextlib.contextmanager
 def _outside_of_jobs() -> Iterator[None]:
-    """What a job's environment asks for is not to be passed on to the jobs that are submitted from inside of it."""
+    """Keep what this job's environment asks for from the jobs that are submitted from inside of it."""
     where = os.environ.get("SLURM_CONF")
     with clean_env():
         if where is not None:
@@ -131,7 +131,7 @@ def check(settings: SlurmSettings) -> None:
     least_min = -(-(settings.signal_delay_s + _START_S) // 60)
     if settings.timeout_min < least_min:
         raise InputError(
-            f"hydra.launcher.timeout_min must be at least {least_min}, or a job that is told to save "
-            f"hydra.launcher.signal_delay_s={settings.signal_delay_s} before its end has not begun; got "
-            f"{settings.timeout_min}"
+            f"hydra.launcher.timeout_min must be at least {least_min}: jobs are told to save "
+            f"hydra.launcher.signal_delay_s={settings.signal_delay_s} seconds before the limit, and need about a "
+            f"minute to start; got {settings.timeout_min}"
         )

@@ -10,6 +10,11 @@ class InputError(ValueError):
     """
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether ``error`` says that the machine's own memory, not a GPU's, is too small."""
+    return isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)  # a RuntimeError of torch
+
+
 def listed(names: Iterable[str], most: int = 4) -> str:
     """The first few of many names, for a message of one line."""
     names = list(names)

@@ -12,7 +12,7 @@ from rescaler import processes, ranks
 from rescaler.chain import Epoch
 from rescaler.data_wait import DataWait
 from rescaler.epoch import Observer
-from rescaler.errors import InputError
+from rescaler.errors import InputError, is_out_of_memory
 from rescaler.interruption import Interruption
 from rescaler.ledger import Ledger
 from rescaler.plan import Run, device_for, plan
@@ -28,6 +28,10 @@ from rescaler.trainingfolder import Status
 from rescaler.trunkfolder import TrunkFolder
 
 log = logging.getLogger(__name__)
+
+Close = Callable[[Status, str | None], None]
+"""Is told how a training ended."""
+OnSave = Callable[[], None]
 
 
 class Observers:
@@ -47,13 +51,14 @@ class Observers:
             observer.epoch(record, reused=reused)
 
 
-def execute(experiment: Experiment, folder: Path, *, group: str) -> None:
+def execute(experiment: Experiment, folder: Path, *, group: str, on_save: OnSave = lambda: None) -> None:
     """Train a run, or read it back if the ledger has all of it.
 
     Args:
         experiment: what to run.
         folder: the run's own, for its records.
         group: name of the sweep in W&B.
+        on_save: is called after each save in the middle of an epoch.
 
     Raises:
         InputError: the experiment cannot run as it is, or diverged, or could not write.
@@ -75,19 +80,19 @@ def execute(experiment: Experiment, folder: Path, *, group: str) -> None:
         )
 
         def close(status: Status, error: str | None) -> None:
-            run_folder.close(status, error)
+            run_folder.note(status, error)
             tracker.finish(run_folder.summary, failed=status == "failed")
 
-        with _closing(close):
-            _train(run, folder, [run_folder, tracker, DataWait(experiment.data)])
+        _train(run, folder, [run_folder, tracker, DataWait(experiment.data)], close, on_save)
 
 
-def execute_trunk(parts: Sequence[tuple[Experiment, Part]], folder: Path) -> None:
+def execute_trunk(parts: Sequence[tuple[Experiment, Part]], folder: Path, *, on_save: OnSave = lambda: None) -> None:
     """Train epochs that several runs have in common, into the ledger.
 
     Args:
         parts: a run that has them, and up to which epoch, for each part of the trunk.
         folder: the trunk's own.
+        on_save: as of :func:`execute`.
 
     Raises:
         InputError: as of :func:`execute`.
@@ -99,20 +104,26 @@ def execute_trunk(parts: Sequence[tuple[Experiment, Part]], folder: Path) -> Non
                 train(run, _ledger(run), folder, Observers([]), part=part)
                 continue
             trunk_folder = TrunkFolder(folder, part.last_epoch)
-            with _closing(trunk_folder.close):
-                _train(run, folder, [trunk_folder], part)
+            _train(run, folder, [trunk_folder], trunk_folder.note, on_save, part)
 
 
-def _train(run: Run, folder: Path, observers: Sequence[Observer], part: Part | None = None) -> None:
-    """Train while others look on; what is told to end saves first."""
+def _train(
+    run: Run,
+    folder: Path,
+    observers: Sequence[Observer],
+    close: Close,
+    on_save: OnSave,
+    part: Part | None = None,
+) -> None:
+    """Train while others look on; what is told to end saves first, and says how it ended."""
     experiment, ledger = run.experiment, _ledger(run)
-    with ProgressBar(run.chain, enabled=experiment.progress) as bar, Interruption() as interruption:
-        saver = Saver(ledger, interruption, experiment.checkpoint_every_min)
+    with Interruption() as interruption, _closing(close), ProgressBar(run.chain, enabled=experiment.progress) as bar:
+        saver = Saver(ledger, interruption, experiment.checkpoint_every_min, on_save)
         train(run, ledger, folder, Observers([*observers, bar]), saver=saver, part=part)
 
 
 @contextlib.contextmanager
-def _closing(close: Callable[[Status, str | None], None]) -> Iterator[None]:
+def _closing(close: Close) -> Iterator[None]:
     """Tell how the block ended."""
     try:
         with _out_of_memory():
@@ -131,12 +142,8 @@ def _ledger(run: Run) -> Ledger:
 
 def _joined(experiment: Experiment) -> Run:
     processes.join(device_for(experiment.device))
-    return processes.together(lambda: _checked(experiment))
-
-
-def _checked(experiment: Experiment) -> Run:
-    run = plan(experiment)
-    Ledger(Path(experiment.ledger.folder)).check_writable()
+    run = processes.together(lambda: plan(experiment))
+    processes.from_first(_ledger(run).check_writable)
     return run
 
 
@@ -144,9 +151,8 @@ def _checked(experiment: Experiment) -> Run:
 def _out_of_memory() -> Iterator[None]:
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        on_cpu = "DefaultCPUAllocator" in str(error)  # all that torch says there
-        if not on_cpu and not isinstance(error, torch.OutOfMemoryError | MemoryError):
+    except (MemoryError, RuntimeError) as error:
+        if not (is_out_of_memory(error) or isinstance(error, torch.OutOfMemoryError)):
             raise
         reason = str(error).splitlines() or [type(error).__name__]
         raise InputError(

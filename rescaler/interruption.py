@@ -6,15 +6,17 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, Self
 
-_SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
-"""Of the system or the user; of SLURM before a time limit or a preemption, as Submitit asks for it."""
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+"""Ctrl-C; the end that the system or the user wants; SLURM's warning of a time limit or a preemption, by Submitit."""
 
 
 class Interruption:
-    """While this context is entered, a signal waits for :meth:`deliver`; the second of a kind does not.
+    """Inside, a signal is held until :meth:`deliver`; a second of the same kind is delivered at once.
 
     What the signal does then is what it would have done: end the process, or call the handler that was there, such as
-    Submitit's, which requeues the job. For the main thread, where Python handles signals.
+    Submitit's, which requeues the job. On leaving, a waiting signal is delivered, but not a warning: then all is done,
+    or it has failed, and in either case a requeued job would have nothing to go on with. For the main thread, where
+    Python handles signals.
     """
 
     def __init__(self) -> None:
@@ -30,11 +32,11 @@ class Interruption:
         self._before = {number: signal.signal(number, self._put_off) for number in _SIGNALS}
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        if kind is None and self._pending == signal.SIGUSR2:
-            self._pending = None  # a warning: all is done and nothing is left to save
+        if self._pending == signal.SIGUSR2:
+            self._pending = None
         self.deliver()
 
     def deliver(self) -> None:
@@ -56,10 +58,11 @@ class Interruption:
             self.deliver()
 
 
-def _leave_to_parent() -> None:
-    """Keep the handlers of this process, which requeue the job, from its forked children: the loader's workers."""
+def leave_to_parent(*_: object) -> None:
+    """In a worker: leave it to this process's parent to save, to end its workers and to requeue the job."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-os.register_at_fork(after_in_child=_leave_to_parent)
+os.register_at_fork(after_in_child=leave_to_parent)

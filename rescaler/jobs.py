@@ -31,6 +31,8 @@ class TrainingJob(ABC):
     """Where it was submitted."""
     standstills: int = 0
     """Attempts in a row that were told to end before there was anything to save."""
+    has_saved: bool = False
+    """Whether this attempt has come to a save."""
 
     def __call__(self) -> None:
         """Train, on the node.
@@ -47,15 +49,18 @@ class TrainingJob(ABC):
     def train(self) -> None:
         """Train."""
 
+    def note_save(self) -> None:
+        """Remember that this attempt has come to a save."""
+        self.has_saved = True
+
     def checkpoint(self) -> DelayedSubmission:
         """What Submitit requeues: the same, as all that is done is in the ledger.
 
         Raises:
-            InputError: the job comes to no save in its time, and would start for ever anew.
+            InputError: the job never reaches a save within its limit and would be requeued for ever.
         """
-        from rescaler.saving import Saver
-
-        self.standstills = 0 if Saver.saves else self.standstills + 1
+        self.standstills = 0 if self.has_saved else self.standstills + 1
+        self.has_saved = False  # of the next attempt
         if self.standstills == _MOST_STANDSTILLS:  # once may be an early preemption
             raise InputError(
                 f"hydra.launcher.timeout_min={self.timeout_min} is too short: {_MOST_STANDSTILLS} times in a row the "
@@ -85,7 +90,7 @@ class RunJob(TrainingJob):
         """Train it."""
         from rescaler.execution import execute
 
-        execute(self.experiment, self.folder, group=self.group)
+        execute(self.experiment, self.folder, group=self.group, on_save=self.note_save)
 
 
 @dataclass(kw_only=True)
@@ -93,7 +98,7 @@ class TrunkJob(TrainingJob):
     """Trains what several runs have in common."""
 
     experiments: list[Experiment]
-    """Of the trunk's parts."""
+    """A run for each of the trunk's parts."""
     trunk: Trunk
     folder: Path
 
@@ -101,7 +106,8 @@ class TrunkJob(TrainingJob):
         """Train it."""
         from rescaler.execution import execute_trunk
 
-        execute_trunk(list(zip(self.experiments, self.trunk.parts, strict=True)), self.folder)
+        parts = list(zip(self.experiments, self.trunk.parts, strict=True))
+        execute_trunk(parts, self.folder, on_save=self.note_save)
 
 
 def _meet() -> None:

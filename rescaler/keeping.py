@@ -23,30 +23,50 @@ class UnderWay(NamedTuple):
     seconds: dict[str, float]
 
 
+def hold_forks(run: Run, ledger: Ledger, folder: Path, forks: Sequence[int] = ()) -> frozenset[str]:
+    """Have the ledger keep the states of a run that others will go on from, now or once they are there.
+
+    Args:
+        run: the run.
+        ledger: where they are kept.
+        folder: the run's own; they stay while it exists.
+        forks: epochs of such states, beside those of the run's own rescales.
+
+    Returns:
+        Keys of these epochs.
+
+    Raises:
+        InputError: the ledger cannot be written.
+    """
+    own = run.chain.forks if run.experiment.ledger.keep == "forks" else ()
+    keys = run.chain.known_keys if own or forks else []
+    kept = frozenset(keys[number - 1] for number in {*own, *forks} if number <= len(keys))
+    if ranks.number() == 0:
+        for key in kept:
+            ledger.hold(key, run.id, folder)
+    return kept
+
+
 class Keeper:
-    """Of one run.
+    """Reads and writes the ledger for one run.
 
     Args:
         run: the run.
         ledger: where epochs are found and entered.
-        folder: the run's own; the states that it stands on or wants kept stay while it exists.
-        forks: epochs, beside those of the run's own rescales, whose states others will go on from.
+        folder: the run's own; the state that it stands on stays while it exists.
+        kept: keys of epochs whose states are not given up when the run has gone on (:func:`hold_forks`).
     """
 
-    def __init__(self, run: Run, ledger: Ledger, folder: Path, forks: Sequence[int] = ()) -> None:
-        self._run, self._ledger, self._folder = run, ledger, folder
+    def __init__(self, run: Run, ledger: Ledger, folder: Path, kept: frozenset[str]) -> None:
+        self._run, self._ledger, self._folder, self._kept = run, ledger, folder, kept
         self._is_first = ranks.number() == 0
         self._keep_all = run.experiment.ledger.keep == "all"
-        own = run.chain.forks if run.experiment.ledger.keep == "forks" else ()
-        keys = run.chain.known_keys if own or forks else []
-        self._kept = frozenset(keys[number - 1] for number in {*own, *forks} if number <= len(keys))
-        self._hold(self._kept)
 
     def read_back(self, records: Sequence[Record], state: State | None) -> tuple[list[Record], State | None]:
-        """The records that the ledger holds beyond ``records``, and the state after the last of them.
+        """Return the records up to the deepest epoch whose state is kept, with that state.
 
-        Up to the deepest state kept, or none beyond ``state``, which is then returned; the records of a run that is
-        complete are read back without a state.
+        Those beyond ``records`` alone. If no deeper state is kept: no new records, and ``state`` itself. A complete run
+        needs no state.
         """
         tensors: Tensors = {}
 
@@ -118,7 +138,7 @@ class Keeper:
                 self._ledger.hold(key, self._run.id, self._folder)
 
     def _hold_only(self, keys: Sequence[str]) -> None:
-        """Of the epochs so far hold the last, or all, and give up what earlier attempts of the run held beside."""
+        """Hold the last of the epochs so far, or all, and give up what earlier attempts of the run held beside."""
         wanted = self._kept | set(keys if self._keep_all else keys[-1:])
         self._hold(wanted)
         for key in {*keys} - wanted:  # not the next epoch, which may be saved in the middle

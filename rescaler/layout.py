@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from rescaler.keeping import Keeper
+from rescaler.keeping import hold_forks
 from rescaler.ledger import Ledger
 from rescaler.plan import Run
 from rescaler.runfolder import write_config
@@ -21,7 +21,7 @@ class Planned(NamedTuple):
 
     @property
     def ledger(self) -> Ledger:
-        """The run's."""
+        """Where the run's epochs are found and entered."""
         return Ledger(Path(self.run.experiment.ledger.folder))
 
 
@@ -53,11 +53,11 @@ def freeze(planned: Sequence[Planned]) -> None:
         one.ledger.check_writable()
         write_config(one.folder, one.run.experiment)
     for one, split in zip(planned, splits(_missing(planned)), strict=True):
-        Keeper(one.run, one.ledger, one.folder, (split,) if split else ())
+        hold_forks(one.run, one.ledger, one.folder, (split,) if split else ())
 
 
 def _missing(planned: Sequence[Planned]) -> list[list[str]]:
-    """Of each run that is not complete, where the states of its epochs are kept."""
+    """Paths of the states of each run's epochs; none of a run that is complete."""
     paths = []
     for one in planned:
         keys = one.run.chain.known_keys

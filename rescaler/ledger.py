@@ -2,6 +2,7 @@
 
     <folder>/entries/ab/ab12.../record.json   small, immutable, stays
                                 state.pt      weights and momentum, removed when no run holds it
+                                *.damaged     was not what had been written; removed by prune
     <folder>/saves/KEY.pt                     an epoch under way: its state so far, until it is published
     <folder>/holds/ab/ab12.../RUN.FOLDER      a run stands on a state or wants it kept, while its folder exists
     <folder>/tmp/                             entries being written
@@ -11,8 +12,10 @@ An entry is published by one rename, and the first writer wins: two processes th
 never data. No lock is needed.
 """
 
+import contextlib
 import hashlib
 import logging
+import os
 import shutil
 import time
 import uuid
@@ -24,6 +27,7 @@ from typing import Any
 from torch import Tensor
 
 from rescaler import statefile
+from rescaler.errors import InputError
 from rescaler.files import replacing, sync, write_text, writing
 from rescaler.record import Record
 from rescaler.statefile import Tensors
@@ -56,7 +60,7 @@ class Ledger:
         """
         write_text(self._tmp / "probe", "")
         if self.id is None:
-            write_text(self.folder / "id", uuid.uuid4().hex)
+            self._publish_id()
 
     @property
     def id(self) -> str | None:
@@ -65,6 +69,18 @@ class Ledger:
             return (self.folder / "id").read_text(encoding="utf-8")
         except FileNotFoundError:
             return None
+
+    def _publish_id(self) -> None:
+        temporary, path = self._tmp / uuid.uuid4().hex, self.folder / "id"
+        write_text(temporary, temporary.name)
+        with writing(path):
+            try:
+                os.link(temporary, path)  # unlike a rename it fails where another process was first
+            except FileExistsError:
+                pass
+            except OSError:  # a file system without links, such as exFAT, which one machine has for itself
+                temporary.replace(path)
+            temporary.unlink(missing_ok=True)
 
     @property
     def _tmp(self) -> Path:
@@ -81,26 +97,39 @@ class Ledger:
         return self._entry(key) / "state.pt"
 
     def record(self, key: str) -> Record | None:
-        """The record under ``key``; None where there is none, or a damaged one (named in the log)."""
+        """The record under ``key``; None where there is none, or a damaged one (named in the log).
+
+        Raises:
+            InputError: it cannot be read.
+        """
         path = self._entry(key) / "record.json"
-        try:
-            record = Record.from_json(path.read_text(encoding="utf-8"))
-            if record.key != key:
-                raise ValueError("of another epoch")
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError):
-            log.warning("damaged ledger entry %s: not trusted, its epoch is trained again", path)
-            return None
-        return record
+        with _reading(path):
+            try:
+                record = Record.from_json(path.read_text(encoding="utf-8"))
+                if record.key != key:
+                    raise ValueError("of another epoch")
+                return record
+            except FileNotFoundError:
+                return None
+            except ValueError as error:
+                _warn_of_damage(path, error)
+                return None
 
     def state(self, key: str) -> dict[str, Tensor] | None:
-        """The state of ``key``, on the CPU; None where it is not kept, or damaged (named in the log, and removed)."""
+        """The state of ``key``, on the CPU; None where it is not kept, or damaged (named in the log, and set aside).
+
+        Raises:
+            InputError: it cannot be read: by a failing disk, or for lack of memory.
+        """
         content = _read(self.state_path(key))
         return content and content.tensors
 
     def saved(self, key: str) -> statefile.Content | None:
-        """What :meth:`save` kept of an epoch under way; None where there is nothing."""
+        """What :meth:`save` kept of an epoch under way; None where there is nothing, or as of :meth:`state`.
+
+        Raises:
+            InputError: as of :meth:`state`.
+        """
         return _read(self._save_path(key))
 
     def save(self, key: str, tensors: Tensors, more: Mapping[str, Any]) -> None:
@@ -186,7 +215,7 @@ class Ledger:
                 yield record
 
     def prune(self, *, dry_run: bool = False) -> Removal:
-        """Remove the states that no run holds, and what killed processes left; records stay.
+        """Remove the states that no run holds, damaged ones, and what killed processes left; records stay.
 
         Raises:
             InputError: the ledger cannot be written.
@@ -205,7 +234,8 @@ class Ledger:
         for path in self.folder.glob("entries/??/*/state.pt"):
             if not self.held(path.parent.name):
                 yield path
-        for path in self.folder.glob("saves/[!.]*"):
+        yield from self.folder.glob("entries/??/*/*.damaged")
+        for path in self.folder.glob("saves/[!.]*"):  # with the damaged ones, which no run holds by that name
             if not self.held(path.stem):
                 yield path
         for path in self.folder.glob("holds/??/*/[!.]*"):
@@ -222,16 +252,35 @@ class Ledger:
 
 
 def _read(path: Path) -> statefile.Content | None:
-    try:
-        return statefile.read(path)
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        log.debug("%s", error)
-    log.warning("damaged ledger entry %s: not trusted, its epoch is trained again", path)
-    with writing(path):
-        path.unlink(missing_ok=True)
+    with _reading(path):
+        try:
+            return statefile.read(path)
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            _warn_of_damage(path, error)
+    with writing(path), contextlib.suppress(FileNotFoundError):  # another process may have set it aside
+        path.rename(path.with_name(f"{path.name}.damaged"))
     return None
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn a failure to read ``path``, which says nothing of what is in it, into one clear line.
+
+    Raises:
+        InputError: the operating system refused, or there is too little memory.
+    """
+    try:
+        yield
+    except (OSError, MemoryError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "there is too little memory"
+        raise InputError(f"cannot read {path}: {reason}") from error
+
+
+def _warn_of_damage(path: Path, error: ValueError) -> None:
+    log.warning("damaged ledger entry %s: not trusted, its epoch is trained again", path)
+    log.debug("%s", error)
 
 
 def _size_bytes(path: Path) -> int:

@@ -1,4 +1,4 @@
-"""What came out of a sweep, for who started it."""
+"""What came out of a sweep, for whoever started it."""
 
 import logging
 from pathlib import Path

@@ -11,14 +11,15 @@ _RECENT = 5
 """Epochs: one alone may have waited for a disk or a neighbour."""
 
 
-def left_s(chain: Chain, records: Sequence[Record], done: float) -> float | None:
+def left_s(chain: Chain, epochs: Sequence[tuple[Record, bool]], done: float) -> float | None:
     """Seconds to the end of the scheduled epochs, going by the median of the last; None before there is one.
 
     Args:
         chain: of the run.
-        records: of epochs of the run.
+        epochs: records in order, each with whether the run read it back: that may have been trained on another machine.
         done: epochs behind it, in fractions.
     """
+    records = [record for record, reused in epochs if not reused]
     if not records:
         return None
     measured = chain.stage(records[-1].epoch)

@@ -32,7 +32,7 @@ def join(device: torch.device) -> None:
 
 
 def together(make: Callable[[], T]) -> T:
-    """What ``make`` gives in each process, once all of them have it.
+    """Return what ``make`` gives in each process, once all of them have it.
 
     Raises:
         InputError: one of them raised it; in the first process. The others exit without a word.
@@ -51,7 +51,7 @@ def together(make: Callable[[], T]) -> T:
 
 
 def from_first(make: Callable[[], T]) -> T:
-    """What ``make`` gives in the first process, in all of them.
+    """Return in all processes what ``make`` gives in the first.
 
     Raises:
         InputError: it raised it; in the first process. The others exit without a word.
@@ -95,7 +95,7 @@ def add_up(tensor: Tensor) -> None:
 
 
 def check(network: nn.Module, batch_size: int, device: torch.device) -> None:
-    """Refuse what several processes would train otherwise than one.
+    """Refuse what several processes would train differently from a single process.
 
     Raises:
         InputError: the batch cannot be shared evenly, or its statistics cannot be taken together.
@@ -114,7 +114,7 @@ def check(network: nn.Module, batch_size: int, device: torch.device) -> None:
 
 
 def synchronised(network: nn.Module) -> nn.Module:
-    """``network``, whose BatchNorm layers see the whole batch and not a process's share."""
+    """Make the BatchNorm layers of ``network`` see the whole batch and not a process's share."""
     converted: nn.Module = network
     if ranks.count() > 1:
         converted = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""How far a run is, for who watches: a bar in a terminal, a line every few seconds elsewhere."""
+"""How far a run is, for whoever watches: a bar in a terminal, a line every few seconds elsewhere."""
 
 import logging
 import time
@@ -34,9 +34,11 @@ class ProgressBar:
         )
         self._lines = enabled and not self._console.is_terminal
         self._task: TaskID = self._bar.add_task("", total=chain.stages[-1].last_epoch, news="")
-        self._trained: list[Record] = []
+        self._epochs: list[tuple[Record, bool]] = []
         self._accuracy = ""
-        self._epoch_start = self._line_start = time.monotonic()
+        self._line_start = time.monotonic()
+        self._first: tuple[int, int, float] | None = None
+        """Epoch, its batches done and the time when it was first heard of."""
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -47,25 +49,28 @@ class ProgressBar:
 
     def batch(self, epoch: Epoch, done: int) -> None:
         """Move on within an epoch."""
-        rate = done * epoch.recipe.batch_size / (time.monotonic() - self._epoch_start)
+        now, rate = time.monotonic(), None
+        if self._first is None or self._first[0] != epoch.number:
+            self._first = epoch.number, done, now  # what an earlier attempt has done is among it
+        else:
+            rate = (done - self._first[1]) * epoch.recipe.batch_size / (now - self._first[2])
         self._show(epoch.number - 1 + done / epoch.recipe.batches, epoch.number, rate)
 
     def epoch(self, record: Record, *, reused: bool) -> None:
         """Count an epoch that is finished."""
-        if not reused:  # that may have been on another machine
-            self._trained.append(record)
-        self._epoch_start = time.monotonic()
-        self._accuracy = f"  accuracy {record.test_top1:.2%}"
+        self._epochs.append((record, reused))
+        self._accuracy = f"accuracy {record.test_top1:.2%}"
         self._show(record.epoch, record.epoch, record.images / (record.train_s + record.data_s))
 
-    def _show(self, done: float, epoch: int, images_per_s: float) -> None:
+    def _show(self, done: float, epoch: int, images_per_s: float | None) -> None:
         total = max(self._chain.stages[-1].last_epoch, epoch)
         where = f"epoch {epoch}/{total} {self._chain.stage(epoch).name}"
-        news = f"{images_per_s:,.0f} images/s{self._accuracy}"
-        if (seconds := left_s(self._chain, self._trained, done)) is not None:
-            news += f"  {clock(seconds)} left"
+        speed = "" if images_per_s is None else f"{images_per_s:,.0f} images/s"
+        seconds = left_s(self._chain, self._epochs, done)
+        left = "" if seconds is None else f"{clock(seconds)} left"
+        news = "  ".join(filter(None, [speed, self._accuracy, left]))
         self._bar.update(self._task, completed=done, total=total, description=where, news=news)
         self._bar.refresh()
         if self._lines and time.monotonic() - self._line_start > _LINE_S:
             self._line_start = time.monotonic()
-            log.info("%s  %s", where, news)
+            log.info("%s", f"{where}  {news}".rstrip())

@@ -4,15 +4,15 @@ import os
 
 
 def count() -> int:
-    """How many train the run together; 1 is the usual case."""
+    """Return how many train the run together; 1 is the usual case."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def number() -> int:
-    """Of this process, from 0. The first alone reads and writes the ledger, the run's folder and W&B."""
+    """Return this process's number, from 0. The first alone reads and writes the ledger, the run's folder and W&B."""
     return int(os.environ.get("RANK", "0")) if count() > 1 else 0
 
 
 def share() -> slice:
-    """The images of each batch that are this process's."""
+    """Return which images of each batch are this process's."""
     return slice(number(), None, count())

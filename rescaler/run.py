@@ -85,11 +85,11 @@ def main() -> None:
         sys.exit(f"error: {error if isinstance(error, InputError) else compose.explain(error)}")
     except (OSError, ValueError) as error:
         refused = error.__cause__ if isinstance(error, ValueError) else error  # logging wraps what it cannot open
-        if _wants_traceback or not isinstance(refused, OSError):
+        if _wants_traceback or not isinstance(refused, OSError) or refused.filename is None:
             raise
         sys.exit(f"error: {refused.filename}: {refused.strerror}")
     except KeyboardInterrupt:
-        sys.exit("interrupted: start the same command again to go on from the last finished epoch")
+        sys.exit("interrupted: start the same command again to go on from its last save")
 
 
 if __name__ == "__main__":

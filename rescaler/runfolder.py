@@ -35,11 +35,12 @@ class RunFolder(TrainingFolder):
     """
 
     def __init__(self, path: Path, run: Run) -> None:
+        super().__init__(path)
         self._run = run
         self._started = _now()
         self._records: list[tuple[Record, bool]] = []
         write_config(path, run.experiment)
-        super().__init__(path)
+        self.note("running")
 
     def epoch(self, record: Record, *, reused: bool) -> None:
         """Add an epoch to the files."""
@@ -94,7 +95,7 @@ class RunFolder(TrainingFolder):
             "hold": experiment.schedule.hold_after_resize,
             "variant": self._variant(),
             **standing,
-            "left_s": left_s(run.chain, [record for record, _ in self._records], self.position),
+            "left_s": left_s(run.chain, self._records, self.position),
             "epochs_planned": experiment.schedule.epochs + sum(record.held for record, _ in self._records),
             **totals(self._records),
             "device": provenance.device_name(run.device),

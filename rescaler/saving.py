@@ -3,8 +3,8 @@
 import dataclasses
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
 
 from rescaler.chain import Epoch
 from rescaler.clocks import Clocks
@@ -19,9 +19,9 @@ class Progress:
 
     batches: int = 0
     loss_sum: float = 0.0
-    """Of the batches' mean losses."""
+    """Sum of the batches' mean losses."""
     hits: int = 0
-    """Images that were classified rightly."""
+    """Images that were classified correctly."""
 
 
 class Saver:
@@ -31,15 +31,20 @@ class Saver:
         ledger: where to.
         interruption: signals that wait for a save.
         every_min: minutes between saves; 0: only where a signal asks.
+        on_save: is called after each.
     """
 
-    saves: ClassVar[int] = 0
-    """Of this process so far."""
-
-    def __init__(self, ledger: Ledger, interruption: Interruption, every_min: float = 0.0) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        interruption: Interruption,
+        every_min: float = 0.0,
+        on_save: Callable[[], None] = lambda: None,
+    ) -> None:
         self._ledger = ledger
         self._interruption = interruption
         self._every_s = 60 * every_min or math.inf
+        self._on_save = on_save
         self._saved = time.monotonic()
 
     @property
@@ -53,5 +58,5 @@ class Saver:
             more = {**dataclasses.asdict(progress), "parent_digest": state.digest, "seconds": dict(clocks.so_far())}
             self._ledger.save(epoch.key, state.tensors(), more)
         self._saved = time.monotonic()
-        Saver.saves += 1
+        self._on_save()
         self._interruption.deliver()

@@ -1,4 +1,4 @@
-"""A sweep on a SLURM cluster, for who starts it: what would be submitted; submitting, watching, results."""
+"""A sweep on a SLURM cluster, for whoever starts it: what would be submitted; submitting, watching, results."""
 
 from collections.abc import Sequence
 

@@ -1,5 +1,6 @@
 """Tensors in a file that tells whether it is whole."""
 
+import errno
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from rescaler.errors import is_out_of_memory
 from rescaler.files import sync
 
 Tensors = Mapping[str, Tensor]
@@ -55,15 +57,20 @@ def read(path: Path) -> Content:
 
     Raises:
         FileNotFoundError: there is none.
+        OSError: it cannot be read, which says nothing of what is in it.
+        MemoryError: there is too little memory to read it, which says nothing either.
         ValueError: it is damaged.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:  # given a path, torch hides why it could not read
+            content = torch.load(file, map_location="cpu", weights_only=True)
         found = Content(content["tensors"], content.get("more", {}))
         whole = digest(found.tensors) == content["digest"]
-    except FileNotFoundError:
-        raise
     except Exception as error:  # whatever unpickling or unzipping a damaged file raises
+        if is_out_of_memory(error):
+            raise MemoryError(f"too little memory to read {path}") from error
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # torch seeks beyond where a file was cut off
+            raise
         raise ValueError(f"{path}: {error}") from error
     if not whole:
         raise ValueError(f"{path}: its tensors are not those that were written")

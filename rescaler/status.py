@@ -1,7 +1,6 @@
 """How the runs of a sweep stand: what their folders say, held against what the cluster or the process list says."""
 
 import json
-import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,7 +33,7 @@ class RunStatus:
     position: float = 0.0
     """Epochs behind it, in fractions."""
     epochs: int | None = None
-    """That it will have, as far as is known."""
+    """Epochs that it will have, as far as is known."""
     top1: float | None = None
     """Best test accuracy so far, a fraction."""
     left_s: float | None = None
@@ -128,23 +127,11 @@ def _local_state(sweep: Sweep, run: SweepRun, summary: Mapping[str, Any]) -> tup
     if said == "failed":
         return "failed", summary["error"]
     is_here = socket.gethostname() == sweep.host
-    if _is_alive(sweep.pid) if is_here else sweep.pid is not None:
+    if sweep.runs_here if is_here else sweep.pid is not None:
         return "running" if said else "waiting", "" if is_here else f"on {sweep.host}, as far as its files say"
     if run.cancelled:
         return "cancelled", ""
     return "lost", "its process is gone" if said else "never started"
-
-
-def _is_alive(pid: int | None) -> bool:
-    if pid is None:
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _read(path: Path) -> dict[str, Any]:

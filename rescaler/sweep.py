@@ -1,23 +1,31 @@
 """A sweep as it was started: what runs where. Kept in its folder, so that it can be looked at, retried and cancelled.
 
 <folder>/sweep.json     names and folders of the runs, and who runs them
+<folder>/sweep.lock     locked for as long as a process of this machine runs them
 <folder>/0, 1, ...      folders of the runs, each with its settings in config.yaml
 <folder>/trunks/0 ...   folders of trunks, which several runs go on from
 """
 
+import contextlib
 import dataclasses
+import fcntl
 import json
+import logging
 import os
 import socket
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from rescaler.errors import InputError
-from rescaler.files import write_text
+from rescaler.files import write_text, writing
 
 FILE = "sweep.json"
+_LOCK = "sweep.lock"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -33,7 +41,7 @@ class SweepRun:
     job: str | None = None
     """Id of the job that runs it, on a cluster."""
     cancelled: bool = False
-    """By ``rescaler cancel``: SLURM without accounting soon forgets it."""
+    """Whether ``rescaler cancel`` ended it: SLURM without accounting soon forgets that."""
 
 
 @dataclass
@@ -47,15 +55,15 @@ class Sweep:
     trunk_jobs: dict[str, str] = field(default_factory=dict)
     """Id of the job by the trunk's folder."""
     host: str = field(default_factory=socket.gethostname)
-    pid: int | None = field(default_factory=os.getpid)
-    """Of the process that runs them; None once it is through, and where a cluster runs them."""
+    pid: int | None = None
+    """Number of the process that runs them; None where none of this machine does."""
     started: str = field(default_factory=lambda: datetime.now(UTC).isoformat())
     cwd: str = field(default_factory=os.getcwd)
     """Where it was started: what relative paths in the runs' settings start from."""
 
     @property
     def name(self) -> str:
-        """Of the sweep in W&B."""
+        """Name of the sweep in W&B."""
         return self.folder.name
 
     @property
@@ -82,10 +90,48 @@ class Sweep:
         del content["folder"]
         write_text(self.folder / FILE, json.dumps(content, indent=1))
 
-    def close(self) -> None:
-        """Note that nothing of it runs on this machine any more."""
-        self.pid = None
-        self.write()
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Say that this process runs the sweep, until the block or the process ends, however it ends.
+
+        The lock says so, as a process's number may be another's after a crash.
+
+        Raises:
+            InputError: another process runs it; or the folder cannot be written.
+        """
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = (self.folder / _LOCK).open("wb")
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(f"{self.folder} still runs (process {self.pid}): wait for it, or cancel it") from None
+            except OSError as error:
+                log.warning(
+                    "%s cannot be locked (%s): `rescaler status` takes its runs for lost", lock.name, error.strerror
+                )
+            self.host, self.pid = socket.gethostname(), os.getpid()
+            self.write()
+            try:
+                yield
+            finally:
+                self.pid = None
+                self.write()
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether a process of this machine runs it now."""
+        if self.pid is None or self.host != socket.gethostname():
+            return False
+        try:
+            with (self.folder / _LOCK).open("rb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:  # there is no such file, or no locks on its file system
+            pass
+        return False
 
     @classmethod
     def read(cls, folder: Path) -> "Sweep":
@@ -107,12 +153,17 @@ class Sweep:
 
 
 def newest(runs: Path) -> Path:
-    """Folder of the sweep that was started last in or below ``runs``.
+    """Folder of the whole sweep that was started last, of ``runs/NAME`` and ``runs/EXPERIMENT/DATE``.
 
     Raises:
         InputError: there is none.
     """
-    folders = [path.parent for path in runs.glob(f"**/{FILE}")]
-    if not folders:
+    started = {}
+    for path in (*runs.glob(f"*/{FILE}"), *runs.glob(f"*/*/{FILE}")):  # no deeper: there are the folders of the runs
+        try:
+            started[path.parent] = Sweep.read(path.parent).started
+        except InputError as error:
+            log.warning("%s", error)
+    if not started:
         raise InputError(f"no sweep in {runs}: start one with `python -m rescaler.run -m KEY=VALUE,VALUE`, or name one")
-    return max(folders, key=lambda folder: Sweep.read(folder).started)
+    return max(started, key=lambda folder: started[folder])

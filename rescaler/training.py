@@ -7,7 +7,7 @@ import torch
 from rescaler.chain import Epoch
 from rescaler.clocks import Clocks
 from rescaler.epoch import Observer, Scores, evaluate, refuse_divergence, start_stage, train_epoch
-from rescaler.keeping import Keeper, UnderWay, share
+from rescaler.keeping import Keeper, UnderWay, hold_forks, share
 from rescaler.ledger import Ledger
 from rescaler.plan import Run
 from rescaler.provenance import device_name, torch_version
@@ -40,7 +40,7 @@ def train(
         Diverged: the loss became NaN or infinite; the message has the epoch and its learning rate.
         InputError: the ledger cannot be written, or the data cannot be read.
     """
-    keeper = Keeper(run, ledger, folder, part.forks if part else ())
+    keeper = Keeper(run, ledger, folder, hold_forks(run, ledger, folder, part.forks if part else ()))
     records: list[Record] = []
     state: State | None = None
     while True:

@@ -20,8 +20,9 @@ class TrunkFolder(TrainingFolder):
     """
 
     def __init__(self, path: Path, last_epoch: int) -> None:
-        self._last_epoch = last_epoch
         super().__init__(path)
+        self._last_epoch = last_epoch
+        self.note("running")
 
     def write(self, standing: dict[str, Any]) -> None:
         """Write the file."""

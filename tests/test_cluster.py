@@ -114,7 +114,10 @@ def test_a_dry_run_shows_what_would_be_submitted(application: Application, tmp_p
         (["hydra.launcher.signal_delay_s=0"], "hydra.launcher.signal_delay_s must be at least 1; got 0"),
         (["hydra.launcher.array_parallelism=0"], "hydra.launcher.array_parallelism must be at least 1; got 0"),
         (["hydra.launcher.processes_per_node=0"], "hydra.launcher.processes_per_node must be at least 1; got 0"),
-        (["hydra.launcher.timeout_min=2"], "hydra.launcher.timeout_min must be at least 3, or a job that is told to"),
+        (
+            ["hydra.launcher.timeout_min=2"],
+            "hydra.launcher.timeout_min must be at least 3: jobs are told to save hydra",
+        ),
         (["hydra.launcher.mem_gb=0"], "hydra.launcher.mem_gb must be above 0; got 0"),
         (["hydra.launcher.partitoin=debug"], "unknown key hydra.launcher.partitoin"),
         (["resize_epoch=2,70"], "resize_epoch=70: resize_epoch must be between 0 and epochs (=6)"),

@@ -5,6 +5,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import MakeExperiment
@@ -12,8 +13,12 @@ from test_run import TINY, command, final_digests
 
 from rescaler.__main__ import main
 from rescaler.execution import execute
+from rescaler.plan import Run
+from rescaler.record import Record
 from rescaler.runfolder import write_config
+from rescaler.status import statuses
 from rescaler.sweep import Sweep, SweepRun, newest
+from rescaler.training import train
 
 SWEEP = ["-m", "seed=0,1", "resize_epoch=3", *TINY]
 
@@ -97,3 +102,50 @@ def test_a_sweep_of_another_machine_is_not_cancelled_here(tmp_path: Path) -> Non
     Sweep(tmp_path, [SweepRun("seed=0", "0")], host="elsewhere", pid=1).write()
     with pytest.raises(SystemExit, match="runs on elsewhere: cancel it there"):
         main(["cancel", str(tmp_path)])
+    assert not Sweep.read(tmp_path).runs[0].cancelled
+
+
+def test_the_process_that_has_a_dead_sweeps_number_now_is_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with subprocess.Popen(["sleep", "60"]) as another:
+        Sweep(tmp_path, [SweepRun("seed=0", "0")], pid=another.pid).write()
+        main(["status", str(tmp_path)])
+        assert states(capsys.readouterr().out) == ["lost:"]
+        main(["cancel", str(tmp_path)])
+        assert "nothing to cancel, no run waits or runs" in capsys.readouterr().out
+        time.sleep(0.1)
+        assert another.poll() is None
+        another.kill()
+
+
+def test_retry_goes_on_after_a_run_that_fails_unexpectedly(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    make_experiment: MakeExperiment,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sweep = Sweep(tmp_path / "runs" / "0", [SweepRun(f"seed={seed}", str(seed)) for seed in (0, 1)])
+    sweep.write()
+    for seed, run in enumerate(sweep.runs):
+        write_config(sweep.folder_of(run), make_experiment(seed=seed))
+
+    def fail_at_first(run: Run, *arguments: Any, **more: Any) -> list[Record]:
+        if run.experiment.seed == 0:
+            raise ZeroDivisionError("a bug")
+        return train(run, *arguments, **more)
+
+    monkeypatch.setattr("rescaler.execution.train", fail_at_first)
+    with pytest.raises(SystemExit, match="error: 1 of 2 runs failed: seed=0: a bug; run them again with: python -m"):
+        main(["retry", str(sweep.folder)])
+    assert "ZeroDivisionError" in caplog.text
+    assert [status.state for status in statuses(Sweep.read(sweep.folder))] == ["failed", "done"]
+
+
+def test_a_sweep_that_runs_is_not_run_twice(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, [SweepRun(f"seed={seed}", str(seed)) for seed in (0, 1)])
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / "summary.json").write_text('{"status": "failed", "error": "the loss became nan"}')
+    with sweep.running(), pytest.raises(SystemExit, match="still runs .process .*: wait for it, or cancel it"):
+        main(["retry", str(tmp_path)])

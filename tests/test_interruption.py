@@ -35,19 +35,33 @@ def test_the_second_does_not_wait(handled: list[int]) -> None:
         assert handled == [signal.SIGUSR2]
 
 
-def test_none_is_lost_where_training_stops_early(handled: list[int]) -> None:
+def test_a_warning_is_pointless_when_all_is_done_or_has_failed(handled: list[int]) -> None:
+    with Interruption():
+        os.kill(os.getpid(), signal.SIGUSR2)
     with contextlib.suppress(KeyError), Interruption():
         os.kill(os.getpid(), signal.SIGUSR2)
         raise KeyError
-    assert handled == [signal.SIGUSR2]
-    os.kill(os.getpid(), signal.SIGUSR2)
-    assert handled == [signal.SIGUSR2] * 2
-
-
-def test_a_warning_is_pointless_when_all_is_done(handled: list[int]) -> None:
-    with Interruption():
-        os.kill(os.getpid(), signal.SIGUSR2)
     assert handled == []
+    os.kill(os.getpid(), signal.SIGUSR2)
+    assert handled == [signal.SIGUSR2]
+
+
+def test_what_ends_the_process_ends_it_where_training_stops_early(handled: list[int]) -> None:
+    before = signal.signal(signal.SIGTERM, lambda number, _: handled.append(number))
+    with contextlib.suppress(KeyError), Interruption():
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise KeyError
+    signal.signal(signal.SIGTERM, before)
+    assert handled == [signal.SIGTERM]
+
+
+def test_a_second_ctrl_c_interrupts_at_once() -> None:
+    with Interruption() as interruption:
+        signal.raise_signal(signal.SIGINT)
+        assert interruption.pending
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        assert not interruption.pending
 
 
 def test_without_a_handler_the_process_ends_as_it_would_have() -> None:
@@ -66,7 +80,8 @@ def test_without_a_handler_the_process_ends_as_it_would_have() -> None:
 def test_forked_children_leave_the_warning_to_their_parent(handled: list[int]) -> None:
     child = os.fork()
     if child == 0:
-        os.kill(os.getpid(), signal.SIGUSR2)
+        for number in (signal.SIGUSR2, signal.SIGINT):
+            os.kill(os.getpid(), number)
         os._exit(len(handled))
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0

@@ -33,11 +33,13 @@ def job(tmp_path: Path, make_experiment: MakeExperiment, monkeypatch: pytest.Mon
 def test_a_job_that_never_comes_to_a_save_is_not_requeued_for_ever(
     job: RunJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Saver, "saves", 0)
     job.checkpoint()  # a preemption may be early
-    monkeypatch.setattr(Saver, "saves", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(Saver, "due", True)
+        job()
+    assert job.standstills == 1
     job.checkpoint()
-    monkeypatch.setattr(Saver, "saves", 0)
+    assert job.standstills == 0
     assert job.checkpoint().function is job
     with pytest.raises(InputError, match=r"timeout_min=5 is too short: 2 times in a row .* before it came to a save"):
         job.checkpoint()

@@ -2,6 +2,9 @@ import dataclasses
 import errno
 import logging
 import os
+import re
+import resource
+import sys
 import time
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from torch import Tensor
 from rescaler import ledger as ledger_module
 from rescaler import statefile
 from rescaler.errors import InputError
+from rescaler.files import write_text
 from rescaler.ledger import Ledger
 from rescaler.record import Record
 from rescaler.statefile import digest
@@ -83,6 +87,85 @@ def test_a_state_with_other_content_is_not_trusted(ledger: Ledger, caplog: pytes
     torch.save({"digest": published.digest, "tensors": tensors(3), "more": {}}, ledger.state_path(KEY))
     assert ledger.state(KEY) is None
     assert "damaged ledger entry" in caplog.text
+
+
+def test_wherever_a_state_is_cut_off_it_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "state.pt"
+    statefile.write(path, {"weight": torch.ones(300_000)})
+    for size in range(path.stat().st_size - 1, 0, -99_991):
+        os.truncate(path, size)
+        with pytest.raises(ValueError, match=re.escape(str(path))):
+            statefile.read(path)
+
+
+def test_a_damaged_state_is_set_aside_and_prune_removes_it(ledger: Ledger, tmp_path: Path) -> None:
+    ledger.publish(record(), tensors(1))
+    ledger.save(KEY, tensors(1), {})
+    ledger.hold(KEY, "run", tmp_path)
+    for path in (ledger.state_path(KEY), ledger.folder / "saves" / f"{KEY}.pt"):
+        path.write_bytes(b"not a state")
+    assert ledger.state(KEY) is None
+    assert ledger.saved(KEY) is None
+    assert {path.read_bytes() for path in ledger.folder.rglob("*.damaged")} == {b"not a state"}
+    assert len(list(ledger.folder.rglob("*.damaged"))) == 2
+    ledger.prune()
+    assert list(ledger.folder.rglob("*.damaged")) == []
+
+
+UNREADABLE = [
+    (OSError(errno.EIO, "Input/output error"), "Input/output error"),
+    (OSError(errno.ESTALE, "Stale file handle"), "Stale file handle"),
+    (MemoryError(), "there is too little memory"),
+    (RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate"), "too little memory"),
+]
+
+
+@pytest.mark.parametrize(("error", "reason"), UNREADABLE)
+def test_a_state_that_cannot_be_read_now_stays(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    ledger.publish(record(), tensors(1))
+    ledger.save(KEY, tensors(1), {})
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "load", fail)
+        for read in (ledger.state, ledger.saved):
+            with pytest.raises(InputError, match=f"^cannot read .*{KEY}.*: .*{reason}"):
+                read(KEY)
+    assert ledger.state(KEY) is not None
+    assert ledger.saved(KEY) is not None
+
+
+def test_a_record_that_cannot_be_read_now_stays(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    first = ledger.publish(record(), tensors(1))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", fail)
+        with pytest.raises(InputError, match=r"^cannot read .*record\.json: Input/output error$"):
+            ledger.publish(record(value=2.0), tensors(2))
+    assert ledger.record(KEY) == first
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux limits the address space")
+def test_a_process_with_too_little_memory_deletes_nothing(ledger: Ledger) -> None:
+    ledger.publish(record(), {"network.weight": torch.zeros(40_000_000)})
+    child = os.fork()
+    if child == 0:
+        with open("/proc/self/statm") as file:  # noqa: PTH123
+            now = int(file.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (now + 80_000_000,) * 2)  # the state takes 160
+        try:
+            ledger.state(KEY)
+        except InputError as error:
+            os._exit(0 if "there is too little memory" in str(error) else 1)
+        os._exit(2)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert ledger.state_path(KEY).exists()
 
 
 @pytest.mark.parametrize("text", ["", '{"key": ', "[]", '{"key": "x"}'])
@@ -163,6 +246,37 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"cannot write .*file.*: Not a directory"):
         Ledger(tmp_path / "file" / "ledger").check_writable()
+
+
+def test_two_sweeps_that_begin_a_ledger_at_once_agree_on_its_id(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, seen = Ledger(ledger.folder), []
+
+    def write_after_the_other(path: Path, text: str) -> None:
+        if path.name != "probe":
+            monkeypatch.undo()
+            other.check_writable()
+            seen.append(other.id)
+        write_text(path, text)
+
+    monkeypatch.setattr(ledger_module, "write_text", write_after_the_other)
+    ledger.check_writable()
+    assert seen == [ledger.id]
+    assert ledger.id
+
+
+def test_where_there_are_no_links_a_ledger_has_an_id_too(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    ledger.check_writable()
+    first = ledger.id
+    assert first
+    ledger.check_writable()
+    assert ledger.id == first
+    assert list((ledger.folder / "tmp").iterdir()) == [ledger.folder / "tmp" / "probe"]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")

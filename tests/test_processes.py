@@ -24,9 +24,9 @@ from rescaler.saving import Saver
 class Dying(Saver):
     due = True
 
-    def save(self, *arguments):
-        super().save(*arguments)
-        if Saver.saves == 3:
+    def save(self, state, epoch, progress, clocks):
+        super().save(state, epoch, progress, clocks)
+        if progress.batches == 3:
             os._exit(1)
 
 import rescaler.execution
@@ -34,6 +34,20 @@ rescaler.execution.Saver = Dying
 main()
 """
 """A run whose first process dies after the third batch."""
+
+
+AUDITED = """
+import os, sys
+
+def note(event, arguments):
+    if event == "os.rename" and "ledger" in str(arguments[1]):  # as all that is written there is
+        open(f"ledger_writer_{os.environ['RANK']}", "w").close()
+
+sys.addaudithook(note)
+from rescaler.run import main
+main()
+"""
+"""Notes which process writes to the ledger."""
 
 
 def torchrun(
@@ -51,7 +65,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     found = {}
     for count in (1, 2):
         found[count] = tmp_path_factory.mktemp(f"processes{count}")
-        finished = torchrun(found[count], *ALONE, processes=count)
+        program = found[count].with_suffix(".py")
+        program.write_text(AUDITED)
+        finished = torchrun(found[count], *ALONE, processes=count, program=[str(program)])
         assert finished.returncode == 0, finished.stderr
     return found
 
@@ -87,7 +103,7 @@ def test_only_the_first_process_writes(folders: dict[int, Path]) -> None:
     assert [summary(path)["status"] for path in runs(folders[2])] == ["done"]
     ledger = folders[2] / "ledger"
     assert len(list(ledger.glob("entries/??/*/record.json"))) == 6
-    assert {path.name for path in folders[2].iterdir()} == {"ledger", "runs"}
+    assert {path.name for path in folders[2].iterdir()} == {"ledger", "runs", "ledger_writer_0"}
     assert len(list((folders[2] / "runs").glob("*/*"))) == 1
     assert json.loads((runs(folders[2])[0] / "chain.json").read_text())["forks"] == [3]
 

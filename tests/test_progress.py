@@ -41,10 +41,13 @@ def test_without_a_terminal_it_says_how_far_how_fast_how_good_and_how_long(
     made = chain()
     epoch, done = first(made)
     with caplog.at_level(logging.INFO), ProgressBar(made, enabled=True) as bar:
-        now[0] = 5.0
-        bar.batch(epoch, 10)
+        now[0] = 1.0
+        bar.batch(epoch, 1000)  # most of them by an earlier attempt
+        now[0] = 6.0
+        bar.batch(epoch, 1010)
         bar.epoch(done, reused=False)
-    within, finished = caplog.messages
+    resumed, within, finished = caplog.messages
+    assert resumed == "epoch 1/6 pretrain"
     assert within == "epoch 1/6 pretrain  256 images/s"  # 10 batches of 128 in 5 s
     # One more epoch of 3 s, then four of the target's, which has four times the work.
     assert finished == "epoch 1/6 pretrain  200 images/s  accuracy 50.00%  0:51 left"
@@ -53,11 +56,12 @@ def test_without_a_terminal_it_says_how_far_how_fast_how_good_and_how_long(
 def test_one_slow_epoch_says_little_of_those_to_come() -> None:
     made = chain()
     slow, usual = (Record(**{**vars(first(made)[1]), "epoch": 5, "train_s": seconds}) for seconds in (99.0, 9.0))
-    assert left_s(made, [usual, usual, slow], 5.0) == 10.0  # and a second of waiting for data
+    assert left_s(made, [(usual, False), (usual, False), (slow, False)], 5.0) == 10.0  # a second of waiting for data
 
 
 def test_an_epoch_read_back_says_nothing_of_the_time_left(now: list[float], caplog: pytest.LogCaptureFixture) -> None:
     made = chain()
+    assert left_s(made, [(first(made)[1], True)], 1.0) is None
     with caplog.at_level(logging.INFO), ProgressBar(made, enabled=True) as bar:
         now[0] = 1.0
         bar.epoch(first(made)[1], reused=True)

@@ -63,20 +63,6 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.Co
     return folder, run(folder, "-m", "resize_epoch=0,4,2,never", *TINY)
 
 
-<<<<<<< HEAD
-def test_an_error_of_no_file_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    def breaks() -> None:
-        raise OSError("the licence server is down")
-
-    monkeypatch.setattr("rescaler.run._application", breaks)
-    monkeypatch.setattr(sys, "argv", ["rescaler-run"])
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # which it changes
-    with pytest.raises(OSError, match="the licence server is down"):
-        main()
-
-
-=======
->>>>>>> parent of 23528d2 (Keep states that cannot be read just now; know the process of a sweep by more than its number; tell failures apart)
 def test_a_sweep_ends_with_a_table_and_a_plot(sweep: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     folder, finished = sweep
     assert finished.returncode == 0, finished.stderr
@@ -201,6 +187,18 @@ def test_settings_may_stand_before_the_option_of_a_sweep(tmp_path: Path, applica
     assert error.startswith("error: ")
     assert "resize_epoch=70: resize_epoch must be between 0 and epochs (=6)" in error
     assert runs(tmp_path) == []
+
+
+def test_an_error_that_names_no_file_keeps_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("of the training")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    monkeypatch.setattr("rescaler.execution.execute", fail)
+    monkeypatch.setattr(sys, "argv", ["rescaler.run", *TINY])
+    with pytest.raises(OSError, match="^of the training$"):
+        main()
 
 
 @pytest.mark.parametrize(

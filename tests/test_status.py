@@ -1,5 +1,6 @@
 """States of runs from what their folders hold and what SLURM, here a stand-in, says of their jobs."""
 
+import contextlib
 import json
 import os
 import socket
@@ -163,9 +164,10 @@ def test_a_run_that_was_not_submitted_says_so(tmp_path: Path, monkeypatch: pytes
 
 
 def local(folder: Path, *, alive: bool, host: str | None = None) -> tuple[str, str]:
-    sweep = Sweep(folder, [SweepRun("seed=0", "0")], pid=os.getpid() if alive else None)
-    sweep.host = host or socket.gethostname()
-    (status,) = statuses(sweep)
+    sweep = Sweep(folder, [SweepRun("seed=0", "0")], pid=os.getpid())  # after a crash, a number may be another's
+    with sweep.running() if alive else contextlib.nullcontext():
+        sweep.host = host or socket.gethostname()
+        (status,) = statuses(sweep)
     return status.state, status.detail
 
 

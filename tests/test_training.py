@@ -11,7 +11,7 @@ from image_tree import plant
 
 from rescaler.epoch import train_epoch
 from rescaler.interruption import Interruption
-from rescaler.keeping import Keeper
+from rescaler.keeping import Keeper, hold_forks
 from rescaler.ledger import Ledger
 from rescaler.plan import plan
 from rescaler.record import Record
@@ -142,7 +142,7 @@ def test_a_run_that_found_its_trunk_ends_as_one_that_trained_alone(
 def test_forks_held_in_advance_share_the_trunk_in_any_order(bench: Bench, make_experiment: MakeExperiment) -> None:
     early = make_experiment(resize_epoch=2)
     (bench.folder / "early").mkdir()
-    Keeper(plan(early), bench.ledger, bench.folder / "early")
+    hold_forks(plan(early), bench.ledger, bench.folder / "early")
     bench.train(make_experiment(resize_epoch=4), name="late")
     bench.train(early, name="early")
     assert bench.watcher.computed == [3, 4, 5, 6]
@@ -302,7 +302,9 @@ def test_who_loses_the_race_goes_on_from_the_published_state(bench: Bench, make_
     theirs = bench.ledger.state(first.key)
     run = plan(make_experiment())
     state = State(run.network(run.chain.stages[0]))  # other numbers under the same key, as a GPU may give
-    standing = Keeper(run, bench.ledger, bench.folder).publish(dataclasses.replace(first, train_s=1.0), state)
+    standing = Keeper(run, bench.ledger, bench.folder, frozenset()).publish(
+        dataclasses.replace(first, train_s=1.0), state
+    )
     assert standing == first
     assert theirs is not None
     assert digest(state.tensors()) == first.digest == state.digest

@@ -37,6 +37,8 @@ def run(arguments: argparse.Namespace) -> None:
     if not alive:
         print(f"{sweep.folder}: nothing to cancel, no run waits or runs")
         return
+    if sweep.launcher is None and sweep.host != socket.gethostname():
+        raise InputError(f"{sweep.folder} runs on {sweep.host}: cancel it there")
     for one in alive:
         one.cancelled = True
     sweep.write()
@@ -50,7 +52,5 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _cancel_here(sweep: "Sweep") -> None:
-    if sweep.host != socket.gethostname():
-        raise InputError(f"{sweep.folder} runs on {sweep.host}: cancel it there")
-    if sweep.pid is not None:
+    if sweep.runs_here and sweep.pid is not None:
         os.kill(sweep.pid, signal.SIGTERM)  # it saves first

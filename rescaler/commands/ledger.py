@@ -61,5 +61,8 @@ def _verify(ledger: "Ledger", console: Console) -> None:
     kept = [record.key for record in ledger.records() if ledger.state_path(record.key).exists()]
     damaged = [key for key in track(kept, "verifying", console=console) if ledger.state(key) is None]
     if damaged:
-        raise InputError(f"{len(damaged)} of {len(kept)} states were damaged and are removed: {', '.join(damaged)}")
+        raise InputError(
+            f"{len(damaged)} of {len(kept)} states are damaged, and set aside as *.damaged, which prune removes: "
+            f"{', '.join(damaged)}"
+        )
     console.print(f"all {len(kept)} states are whole")

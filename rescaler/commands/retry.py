@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,8 +44,6 @@ def run(arguments: argparse.Namespace) -> None:
     _enter(sweep)
     if sweep.launcher is not None:
         _retry_on_cluster(sweep, unfinished, detach=arguments.detach)
-    elif sweep.host == socket.gethostname() and not all(status.is_over for status in found):
-        raise InputError(f"{sweep.folder} still runs (process {sweep.pid}): wait for it, or cancel it")
     else:
         _retry_here(sweep, unfinished)
 
@@ -67,17 +64,16 @@ def _retry_here(sweep: "Sweep", runs: "Sequence[SweepRun]") -> None:
     from rescaler.outcome import conclude
 
     logs.to_terminal()
-    sweep.host, sweep.pid = socket.gethostname(), os.getpid()
     for run in runs:
         run.cancelled = False
-    sweep.write()
-    for run in runs:
-        folder = sweep.folder_of(run)
-        try:
-            execute(read_experiment(folder), folder, group=sweep.name)
-        except InputError as error:
-            logging.getLogger(__name__).error("%s: %s", run.name, error)
-    sweep.close()
+    with sweep.running():
+        for run in runs:
+            folder = sweep.folder_of(run)
+            try:
+                execute(read_experiment(folder), folder, group=sweep.name)
+            except Exception as error:
+                is_expected = isinstance(error, InputError)
+                logging.getLogger(__name__).error("%s: %s", run.name, error, exc_info=not is_expected)
     conclude(sweep.folder)
 
 
