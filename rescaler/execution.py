@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 Close = Callable[[Status, str | None], None]
 """Is told how a training ended."""
 OnSave = Callable[[], None]
+"""Is called after each save in the middle of an epoch."""
 
 
 class Observers:
@@ -58,7 +59,7 @@ def execute(experiment: Experiment, folder: Path, *, group: str, on_save: OnSave
         experiment: what to run.
         folder: the run's own, for its records.
         group: name of the sweep in W&B.
-        on_save: is called after each save in the middle of an epoch.
+        on_save: is called after each save.
 
     Raises:
         InputError: the experiment cannot run as it is, or diverged, or could not write.

@@ -59,10 +59,10 @@ class Interruption:
 
 
 def leave_to_parent(*_: object) -> None:
-    """In a worker: leave it to this process's parent to save, to end its workers and to requeue the job."""
+    """In a worker: leave it to the parent process to save, to requeue the job, and to end its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 os.register_at_fork(after_in_child=leave_to_parent)
+os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))

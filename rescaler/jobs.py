@@ -22,7 +22,7 @@ _MOST_STANDSTILLS = 2
 
 @dataclass(kw_only=True)
 class TrainingJob(ABC):
-    """Trains on a node, as often as it takes: what one attempt leaves, the next goes on from."""
+    """Trains on a node, as often as it takes: each attempt goes on from what the last one left."""
 
     ledger_folder: Path
     ledger_id: str | None
@@ -54,7 +54,7 @@ class TrainingJob(ABC):
         self.has_saved = True
 
     def checkpoint(self) -> DelayedSubmission:
-        """What Submitit requeues: the same, as all that is done is in the ledger.
+        """Return what Submitit requeues: this job again, as all that is done is in the ledger.
 
         Raises:
             InputError: the job never reaches a save within its limit and would be requeued for ever.
@@ -111,7 +111,7 @@ class TrunkJob(TrainingJob):
 
 
 def _meet() -> None:
-    """Tell torch of the other processes that train the run, if there are some."""
+    """Tell torch about the other processes that train the run, if there are any."""
     environment = TorchDistributedEnvironment()
     if environment.world_size > 1:
         # SLURM has chosen the node's GPUs; which of them is this process's, the process itself knows.

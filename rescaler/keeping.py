@@ -1,4 +1,4 @@
-"""What a run finds in the ledger, enters there, and wants kept. Of several processes, the first does it for all."""
+"""What a run finds in the ledger, enters there, and wants kept. The first of several processes does it for all."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence

@@ -34,7 +34,7 @@ class Group(NamedTuple):
 
 
 def groups(planned: Sequence[Planned], *, share_trunk: bool = True) -> list[Group]:
-    """Each trunk with its branches, then the runs without one. Those that the ledger has share nothing any more."""
+    """Each trunk with its branches, then the runs without one. Runs that the ledger has are among the latter."""
     found = trunks(_missing(planned), lambda path: Path(path).exists()) if share_trunk else []
     branches = {run for trunk in found for run in trunk.branches}
     alone = tuple(run for run in range(len(planned)) if run not in branches)

@@ -125,7 +125,7 @@ class Ledger:
         return content and content.tensors
 
     def saved(self, key: str) -> statefile.Content | None:
-        """What :meth:`save` kept of an epoch under way; None where there is nothing, or as of :meth:`state`.
+        """What :meth:`save` kept of an epoch under way; None where there is nothing, or a damaged one.
 
         Raises:
             InputError: as of :meth:`state`.

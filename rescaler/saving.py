@@ -1,4 +1,4 @@
-"""Saves in the middle of an epoch: when a signal asks for one, and every so often."""
+"""Saves in the middle of an epoch: when a signal asks for one, and every few minutes."""
 
 import dataclasses
 import math

@@ -1,4 +1,4 @@
-"""How the runs of a sweep stand: what their folders say, held against what the cluster or the process list says."""
+"""How the runs of a sweep stand: what their folders say, held against what the cluster or the sweep's lock says."""
 
 import json
 import socket
@@ -40,12 +40,12 @@ class RunStatus:
 
     @property
     def is_over(self) -> bool:
-        """It will not go on by itself."""
+        """Whether it will not go on by itself."""
         return self.state not in ("waiting", "running")
 
     @property
     def is_unfinished(self) -> bool:
-        """It ended before its last epoch."""
+        """Whether it ended before its last epoch."""
         return self.is_over and self.state != "done"
 
 
