@@ -1,20 +1,127 @@
 import dataclasses
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
+from bench import RESNET
 from conftest import MakeExperiment
 
 from rescaler.errors import InputError
 from rescaler.plan import plan
 from rescaler.settings import StageSettings
 
+NO_NUMBER = {
+    "name",
+    "progress",
+    "checkpoint_every_min",  # a save changes nothing
+    "data__folder",  # of synthetic images; other sets have a fingerprint
+    "data__workers",
+    "ledger__folder",
+    "ledger__keep",
+    "logger__mode",
+    "logger__project",
+    "logger__entity",
+    "logger__group",
+    "logger__tags",
+    "step__cuda_graphs",  # refused on a CPU
+    "device",  # likewise
+}
+OTHER = {
+    "model": RESNET,
+    "shrink__table": {1: 1, 3: 2, 5: 4},
+    "shrink__image_px": 20,
+    "shrink__padding": {"conv1": 1},
+    "shrink__input_only": True,
+    "shrink__middle": [StageSettings(table={1: 1, 3: 3, 5: 4}, image_px=24)],
+    "rescale__interpolation": "bicubic",
+    "rescale__recalibrate": True,
+    "rescale__calibration_batches": 3,
+    "rescale__momentum": "reset",
+    "rescale__warmup_batches": 2,
+    "data__name": "other",
+    "data__image_px": 32,
+    "data__classes": 5,
+    "data__channels": 3,
+    "data__mean": [0.4],
+    "data__std": [0.3],
+    "data__pad_px": 1,
+    "data__flip": False,
+    "data__train_images": 300,
+    "data__test_images": 50,
+    "schedule__epochs": 7,
+    "schedule__batches_per_epoch": 6,
+    "schedule__rule": "cosine",
+    "schedule__learning_rates": [0.03, 0.02],
+    "schedule__milestones": [5],
+    "schedule__warmup_epochs": 1,
+    "schedule__weight_decay": 1e-3,
+    "schedule__weight_decay_until": 4,
+    "schedule__auto_resize_before": 2,
+    "schedule__hold_after_resize": True,
+    "schedule__hold_limit": 5,
+    "optim__batch_size": 8,
+    "optim__momentum": 0.5,
+    "optim__nesterov": True,
+    "optim__label_smoothing": 0.1,
+    "optim__ema_decay": 0.9,
+    "step__precision": "bf16",
+    "step__memory_format": "contiguous",
+    "step__optimizer": "foreach",
+    "step__compile": True,
+    "step__micro_batch_size": 4,
+    "resize_epoch": 2,
+    "seed": 1,
+}
+"""Another value of each setting that changes numbers."""
+NEEDED: dict[str, dict[str, Any]] = {
+    "rescale__recalibrate": {"model": RESNET},
+    "rescale__calibration_batches": {"rescale__interpolation": "fit"},
+    "data__channels": {"data__mean": [0.5] * 3, "data__std": [0.25] * 3},
+    "data__image_px": {"model__image_px": 32},
+    "schedule__rule": {"schedule__milestones": [], "schedule__learning_rates": [0.03]},
+    "schedule__hold_limit": {"schedule__hold_after_resize": True},
+    "schedule__auto_resize_before": {"resize_epoch": "auto"},
+}
+"""What else must be set for it to act, or to be possible."""
 
-def test_what_changes_no_number_changes_no_id(make_experiment: MakeExperiment) -> None:
-    run = plan(make_experiment())
-    for same in ({"progress": True}, {"name": "other"}, {"data__workers": 7}, {"ledger__keep": "all"}):
-        assert plan(make_experiment(**same)).id == run.id
-    for other in ({"seed": 1}, {"optim__momentum": 0.5}, {"resize_epoch": 2}, {"rescale__interpolation": "bicubic"}):
-        assert plan(make_experiment(**other)).id != run.id
+
+IMPOSSIBLE_ALONE = {"data__mean", "data__std", "model__image_px"}
+
+
+def fields(settings: object, prefix: str = "") -> Iterator[str]:
+    for field in dataclasses.fields(settings):  # type: ignore[arg-type]
+        value = getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from fields(value, f"{prefix}{field.name}__")
+        else:
+            yield prefix + field.name
+
+
+def test_every_setting_is_known_to_change_numbers_or_not_to(make_experiment: MakeExperiment) -> None:
+    assert set(fields(make_experiment())) == NO_NUMBER | set(OTHER)
+
+
+@pytest.mark.parametrize("key", sorted(set(OTHER) - {"data__name"}))
+def test_a_setting_that_changes_numbers_changes_the_id(
+    make_experiment: MakeExperiment, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rescaler.arithmetic.cannot_compile", lambda _: None)
+    needed = NEEDED.get(key, {})
+    before = {name: value for name, value in needed.items() if name not in IMPOSSIBLE_ALONE}
+    run, other = plan(make_experiment(**before)), plan(make_experiment(**{**needed, key: OTHER[key]}))
+    assert other.id != run.id
+    unknown = key == "schedule__hold_limit"  # it changes epochs whose keys follow from accuracies
+    assert (other.chain.known_keys == run.chain.known_keys) == unknown
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("name", "other"), ("progress", True), ("data__workers", 7), ("ledger__keep", "all"), ("checkpoint_every_min", 1)],
+)
+def test_what_changes_no_number_changes_no_id(make_experiment: MakeExperiment, key: str, value: object) -> None:
+    assert key in NO_NUMBER
+    assert plan(make_experiment(**{key: value})).id == plan(make_experiment()).id
 
 
 def test_auto_is_the_run_that_it_resolves_to(make_experiment: MakeExperiment) -> None:
