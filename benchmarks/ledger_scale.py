@@ -22,13 +22,13 @@ from rich.progress import track
 
 from benchmarks.reporting import parser, provenance, write
 from rescaler.compose import jobs
-from rescaler.keeping import Keeper, hold_forks
-from rescaler.ledger import Ledger
-from rescaler.networks import Networks
-from rescaler.plan import Run, plan
 from rescaler.record import Record
 from rescaler.settings import DataSettings, Experiment, OptimSettings, ScheduleSettings, ShrinkSettings
-from rescaler.statefile import digest
+from rescaler.training.keeping import Keeper, hold_forks
+from rescaler.training.ledger import Ledger
+from rescaler.training.networks import Networks
+from rescaler.training.plan import Run, plan
+from rescaler.training.statefile import digest
 
 EPOCHS = 55
 """Of a run, as in the paper's Table 2."""

@@ -20,9 +20,9 @@ import torchvision
 from torch import nn
 
 from rescaler import rescale, shrink
-from rescaler.description import compare
 from rescaler.errors import InputError
-from rescaler.layertable import quantity
+from rescaler.method.description import compare
+from rescaler.method.layertable import quantity
 from rescaler.provenance import device_name
 from rescaler.texttable import TextTable
 

@@ -26,11 +26,10 @@ from torch import nn
 
 from benchmarks.epochs import Trainer
 from benchmarks.reporting import parser, provenance, write
-from rescaler.arithmetic import cannot_compile
-from rescaler.description import describe
 from rescaler.errors import InputError
-from rescaler.kernels import KERNEL_TABLE
 from rescaler.measuring import Spread, turns
+from rescaler.method.description import describe
+from rescaler.method.kernels import KERNEL_TABLE
 from rescaler.models import overfeat_fast, overfeat_small, resnet34
 from rescaler.settings import (
     DataSettings,
@@ -40,6 +39,7 @@ from rescaler.settings import (
     ShrinkSettings,
     StepSettings,
 )
+from rescaler.training.arithmetic import cannot_compile
 
 
 @dataclasses.dataclass(frozen=True)

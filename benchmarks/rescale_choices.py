@@ -19,18 +19,18 @@ from pathlib import Path
 from rich.progress import track
 
 from benchmarks.reporting import provenance, write
-from rescaler.chain import Epoch
 from rescaler.compose import jobs
-from rescaler.epoch import evaluate, start_stage
 from rescaler.errors import InputError
 from rescaler.files import write_text
-from rescaler.ledger import Ledger
-from rescaler.plan import Run, device_for, plan
 from rescaler.record import Record
 from rescaler.settings import Experiment
-from rescaler.state import State
 from rescaler.texttable import TextTable
-from rescaler.training import train
+from rescaler.training.chain import Epoch
+from rescaler.training.epoch import evaluate, start_stage
+from rescaler.training.ledger import Ledger
+from rescaler.training.loop import train
+from rescaler.training.plan import Run, device_for, plan
+from rescaler.training.state import State
 
 ROOT = Path(__file__).parent.parent
 MARK = "<!-- below: written by benchmarks/rescale_choices.py -->\n"

@@ -12,7 +12,7 @@ from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn, configure_log
 
-from rescaler import ranks
+from rescaler.training import ranks
 
 
 class LocalLauncher(BasicLauncher):
@@ -26,10 +26,10 @@ class LocalLauncher(BasicLauncher):
         Raises:
             InputError: before anything is trained, if a job cannot run as it is; at the end, if a job failed.
         """
-        from rescaler.launching import plan_jobs
-        from rescaler.layout import freeze
-        from rescaler.outcome import conclude
-        from rescaler.sweep import Sweep
+        from rescaler.sweeps.launching import plan_jobs
+        from rescaler.sweeps.layout import freeze
+        from rescaler.sweeps.outcome import conclude
+        from rescaler.sweeps.sweep import Sweep
 
         assert self.hydra_context is not None
         assert self.config is not None

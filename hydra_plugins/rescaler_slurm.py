@@ -37,9 +37,9 @@ class SlurmLauncher(Launcher):
         Raises:
             InputError: before anything is submitted, if a job cannot run as it is; at the end, if a job failed.
         """
-        from rescaler import cluster, slurm
-        from rescaler.launching import plan_jobs
-        from rescaler.sweep import Sweep
+        from rescaler.sweeps import cluster, slurm
+        from rescaler.sweeps.launching import plan_jobs
+        from rescaler.sweeps.sweep import Sweep
 
         settings, config = self._settings, self._config
         configure_log(config.hydra.hydra_logging, config.hydra.verbose)

@@ -7,22 +7,33 @@ to the target network. The harness around it is ``python -m rescaler.run``.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rescaler.description import Description, describe
-    from rescaler.kernels import KERNEL_TABLE, TABLE_1, rescale_kernel
-    from rescaler.rescaling import rescale
-    from rescaler.shrinking import Shrunk, shrink
+    from rescaler.method.description import Description, describe
+    from rescaler.method.kernels import KERNEL_TABLE, TABLE_1, rescale_kernel
+    from rescaler.method.rescaling import rescale, rescale_tensors
+    from rescaler.method.shrinking import Shrunk, shrink
 
-__all__ = ["KERNEL_TABLE", "TABLE_1", "Description", "Shrunk", "describe", "rescale", "rescale_kernel", "shrink"]
+__all__ = [
+    "KERNEL_TABLE",
+    "TABLE_1",
+    "Description",
+    "Shrunk",
+    "describe",
+    "rescale",
+    "rescale_kernel",
+    "rescale_tensors",
+    "shrink",
+]
 
 _HOMES = {
-    "Description": "rescaler.description",
-    "describe": "rescaler.description",
-    "KERNEL_TABLE": "rescaler.kernels",
-    "TABLE_1": "rescaler.kernels",
-    "rescale_kernel": "rescaler.kernels",
-    "rescale": "rescaler.rescaling",
-    "Shrunk": "rescaler.shrinking",
-    "shrink": "rescaler.shrinking",
+    "Description": "rescaler.method.description",
+    "describe": "rescaler.method.description",
+    "KERNEL_TABLE": "rescaler.method.kernels",
+    "TABLE_1": "rescaler.method.kernels",
+    "rescale_kernel": "rescaler.method.kernels",
+    "rescale": "rescaler.method.rescaling",
+    "rescale_tensors": "rescaler.method.rescaling",
+    "Shrunk": "rescaler.method.shrinking",
+    "shrink": "rescaler.method.shrinking",
 }
 
 

@@ -16,9 +16,10 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from rescaler import compose, ranks
+from rescaler import compose
 from rescaler.commands.tables import show_results
 from rescaler.errors import InputError
+from rescaler.training import ranks
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ def _application(config: DictConfig) -> None:
 
 def _execute(config: DictConfig, folder: Path, *, group: str) -> None:
     experiment = compose.to_experiment(config)
-    from rescaler.execution import execute
+    from rescaler.running.execution import execute
 
     execute(experiment, folder, group=group)
 

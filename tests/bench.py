@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from rescaler.chain import Epoch
-from rescaler.ledger import Ledger
-from rescaler.plan import plan
 from rescaler.record import Record
-from rescaler.saving import Saver
 from rescaler.settings import Experiment
-from rescaler.training import train
+from rescaler.training.chain import Epoch
+from rescaler.training.ledger import Ledger
+from rescaler.training.loop import train
+from rescaler.training.plan import plan
+from rescaler.training.saving import Saver
 
 
 class Watcher:

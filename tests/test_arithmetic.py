@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from rescaler.arithmetic import autocast, float32_as, step_constants
 from rescaler.errors import InputError
 from rescaler.settings import StepSettings
+from rescaler.training.arithmetic import autocast, float32_as, step_constants
 
 
 def test_only_what_changes_numbers_here_is_in_the_recipe() -> None:

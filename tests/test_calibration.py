@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rescaler import calibration
-from rescaler.calibration import fit
-from rescaler.rescaling import rescale
-from rescaler.shrinking import shrink
+from rescaler.method import calibration
+from rescaler.method.calibration import fit
+from rescaler.method.rescaling import rescale
+from rescaler.method.shrinking import shrink
 
 
 @pytest.fixture(autouse=True)

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import torch
 
-from rescaler.chain import Chain, Epoch, Stage, digest
-from rescaler.ledger import Ledger
 from rescaler.record import Record
 from rescaler.settings import ScheduleSettings
+from rescaler.training.chain import Chain, Epoch, Stage, digest
+from rescaler.training.ledger import Ledger
 
 CONSTANTS: dict[str, Any] = {
     "momentum": 0.9,

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from rescaler import loading, probe
 from rescaler.__main__ import main
 from rescaler.measuring import Spread
+from rescaler.training import loading, probe
 
 SMALL = ["model=overfeat_small", "data=synthetic"]
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from rescaler import loading, probe
 from rescaler.__main__ import main
-from rescaler.chain import Recipe
 from rescaler.commands.plan import TRAIN_IMAGES
 from rescaler.data import DATA_SETS
 from rescaler.measuring import Spread
+from rescaler.training import loading, probe
+from rescaler.training.chain import Recipe
 
 
 def test_table_2_from_the_papers_hours(capsys: pytest.CaptureFixture[str]) -> None:

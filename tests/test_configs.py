@@ -12,10 +12,10 @@ from omegaconf import DictConfig
 from rescaler.compose import explain, register, to_experiment
 from rescaler.errors import InputError
 from rescaler.experiment import resolve_resize_epoch, stage_epochs
-from rescaler.kernels import KERNEL_TABLE
+from rescaler.method.kernels import KERNEL_TABLE
 from rescaler.models import build
-from rescaler.networks import shrunk_stages
 from rescaler.settings import Experiment
+from rescaler.training.networks import shrunk_stages
 
 CONF = Path(__file__).parent.parent / "conf"
 GROUPS = ("model", "shrink", "data", "schedule", "optim", "step", "logger", "experiment", "sweep")

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from rescaler.cost import bounds, multiplications
-from rescaler.trace import outline, trace
+from rescaler.method.cost import bounds, multiplications
+from rescaler.method.trace import outline, trace
 
 
 def macs(network: nn.Module, image_px: int, channels: int) -> dict[str, int]:

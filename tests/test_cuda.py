@@ -10,13 +10,13 @@ from image_tree import plant
 from test_training import Ending
 
 from rescaler.data import EpochImages
-from rescaler.epoch import evaluate
-from rescaler.ledger import Ledger
-from rescaler.plan import plan
 from rescaler.settings import DataSettings, Experiment
-from rescaler.state import State
-from rescaler.step import TrainingStep
-from rescaler.training import train
+from rescaler.training.epoch import evaluate
+from rescaler.training.ledger import Ledger
+from rescaler.training.loop import train
+from rescaler.training.plan import plan
+from rescaler.training.state import State
+from rescaler.training.step import TrainingStep
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from rescaler.data_wait import DataWait
 from rescaler.record import Record
+from rescaler.running.data_wait import DataWait
 from rescaler.settings import DataSettings
 
 DATA = DataSettings(name="imagenet", folder="/nowhere", workers=0)

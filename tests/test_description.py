@@ -8,11 +8,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import rescaler
-from rescaler.description import Description, describe
 from rescaler.errors import InputError
-from rescaler.layertable import quantity
+from rescaler.method.description import Description, describe
+from rescaler.method.layertable import quantity
+from rescaler.method.shrinking import shrink
 from rescaler.models import overfeat_fast, overfeat_small, resnet18, resnet34
-from rescaler.shrinking import shrink
 
 
 def on_meta(make: Callable[[], nn.Module]) -> nn.Module:
@@ -140,7 +140,7 @@ def test_what_cannot_be_shrunk_is_refused() -> None:
 
 
 def test_no_module_takes_the_functions_place() -> None:
-    for name in ("description", "probe", "commands.describe"):
+    for name in ("method.description", "training.probe", "commands.describe"):
         importlib.import_module(f"rescaler.{name}")
     assert rescaler.describe is describe
 

@@ -8,12 +8,12 @@ import torch
 from bench import RESNET, Bench, Watcher
 from conftest import MakeExperiment
 
-from rescaler.clocks import Clocks
 from rescaler.data import EpochImages
-from rescaler.epoch import Diverged, evaluate, start_stage, train_epoch
-from rescaler.kernels import rescale_kernel
-from rescaler.plan import plan
-from rescaler.state import State
+from rescaler.method.kernels import rescale_kernel
+from rescaler.training.clocks import Clocks
+from rescaler.training.epoch import Diverged, evaluate, start_stage, train_epoch
+from rescaler.training.plan import plan
+from rescaler.training.state import State
 
 
 def test_momentum_is_rescaled_or_reset(bench: Bench, make_experiment: MakeExperiment) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from conftest import MakeExperiment
 
-from rescaler import epoch, statefile
 from rescaler.errors import InputError
-from rescaler.execution import execute
+from rescaler.running.execution import execute
 from rescaler.settings import Experiment
+from rescaler.training import epoch, statefile
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def fail_in_evaluation(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
         signal.raise_signal(number)
         raise InputError("the loss became nan")
 
-    monkeypatch.setattr("rescaler.training.evaluate", fail)
+    monkeypatch.setattr("rescaler.training.loop.evaluate", fail)
 
 
 def test_ctrl_c_saves_first(experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +90,7 @@ def test_a_failed_run_is_not_requeued_by_a_waiting_warning(
 def test_a_run_that_a_signal_finds_finished_is_done(
     experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[tuple[int, str, str | None]]
 ) -> None:
-    monkeypatch.setattr("rescaler.saving.Saver.due", False)  # it comes after the last batch of the evaluation
+    monkeypatch.setattr("rescaler.training.saving.Saver.due", False)  # it comes after the last batch of the evaluation
     raise_at(signal.SIGTERM, monkeypatch, epoch_number=6, batch=5)
     execute(experiment, tmp_path / "run", group="")
     assert said == [(signal.SIGTERM, "done", None)]

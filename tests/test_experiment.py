@@ -2,12 +2,12 @@ from typing import Any
 
 import pytest
 
-from rescaler.arithmetic import MEMORY_FORMATS, PRECISIONS
 from rescaler.errors import InputError
 from rescaler.experiment import CHOICES, check, resolve_resize_epoch, stage_epochs
-from rescaler.kernels import INTERPOLATIONS
+from rescaler.method.kernels import INTERPOLATIONS
 from rescaler.settings import Experiment, ScheduleSettings, StageSettings
 from rescaler.tracking import resolve_mode
+from rescaler.training.arithmetic import MEMORY_FORMATS, PRECISIONS
 
 
 def experiment(**changes: Any) -> Experiment:

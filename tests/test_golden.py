@@ -12,9 +12,9 @@ from image_tree import plant
 from torch import Tensor, nn
 from torchvision.models import GoogLeNetOutputs
 
-from rescaler.chain import NUMERICS
 from rescaler.record import Record
 from rescaler.settings import DataSettings
+from rescaler.training.chain import NUMERICS
 
 
 class Auxiliary(nn.Module):

@@ -6,9 +6,9 @@ import pytest
 from conftest import MakeExperiment
 
 from rescaler.errors import InputError
-from rescaler.jobs import RunJob
-from rescaler.ledger import Ledger
-from rescaler.saving import Saver
+from rescaler.sweeps.jobs import RunJob
+from rescaler.training.ledger import Ledger
+from rescaler.training.saving import Saver
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from networks import classifier
 from torch import Tensor, nn
 
 from rescaler.errors import InputError
-from rescaler.shrinking import Layer, shrink
+from rescaler.method.shrinking import Layer, shrink
 
 
 def _layer(layers: tuple[Layer, ...], name: str) -> Layer:

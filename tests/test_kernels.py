@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rescaler.errors import InputError
-from rescaler.kernels import INTERPOLATIONS, KERNEL_TABLE, TABLE_1, Interpolation, rescale_kernel
+from rescaler.method.kernels import INTERPOLATIONS, KERNEL_TABLE, TABLE_1, Interpolation, rescale_kernel
 
 PAIRS = [(small, large) for large, small in TABLE_1.items()]
 every_mode = pytest.mark.parametrize("mode", INTERPOLATIONS)

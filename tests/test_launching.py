@@ -10,7 +10,7 @@ from omegaconf.errors import ConfigAttributeError
 from test_run import TINY
 
 from rescaler import compose
-from rescaler.launching import plan_jobs
+from rescaler.sweeps.launching import plan_jobs
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,11 @@ import pytest
 from conftest import MakeExperiment
 
 from rescaler.errors import InputError
-from rescaler.execution import execute
-from rescaler.layout import Group, Planned, freeze, groups
-from rescaler.plan import plan
-from rescaler.sharing import Part, Trunk
-from rescaler.sweep import SweepRun
+from rescaler.running.execution import execute
+from rescaler.sweeps.layout import Group, Planned, freeze, groups
+from rescaler.sweeps.sweep import SweepRun
+from rescaler.training.plan import plan
+from rescaler.training.sharing import Part, Trunk
 
 
 @pytest.fixture

@@ -12,13 +12,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from rescaler import ledger as ledger_module
-from rescaler import statefile
 from rescaler.errors import InputError
 from rescaler.files import write_text
-from rescaler.ledger import Ledger
 from rescaler.record import Record
-from rescaler.statefile import digest
+from rescaler.training import ledger as ledger_module
+from rescaler.training import statefile
+from rescaler.training.ledger import Ledger
+from rescaler.training.statefile import digest
 
 KEY, OTHER = "ab" + "0" * 30, "cd" + "0" * 30
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 from image_tree import plant
 
-from rescaler import loading
 from rescaler.errors import InputError
-from rescaler.loading import batch_loading_s
 from rescaler.settings import DataSettings
+from rescaler.training import loading
+from rescaler.training.loading import batch_loading_s
 
 CPU = torch.device("cpu")
 

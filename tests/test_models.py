@@ -10,6 +10,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from rescaler.errors import InputError
+from rescaler.method.rescaling import rescale
+from rescaler.method.shrinking import Shrunk, shrink
 from rescaler.models import (
     OverFeat,
     build,
@@ -20,8 +22,6 @@ from rescaler.models import (
     resnet34,
     resnet_small,
 )
-from rescaler.rescaling import rescale
-from rescaler.shrinking import Shrunk, shrink
 
 
 def _on_meta(make: Callable[[], nn.Module]) -> nn.Module:

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rescaler.optimizer import SGD, Average
+from rescaler.training.optimizer import SGD, Average
 
 
 def network() -> nn.Sequential:

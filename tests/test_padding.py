@@ -8,7 +8,7 @@ from networks import classifier
 from torch import Tensor, nn
 
 from rescaler.errors import InputError
-from rescaler.shrinking import shrink
+from rescaler.method.shrinking import shrink
 
 
 @pytest.mark.parametrize(

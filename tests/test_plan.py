@@ -8,8 +8,8 @@ from bench import RESNET
 from conftest import MakeExperiment
 
 from rescaler.errors import InputError
-from rescaler.plan import plan
 from rescaler.settings import StageSettings
+from rescaler.training.plan import plan
 
 NO_NUMBER = {
     "name",
@@ -106,7 +106,7 @@ def test_every_setting_is_known_to_change_numbers_or_not_to(make_experiment: Mak
 def test_a_setting_that_changes_numbers_changes_the_id(
     make_experiment: MakeExperiment, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rescaler.arithmetic.cannot_compile", lambda _: None)
+    monkeypatch.setattr("rescaler.training.arithmetic.cannot_compile", lambda _: None)
     needed = NEEDED.get(key, {})
     before = {name: value for name, value in needed.items() if name not in IMPOSSIBLE_ALONE}
     run, other = plan(make_experiment(**before)), plan(make_experiment(**{**needed, key: OTHER[key]}))

@@ -8,11 +8,11 @@ import torch
 from conftest import MakeExperiment
 from torch import Tensor, nn
 
-from rescaler.chain import Recipe
 from rescaler.errors import InputError
 from rescaler.measuring import Spread
-from rescaler.probe import Candidate, measure, step_recipe
 from rescaler.settings import StepSettings
+from rescaler.training.chain import Recipe
+from rescaler.training.probe import Candidate, measure, step_recipe
 
 CPU = torch.device("cpu")
 
@@ -41,7 +41,7 @@ class Counting(nn.Module):
 @pytest.fixture(autouse=True)
 def _short_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """A turn is one step."""
-    monkeypatch.setattr("rescaler.probe._ROUND_S", 0)
+    monkeypatch.setattr("rescaler.training.probe._ROUND_S", 0)
     Counting.calls.clear()
 
 

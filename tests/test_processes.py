@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from test_run import TINY, metrics, runs, summary
 
-from rescaler import statefile
+from rescaler.training import statefile
 
 MODERN = ["optim.label_smoothing=0.1", "optim.ema_decay=0.9", "step.micro_batch_size=3", "step.precision=fp16"]
 ALONE = ["+model.dropout=0.0", "optim.batch_size=16", "resize_epoch=3", *MODERN, *TINY]
@@ -19,7 +19,7 @@ ALONE = ["+model.dropout=0.0", "optim.batch_size=16", "resize_epoch=3", *MODERN,
 DYING = """
 import os
 from rescaler.run import main
-from rescaler.saving import Saver
+from rescaler.training.saving import Saver
 
 class Dying(Saver):
     due = True
@@ -29,8 +29,8 @@ class Dying(Saver):
         if progress.batches == 3:
             os._exit(1)
 
-import rescaler.execution
-rescaler.execution.Saver = Dying
+import rescaler.running.execution
+rescaler.running.execution.Saver = Dying
 main()
 """
 """A run whose first process dies after the third batch."""

@@ -3,12 +3,12 @@ import logging
 import pytest
 from test_chain import CONSTANTS, record
 
-from rescaler import progress
-from rescaler.chain import Chain, Epoch, Stage
-from rescaler.pace import left_s
-from rescaler.progress import ProgressBar
 from rescaler.record import Record
+from rescaler.running import progress
+from rescaler.running.progress import ProgressBar
 from rescaler.settings import ScheduleSettings
+from rescaler.training.chain import Chain, Epoch, Stage
+from rescaler.training.pace import left_s
 
 LAYER = {"target_kernel": (4, 4), "target_output": (10, 10), "pretrain_kernel": (2, 2), "pretrain_output": (10, 10)}
 """A quarter of the target's multiplications."""
@@ -19,7 +19,7 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time on the clock, in seconds; a line is shown whenever anything moves."""
     clock = [0.0]
     monkeypatch.setattr(progress, "_LINE_S", -1.0)
-    monkeypatch.setattr("rescaler.progress.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("rescaler.running.progress.time.monotonic", lambda: clock[0])
     return clock
 
 

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rescaler.errors import InputError
-from rescaler.kernels import INTERPOLATIONS, Interpolation, rescale_kernel
-from rescaler.rescaling import rescale, rescale_tensors
-from rescaler.shrinking import shrink
+from rescaler.method.kernels import INTERPOLATIONS, Interpolation, rescale_kernel
+from rescaler.method.rescaling import rescale, rescale_tensors
+from rescaler.method.shrinking import shrink
 
 
 def _target() -> nn.Sequential:

@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 from conftest import MakeExperiment
 
-from rescaler.plan import plan
-from rescaler.runfolder import RunFolder
+from rescaler.running.runfolder import RunFolder
 from rescaler.settings import StageSettings
+from rescaler.training.plan import plan
 
 RESNET = {"_target_": "rescaler.models.resnet_small", "widths": [4], "blocks": 1}
 

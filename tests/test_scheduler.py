@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rescaler.errors import InputError
-from rescaler.scheduler import JobState, complaint, max_array_size, states
+from rescaler.sweeps.scheduler import JobState, complaint, max_array_size, states
 
 Command = Callable[[str, str], None]
 

@@ -1,4 +1,4 @@
-from rescaler.sharing import Part, Trunk, trunks
+from rescaler.training.sharing import Part, Trunk, trunks
 
 
 def resized(epoch: int, epochs: int = 6) -> list[str]:

@@ -6,7 +6,7 @@ from networks import classifier, two_layers
 from torch import Tensor, nn
 
 from rescaler.errors import InputError
-from rescaler.shrinking import shrink
+from rescaler.method.shrinking import shrink
 
 
 def test_what_is_no_convolutional_network_is_refused() -> None:

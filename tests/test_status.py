@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from rescaler.scheduler import JobState
-from rescaler.status import RunStatus, statuses
-from rescaler.sweep import Sweep, SweepRun
+from rescaler.sweeps.scheduler import JobState
+from rescaler.sweeps.status import RunStatus, statuses
+from rescaler.sweeps.sweep import Sweep, SweepRun
 
 JOB, TRUNK = "71_0", "70"
 
@@ -37,7 +37,7 @@ def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
     """How the one run of a sweep stands, if SLURM says this of its job and its trunk's."""
 
     def call(job: JobState, trunk: JobState | None = None) -> RunStatus:
-        monkeypatch.setattr("rescaler.status.states", lambda _: {JOB: job, TRUNK: trunk or JobState("")})
+        monkeypatch.setattr("rescaler.sweeps.status.states", lambda _: {JOB: job, TRUNK: trunk or JobState("")})
         jobs = {} if trunk is None else {"trunks/0": TRUNK}
         run = SweepRun("seed=0", "0", next(iter(jobs), None), JOB)
         (status,) = statuses(Sweep(tmp_path, [run], {}, jobs))
@@ -158,7 +158,7 @@ def test_a_damaged_summary_is_none(tmp_path: Path, ask: Ask) -> None:
 
 
 def test_a_run_that_was_not_submitted_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rescaler.status.states", lambda _: {})
+    monkeypatch.setattr("rescaler.sweeps.status.states", lambda _: {})
     (status,) = statuses(Sweep(tmp_path, [SweepRun("seed=0", "0")], {}))
     assert (status.state, status.detail) == ("failed", "never submitted")
 

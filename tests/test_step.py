@@ -9,10 +9,10 @@ import pytest
 STEP = """
 import sys
 import torch
-from rescaler.chain import Recipe
+from rescaler.training.chain import Recipe
 from rescaler.models import overfeat_small
-from rescaler.state import State
-from rescaler.step import TrainingStep
+from rescaler.training.state import State
+from rescaler.training.step import TrainingStep
 
 recipe = Recipe(
     image_px=17, layers=(), rescale=None, learning_rate=0.1, learning_rate_end=0.1, weight_decay=1e-4, momentum=0.9,
@@ -27,7 +27,7 @@ RUN = """
 import sys
 from pathlib import Path
 from rescaler.data import fashion_mnist
-from rescaler.execution import execute
+from rescaler.running.execution import execute
 from rescaler.settings import *
 
 execute(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rescaler.errors import InputError
-from rescaler.sweep import Sweep, SweepRun, newest
+from rescaler.sweeps.sweep import Sweep, SweepRun, newest
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:

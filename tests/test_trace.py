@@ -5,7 +5,7 @@ from networks import classifier
 from torch import Tensor, nn
 
 from rescaler.errors import InputError
-from rescaler.trace import outline, trace
+from rescaler.method.trace import outline, trace
 
 
 def test_positions_are_where_weights_are_applied() -> None:

@@ -9,16 +9,16 @@ from bench import RESNET, Bench
 from conftest import MakeExperiment
 from image_tree import plant
 
-from rescaler.epoch import train_epoch
 from rescaler.interruption import Interruption
-from rescaler.keeping import Keeper, hold_forks
-from rescaler.ledger import Ledger
-from rescaler.plan import plan
 from rescaler.record import Record
-from rescaler.saving import Progress, Saver
 from rescaler.settings import DataSettings, StageSettings
-from rescaler.state import State
-from rescaler.statefile import digest
+from rescaler.training.epoch import train_epoch
+from rescaler.training.keeping import Keeper, hold_forks
+from rescaler.training.ledger import Ledger
+from rescaler.training.plan import plan
+from rescaler.training.saving import Progress, Saver
+from rescaler.training.state import State
+from rescaler.training.statefile import digest
 
 
 def digests(records: list[Record]) -> list[str]:
@@ -49,7 +49,7 @@ def test_the_device_holds_one_network_at_a_time(
         held.append(sum(type(found) is State for found in gc.get_objects()))
         return train_epoch(state, *arguments)
 
-    monkeypatch.setattr("rescaler.training.train_epoch", counted)
+    monkeypatch.setattr("rescaler.training.loop.train_epoch", counted)
     bench.train(make_experiment())
     assert held == [1] * 6
 

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 from conftest import MakeExperiment
 
-from rescaler import trainingfolder
-from rescaler.execution import execute_trunk
-from rescaler.plan import plan
-from rescaler.sharing import Part
-from rescaler.trunkfolder import TrunkFolder
+from rescaler.running import trainingfolder
+from rescaler.running.execution import execute_trunk
+from rescaler.running.trunkfolder import TrunkFolder
+from rescaler.training.plan import plan
+from rescaler.training.sharing import Part
 
 
 def trunk(folder: Path) -> Any:

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from rescaler import watching
 from rescaler.errors import InputError
-from rescaler.status import RunStatus
-from rescaler.sweep import Sweep, SweepRun
-from rescaler.watching import watch
+from rescaler.sweeps import watching
+from rescaler.sweeps.status import RunStatus
+from rescaler.sweeps.sweep import Sweep, SweepRun
+from rescaler.sweeps.watching import watch
 
 Watch = Callable[..., str]
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torchvision import models
 
 from rescaler.errors import InputError
+from rescaler.method.rescaling import rescale
+from rescaler.method.shrinking import shrink
 from rescaler.models import loss_and_scores
-from rescaler.rescaling import rescale
-from rescaler.shrinking import shrink
 
 FAMILIES = {
     "alexnet": 112,

@@ -10,7 +10,7 @@ from rescaler.commands.status import add_sweep, find
 from rescaler.errors import InputError
 
 if TYPE_CHECKING:
-    from rescaler.sweep import Sweep
+    from rescaler.sweeps.sweep import Sweep
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         InputError: there is no such sweep, or it runs on another machine.
     """
-    from rescaler.status import statuses
+    from rescaler.sweeps.status import statuses
 
     sweep = find(arguments.sweep)
     alive = [one for one, status in zip(sweep.runs, statuses(sweep), strict=True) if not status.is_over]
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> None:
     if sweep.launcher is None:
         _cancel_here(sweep)
     else:
-        from rescaler.scheduler import cancel
+        from rescaler.sweeps.scheduler import cancel
 
         cancel([*(one.job for one in alive if one.job), *sweep.trunk_jobs.values()])
     print(f"{sweep.folder}: {len(alive)} run{'s' * (len(alive) > 1)} cancelled; `rescaler retry` goes on from there")

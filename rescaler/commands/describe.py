@@ -16,7 +16,7 @@ from rescaler.measuring import Spread
 from rescaler.texttable import TextTable
 
 if TYPE_CHECKING:
-    from rescaler.description import Description
+    from rescaler.method.description import Description
     from rescaler.settings import Experiment, StepSettings
 
 # Hydra and torch take seconds to import, so they are imported where they are used.
@@ -103,9 +103,9 @@ def _cell(value: object) -> object:
 
 def _measured(experiment: "Experiment", batch_size: int | None) -> TextTable:
     """Training steps of all networks, in turn, in every precision and memory format of the device."""
-    from rescaler.plan import device_for
-    from rescaler.probe import measure, step_recipe
     from rescaler.provenance import device_name, torch_version
+    from rescaler.training.plan import device_for
+    from rescaler.training.probe import measure, step_recipe
 
     device = device_for(experiment.device)
     if batch_size is None:

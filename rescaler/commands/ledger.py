@@ -9,7 +9,7 @@ from rich.console import Console
 from rescaler.errors import InputError
 
 if TYPE_CHECKING:
-    from rescaler.ledger import Ledger
+    from rescaler.training.ledger import Ledger
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         InputError: there is no ledger, it cannot be written, or (verify) entries are damaged.
     """
-    from rescaler.ledger import Ledger
+    from rescaler.training.ledger import Ledger
 
     if not arguments.folder.is_dir():
         raise InputError(f"--folder: no ledger at {arguments.folder}")

@@ -7,8 +7,8 @@ if TYPE_CHECKING:
     import torch
 
     from rescaler.measuring import Spread
-    from rescaler.probe import Candidate
     from rescaler.settings import Experiment
+    from rescaler.training.probe import Candidate
 
 # Torch takes seconds to import, so it is imported where it is used.
 
@@ -21,12 +21,12 @@ def loading_s(
     device: "torch.device",
     say: Callable[[str], None],
 ) -> "dict[str, Spread] | None":
-    """Seconds to load a batch for each network, or None where no file is read: see :mod:`rescaler.loading`.
+    """Seconds to load a batch for each network, or None where no file is read: see :mod:`rescaler.training.loading`.
 
     Raises:
         InputError: the files are damaged, or contradict the settings.
     """
-    from rescaler.loading import batch_loading_s
+    from rescaler.training.loading import batch_loading_s
 
     sizes_px = dict.fromkeys(network.image_px for network in networks.values())
     found = batch_loading_s(experiment.data, sizes_px, batch_size=batch_size, device=device, progress=say)

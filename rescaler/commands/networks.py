@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rescaler.description import Description
-    from rescaler.probe import Candidate
+    from rescaler.method.description import Description
     from rescaler.settings import Experiment
+    from rescaler.training.probe import Candidate
 
 # Torch takes seconds to import, so it is imported where it is used.
 
@@ -16,9 +16,9 @@ def descriptions(experiment: "Experiment") -> "list[Description]":
     Raises:
         InputError: ``model`` describes no network, or it cannot be shrunk this way.
     """
-    from rescaler.description import compare
-    from rescaler.networks import initial_target, shrunk_stages
-    from rescaler.trace import outline
+    from rescaler.method.description import compare
+    from rescaler.method.trace import outline
+    from rescaler.training.networks import initial_target, shrunk_stages
 
     target, data = outline(initial_target(experiment)), experiment.data
     stages = shrunk_stages(experiment, target)
@@ -26,13 +26,13 @@ def descriptions(experiment: "Experiment") -> "list[Description]":
 
 
 def candidates(experiment: "Experiment") -> "dict[str, Candidate]":
-    """All networks by name, with the images they take, for :func:`rescaler.probe.measure`.
+    """All networks by name, with the images they take, for :func:`rescaler.training.probe.measure`.
 
     Raises:
         InputError: ``model`` describes no network, or it cannot be shrunk this way.
     """
-    from rescaler.networks import initial_target, shrunk_stages
-    from rescaler.probe import Candidate
+    from rescaler.training.networks import initial_target, shrunk_stages
+    from rescaler.training.probe import Candidate
 
     data, target = experiment.data, initial_target(experiment)
     networks = [(shrunk.network, shrunk.image_px) for shrunk in shrunk_stages(experiment, target)]

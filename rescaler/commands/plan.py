@@ -15,8 +15,8 @@ from rescaler.texttable import TextTable, percent
 
 if TYPE_CHECKING:
     from rescaler.compose import Job
-    from rescaler.forecast import Forecast
     from rescaler.settings import Experiment
+    from rescaler.sweeps.forecast import Forecast
 
 # Hydra and torch take seconds to import, so they are imported where they are used.
 
@@ -71,7 +71,7 @@ def plan_table(jobs: "Sequence[Job]", hours: Sequence[str] | None, key: str = "-
     Raises:
         InputError: hours are wrong in number or value.
     """
-    from rescaler.forecast import forecast
+    from rescaler.sweeps.forecast import forecast
 
     epoch_hours, basis = _probe(jobs) if hours is None else _given(hours, jobs, key)
     runs = [forecast(job.experiment, each) for job, each in zip(jobs, epoch_hours, strict=True)]
@@ -101,11 +101,11 @@ def _given(words: Sequence[str], jobs: "Sequence[Job]", key: str) -> tuple[list[
 
 def _probe(jobs: "Sequence[Job]") -> tuple[list[list[float]], list[str]]:
     """Hours of an epoch by network for each run, as measured here, and notes."""
-    from rescaler.loading import how_to_load_faster
     from rescaler.measuring import Spread
-    from rescaler.plan import device_for
-    from rescaler.probe import measure, step_recipe
     from rescaler.provenance import device_name, torch_version
+    from rescaler.training.loading import how_to_load_faster
+    from rescaler.training.plan import device_for
+    from rescaler.training.probe import measure, step_recipe
 
     measured: dict[str, list[float]] = {}
     lines = []
@@ -206,7 +206,7 @@ def _own(jobs: "Sequence[Job]") -> list[str]:
 
 def _sums(runs: "Sequence[Forecast]", time: Callable[[float], str]) -> list[str]:
     """What the sweep costs, and what its resized runs do where both baselines are trained anyway."""
-    from rescaler.forecast import shared_hours
+    from rescaler.sweeps.forecast import shared_hours
 
     if len(runs) == 1:
         return []

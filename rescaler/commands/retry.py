@@ -10,7 +10,7 @@ from rescaler.commands.status import add_sweep, find
 from rescaler.errors import InputError
 
 if TYPE_CHECKING:
-    from rescaler.sweep import Sweep, SweepRun
+    from rescaler.sweeps.sweep import Sweep, SweepRun
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -32,8 +32,8 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         InputError: there is no such sweep, it is still running here, or a run failed again.
     """
-    from rescaler.status import statuses
-    from rescaler.watching import counts
+    from rescaler.sweeps.status import statuses
+    from rescaler.sweeps.watching import counts
 
     sweep = find(arguments.sweep)
     found = statuses(sweep)
@@ -60,8 +60,8 @@ def _retry_here(sweep: "Sweep", runs: "Sequence[SweepRun]") -> None:
 
     from rescaler import logs
     from rescaler.compose import read_experiment
-    from rescaler.execution import execute
-    from rescaler.outcome import conclude
+    from rescaler.running.execution import execute
+    from rescaler.sweeps.outcome import conclude
 
     logs.to_terminal()
     for run in runs:
@@ -80,11 +80,11 @@ def _retry_here(sweep: "Sweep", runs: "Sequence[SweepRun]") -> None:
 def _retry_on_cluster(sweep: "Sweep", runs: "Sequence[SweepRun]", *, detach: bool) -> None:
     import dataclasses
 
-    from rescaler import slurm
     from rescaler.compose import read_experiment
-    from rescaler.layout import Planned
-    from rescaler.plan import plan
     from rescaler.settings import SlurmSettings
+    from rescaler.sweeps import slurm
+    from rescaler.sweeps.layout import Planned
+    from rescaler.training.plan import plan
 
     asked = SlurmSettings(**(sweep.launcher or {}))
     more = {key: value for key, value in asked.additional_parameters.items() if key != "hold"}  # now they are to run

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rescaler.sweep import Sweep
+    from rescaler.sweeps.sweep import Sweep
 
 _RUNS = Path("runs")
 
@@ -35,7 +35,7 @@ def find(sweep: Path | None) -> "Sweep":
     Raises:
         InputError: there is none.
     """
-    from rescaler.sweep import Sweep, newest
+    from rescaler.sweeps.sweep import Sweep, newest
 
     return Sweep.read(newest(_RUNS) if sweep is None else sweep)
 
@@ -48,8 +48,8 @@ def run(arguments: argparse.Namespace) -> None:
     """
     from rich.console import Console
 
-    from rescaler.status import statuses
-    from rescaler.watching import status_table, watch
+    from rescaler.sweeps.status import statuses
+    from rescaler.sweeps.watching import status_table, watch
 
     sweep, console = find(arguments.sweep), Console()
     if arguments.watch:

@@ -1,0 +1,175 @@
+"""Find the target network's kernels from images: what an interpolation of the weights alone cannot know."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rescaler.method.layers import Size, margins
+
+MAX_ROWS = 4096
+"""Positions of feature maps that the fit of a layer looks at; bounds its memory and its time."""
+
+Rows = tuple[Tensor, Tensor, Tensor]
+"""Positions in feature maps: image, row, column."""
+Weighted = nn.Conv2d | nn.Linear
+
+
+@torch.no_grad()
+def fit(pretrain: nn.Module, target: nn.Module, small: Tensor, large: Tensor, *, ridge: float = 10.0) -> None:
+    """Fit the target's resized layers to the pre-train network's responses.
+
+    A layer that was rescaled should give, on the large image, what it gave on the small one, enlarged. That is a linear
+    least-squares problem in its weights and bias. It is solved in the order of the target's forward pass, each layer
+    with the input that the layers fitted before it give, so that errors do not pile up. A ridge pulls towards the
+    weights that are there: what the images do not determine stays. It is strong, as the pixels of feature maps resemble
+    their neighbours: a weak one finds large weights that cancel, from which training diverges.
+
+    Left as they are: layers of equal shape, those that are not called in evaluation mode (auxiliary classifiers), and
+    convolutions that give another map than their own padding says. A layer that several places share is fitted where it
+    is called first.
+
+    Args:
+        pretrain: network of smaller kernels; not changed.
+        target: network of the same names that :func:`rescaler.rescale` has filled, best by ``mode="pinv"``; changed in
+            place.
+        small: images of the pre-train network's size, ``(n, channels, px, px)``.
+        large: the same images of the target's size.
+        ridge: weight of staying, relative to the mean square of a layer's inputs.
+    """
+    layers = _resized(pretrain, target)
+    with _evaluating(pretrain), _evaluating(target):
+        sizes = _output_sizes(target, layers, large[:1])
+        rows = {name: _rows(len(large), size) for name, size in sizes.items()}
+        wanted = _responses(pretrain, sizes, rows, small)
+        with contextlib.ExitStack() as hooks:
+            for name, responses in wanted.items():
+                hook = _Fit(sizes[name], rows[name], responses, ridge)
+                hooks.enter_context(layers[name].register_forward_pre_hook(hook))
+            target(large)
+
+
+def _resized(pretrain: nn.Module, target: nn.Module) -> dict[str, Weighted]:
+    before = pretrain.state_dict()
+    layers: dict[int, tuple[str, Weighted]] = {}
+    for name, module in target.named_modules():
+        if isinstance(module, Weighted) and module.weight.shape != before[f"{name}.weight"].shape:
+            layers.setdefault(id(module.weight), (name, module))  # tied weights are fitted once
+    return dict(layers.values())
+
+
+@contextlib.contextmanager
+def _evaluating(network: nn.Module) -> Iterator[None]:
+    """No dropout, and BatchNorm with the statistics that it has; afterwards every module is as it was."""
+    training = [module for module in network.modules() if module.training]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _output_sizes(target: nn.Module, layers: dict[str, Weighted], image: Tensor) -> dict[str, Size]:
+    sizes: dict[str, Size] = {}
+
+    def note(name: str) -> Any:
+        def hook(_module: nn.Module, _args: Any, output: Tensor) -> None:
+            sizes.setdefault(name, (output.shape[2], output.shape[3]) if output.dim() == 4 else (1, 1))
+
+        return hook
+
+    with contextlib.ExitStack() as hooks:
+        for name, layer in layers.items():
+            hooks.enter_context(layer.register_forward_hook(note(name)))
+        target(image)
+    return sizes
+
+
+def _rows(images: int, size: Size) -> Rows:
+    """At most ``MAX_ROWS`` positions, spread at random but the same every time."""
+    h, w = size
+    chosen = torch.randperm(images * h * w, generator=torch.Generator().manual_seed(0))[:MAX_ROWS]
+    return chosen // (h * w), chosen // w % h, chosen % w
+
+
+def _responses(pretrain: nn.Module, sizes: dict[str, Size], rows: dict[str, Rows], small: Tensor) -> dict[str, Tensor]:
+    """What the pre-train network's layers give at these rows of their enlarged maps, ``(rows, c_out)`` each."""
+    found: dict[str, Tensor] = {}
+
+    def note(name: str) -> Any:
+        def hook(_module: nn.Module, _args: Any, output: Tensor) -> None:
+            if name not in found:
+                maps = output if output.dim() == 4 else output[..., None, None]
+                image, y, x = rows[name]
+                found[name] = F.interpolate(maps, sizes[name], mode="bilinear")[image, :, y, x]
+
+        return hook
+
+    with contextlib.ExitStack() as hooks:
+        for name in sizes:
+            hooks.enter_context(pretrain.get_submodule(name).register_forward_hook(note(name)))
+        pretrain(small)
+    return found
+
+
+@dataclass
+class _Fit:
+    """Forward pre-hook: changes the layer so that it answers its first input as wanted."""
+
+    size: Size
+    rows: Rows
+    wanted: Tensor
+    ridge: float
+    done: bool = False
+
+    def __call__(self, layer: Weighted, args: tuple[Tensor, ...]) -> None:
+        if self.done:
+            return
+        self.done = True
+        inputs = self._patches(layer, args[0]) if isinstance(layer, nn.Conv2d) else args[0][self.rows[0], None]
+        if inputs is None:
+            return
+        inputs, wanted = inputs.transpose(0, 1).double(), self.wanted.double()  # (groups, rows, inputs)
+        weight = layer.weight.reshape(len(inputs), -1, inputs.shape[2]).mT.double()  # (groups, inputs, outputs)
+        missing = wanted.reshape(len(wanted), len(inputs), -1).transpose(0, 1) - inputs @ weight
+        if layer.bias is None:
+            layer.weight.add_(_ridge_regression(inputs, missing, self.ridge).mT.reshape(layer.weight.shape))
+            return
+        # The bias takes up what all rows lack alike.
+        missing -= layer.bias.reshape(len(inputs), 1, -1)
+        centre, lack = inputs.mean(1, keepdim=True), missing.mean(1, keepdim=True)
+        change = _ridge_regression(inputs - centre, missing - lack, self.ridge)
+        layer.weight.add_(change.mT.reshape(layer.weight.shape))
+        layer.bias.add_((lack - centre @ change).flatten())
+
+    def _patches(self, conv: nn.Conv2d, maps: Tensor) -> Tensor | None:
+        """What the kernel sees at the rows, ``(rows, groups, inputs)``; None where it pads in a way of its own."""
+        mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
+        padded = F.pad(maps, margins(conv), mode)
+        image, *position = self.rows
+        taps = []
+        for axis in range(2):
+            reach = conv.dilation[axis] * (conv.kernel_size[axis] - 1)
+            if (padded.shape[2 + axis] - reach - 1) // conv.stride[axis] + 1 != self.size[axis]:
+                return None
+            offsets = torch.arange(conv.kernel_size[axis]) * conv.dilation[axis]
+            taps.append((position[axis] * conv.stride[axis])[:, None] + offsets)
+        patches = padded[image[:, None, None], :, taps[0][:, :, None], taps[1][:, None, :]]  # (rows, h, w, channels)
+        return patches.permute(0, 3, 1, 2).reshape(len(image), conv.groups, -1)
+
+
+def _ridge_regression(inputs: Tensor, outputs: Tensor, ridge: float) -> Tensor:
+    """Weights ``(groups, inputs, outputs)`` of each group's regression, by the smaller of its two forms."""
+    rows, width = inputs.shape[1:]
+    strength = ridge * inputs.square().sum((1, 2)) / width
+    strength = strength.clamp_min(torch.finfo(inputs.dtype).tiny)[:, None, None]  # a dead input determines nothing
+    if width <= rows:
+        gram = inputs.mT @ inputs + strength * torch.eye(width).to(inputs)
+        return torch.cholesky_solve(inputs.mT @ outputs, torch.linalg.cholesky(gram))
+    gram = inputs @ inputs.mT + strength * torch.eye(rows).to(inputs)
+    return inputs.mT @ torch.cholesky_solve(outputs, torch.linalg.cholesky(gram))

@@ -1,0 +1,147 @@
+"""Carry weights from the pre-train network to the target network (Gusmão et al., section 3.3)."""
+
+import math
+from collections.abc import Mapping
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from rescaler.errors import InputError, listed
+from rescaler.method.kernels import Interpolation, rescale_kernel
+from rescaler.method.layers import InterfaceLinear
+from rescaler.method.trace import FeatureMap
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def rescale(pretrain: nn.Module, target: Network, *, mode: Interpolation = "bilinear") -> Network:
+    """Fill the target network's weights with the pre-train network's, rescaled (Eq. 5 and 6).
+
+    Layer by layer, so that no more memory is needed than for both networks and a layer.
+
+    Args:
+        pretrain: network made by :func:`rescaler.shrink`, trained or not; not changed.
+        target: network of the target's shapes and names, or a pre-train network of a size between; all its weights are
+            overwritten.
+        mode: interpolation of the kernels.
+
+    Returns:
+        ``target``.
+
+    Raises:
+        InputError: the networks do not belong together, or a weight is not finite; ``target`` is not changed then.
+    """
+    state, wanted = pretrain.state_dict(), target.state_dict()
+    if state.keys() != wanted.keys():
+        raise InputError(
+            f"the pre-train and the target network must have the same parameters; not in both: "
+            f"{listed(sorted(state.keys() ^ wanted.keys()))}"
+        )
+    pair = _Pair(pretrain, target, mode)
+    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    for name, tensor in tensors.items():
+        pair.check(name, tensor)
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            wanted[name].copy_(pair.rescaled(name, tensor))
+    if others := {name: value for name, value in state.items() if name not in tensors}:  # a module's "extra state"
+        target.load_state_dict(others, strict=False)
+    return target
+
+
+@torch.no_grad()
+def rescale_tensors(
+    tensors: Mapping[str, Tensor], pretrain: nn.Module, target: nn.Module, *, mode: Interpolation = "bilinear"
+) -> dict[str, Tensor]:
+    """Rescale tensors that belong to parameters: the parameters themselves, their momentum, their moving average.
+
+    A tensor whose parameter has the same shape in both networks is returned as it is: biases (Eq. 6), BatchNorm, 1x1
+    kernels and the fully-connected layers but the first. A kernel is rescaled (Eq. 5), and so is the first
+    fully-connected layer, as the kernel over the whole feature map that it is (section 3.3.2).
+
+    Args:
+        tensors: by parameter name, in the pre-train network's shapes.
+        pretrain: network made by :func:`rescaler.shrink`.
+        target: network of the target's shapes and names, or a pre-train network of a size between.
+        mode: interpolation of the kernels.
+
+    Returns:
+        Tensors by the same names, in the target network's shapes.
+
+    Raises:
+        InputError: a name or a shape does not fit the networks, or a value is not finite.
+    """
+    pair = _Pair(pretrain, target, mode)
+    for name, tensor in tensors.items():
+        pair.check(name, tensor)
+    return {name: pair.rescaled(name, tensor) for name, tensor in tensors.items()}
+
+
+class _Pair:
+    """A pre-train network and the network that it is rescaled to."""
+
+    def __init__(self, pretrain: nn.Module, target: nn.Module, mode: Interpolation) -> None:
+        self._before, self._after = pretrain.state_dict(), target.state_dict()
+        self._maps = _maps(pretrain, target)
+        self._mode = mode
+
+    def check(self, name: str, tensor: Tensor) -> None:
+        if name not in self._before or name not in self._after:
+            raise InputError(f"{name!r} is no parameter of both the pre-train and the target network")
+        shape = self._before[name].shape
+        if tensor.shape != shape:
+            raise InputError(f"{name} must be {tuple(shape)} as in the pre-train network; got {tuple(tensor.shape)}")
+        if tensor.is_quantized:
+            raise InputError(f"{name} is quantised ({tensor.dtype}): rescale the network as it was before that")
+        if not _is_finite(tensor):
+            raise InputError(f"{name} has values that are not finite: there is nothing to rescale")
+        try:
+            self._resize(name, tensor, slice(1))  # nearly all but the work
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from None
+
+    def rescaled(self, name: str, tensor: Tensor) -> Tensor:
+        return self._resize(name, tensor, slice(None))
+
+    def _resize(self, name: str, tensor: Tensor, filters: slice) -> Tensor:
+        shape = self._after[name].shape
+        if name in self._maps:
+            before, after = self._maps[name]
+            if tensor.shape[1:].numel() == math.prod(before) and shape == (len(tensor), math.prod(after)):
+                kernels = tensor[filters].reshape(-1, *before)
+                return rescale_kernel(kernels, after[1:], mode=self._mode).flatten(1)
+        elif tensor.shape == shape:
+            return tensor
+        elif tensor.dim() == len(shape) == 4 and tensor.shape[:2] == shape[:2]:
+            return rescale_kernel(tensor[filters], (shape[2], shape[3]), mode=self._mode)
+        raise InputError(f"no rescaling leads from shape {tuple(tensor.shape)} to the target's {tuple(shape)}")
+
+
+def _maps(pretrain: nn.Module, target: nn.Module) -> dict[str, tuple[FeatureMap, FeatureMap]]:
+    """Feature maps that the fully-connected layers get in both networks, by the names of their weights."""
+    smaller, larger = (
+        {
+            f"{name}.weight": module
+            for name, module in network.named_modules(remove_duplicate=False)
+            if isinstance(module, InterfaceLinear)
+        }
+        for network in (pretrain, target)
+    )
+    # A layer that is no interface of its network gets there the map that it gets in the full-size target.
+    return {
+        name: (
+            smaller[name].pretrain_map if name in smaller else larger[name].target_map,
+            larger[name].pretrain_map if name in larger else smaller[name].target_map,
+        )
+        for name in smaller.keys() | larger.keys()
+    }
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    if tensor.is_complex():
+        tensor = torch.view_as_real(tensor)
+    if tensor.is_meta or not tensor.is_floating_point() or not tensor.numel():
+        return True
+    # NaN is handed on; forty times faster than `isfinite`, which needs memory of its own too.
+    return all(math.isfinite(extreme.item()) for extreme in torch.aminmax(tensor))

@@ -1,0 +1,1 @@
+"""One run: trained while its folder, W&B and the terminal watch."""

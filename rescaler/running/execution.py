@@ -1,0 +1,168 @@
+"""Execute a run: train it while its folder, W&B and the terminal watch."""
+
+import contextlib
+import dataclasses
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from rescaler.errors import InputError, is_out_of_memory
+from rescaler.interruption import Interruption
+from rescaler.record import Record
+from rescaler.running.data_wait import DataWait
+from rescaler.running.progress import ProgressBar
+from rescaler.running.runfolder import RunFolder
+from rescaler.running.trainingfolder import Status
+from rescaler.running.trunkfolder import TrunkFolder
+from rescaler.settings import Experiment
+from rescaler.tracking import Tracker
+from rescaler.training import processes, ranks
+from rescaler.training.chain import Epoch
+from rescaler.training.epoch import Observer
+from rescaler.training.ledger import Ledger
+from rescaler.training.loop import train
+from rescaler.training.plan import Run, device_for, plan
+from rescaler.training.saving import Saver
+from rescaler.training.sharing import Part
+
+log = logging.getLogger(__name__)
+
+Close = Callable[[Status, str | None], None]
+"""Is told how a training ended."""
+OnSave = Callable[[], None]
+"""Is called after each save in the middle of an epoch."""
+
+
+class Observers:
+    """Several observers as one."""
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        self._observers = observers
+
+    def batch(self, epoch: Epoch, done: int) -> None:
+        """Tell each."""
+        for observer in self._observers:
+            observer.batch(epoch, done)
+
+    def epoch(self, record: Record, *, reused: bool) -> None:
+        """Tell each."""
+        for observer in self._observers:
+            observer.epoch(record, reused=reused)
+
+
+def execute(experiment: Experiment, folder: Path, *, group: str, on_save: OnSave = lambda: None) -> None:
+    """Train a run, or read it back if the ledger has all of it.
+
+    Args:
+        experiment: what to run.
+        folder: the run's own, for its records.
+        group: name of the sweep in W&B.
+        on_save: is called after each save.
+
+    Raises:
+        InputError: the experiment cannot run as it is, or diverged, or could not write.
+    """
+    with _out_of_memory():
+        run = _joined(experiment)
+        if ranks.number() > 0:
+            train(run, _ledger(run), folder, Observers([]))
+            return
+        for note in run.notes:
+            log.info("%s", note)
+        run_folder = RunFolder(folder, run)
+        tracker = Tracker(
+            experiment.logger,
+            summary=run_folder.summary,
+            config=dataclasses.asdict(experiment),
+            group=group,
+            folder=folder,
+        )
+
+        def close(status: Status, error: str | None) -> None:
+            run_folder.note(status, error)
+            tracker.finish(run_folder.summary, failed=status == "failed")
+
+        _train(run, folder, [run_folder, tracker, DataWait(experiment.data)], close, on_save)
+
+
+def execute_trunk(parts: Sequence[tuple[Experiment, Part]], folder: Path, *, on_save: OnSave = lambda: None) -> None:
+    """Train epochs that several runs have in common, into the ledger.
+
+    Args:
+        parts: a run that has them, and up to which epoch, for each part of the trunk.
+        folder: the trunk's own.
+        on_save: as of :func:`execute`.
+
+    Raises:
+        InputError: as of :func:`execute`.
+    """
+    with _out_of_memory():
+        for experiment, part in parts:
+            run = _joined(experiment)
+            if ranks.number() > 0:
+                train(run, _ledger(run), folder, Observers([]), part=part)
+                continue
+            trunk_folder = TrunkFolder(folder, part.last_epoch)
+            _train(run, folder, [trunk_folder], trunk_folder.note, on_save, part)
+
+
+def _train(
+    run: Run,
+    folder: Path,
+    observers: Sequence[Observer],
+    close: Close,
+    on_save: OnSave,
+    part: Part | None = None,
+) -> None:
+    """Train while others look on; what is told to end saves first, and says how it ended."""
+    experiment, ledger = run.experiment, _ledger(run)
+    with Interruption() as interruption, _closing(close), ProgressBar(run.chain, enabled=experiment.progress) as bar:
+        saver = Saver(ledger, interruption, experiment.checkpoint_every_min, on_save)
+        train(run, ledger, folder, Observers([*observers, bar]), saver=saver, part=part)
+
+
+@contextlib.contextmanager
+def _closing(close: Close) -> Iterator[None]:
+    """Tell how the block ended."""
+    try:
+        with _out_of_memory():
+            yield
+    except SystemExit:  # told to end, and to go on later
+        raise
+    except BaseException as error:
+        close("failed", _one_line(error))
+        raise
+    close("done", None)
+
+
+def _ledger(run: Run) -> Ledger:
+    return Ledger(Path(run.experiment.ledger.folder))
+
+
+def _joined(experiment: Experiment) -> Run:
+    processes.join(device_for(experiment.device))
+    run = processes.together(lambda: plan(experiment))
+    processes.from_first(_ledger(run).check_writable)
+    return run
+
+
+@contextlib.contextmanager
+def _out_of_memory() -> Iterator[None]:
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not (is_out_of_memory(error) or isinstance(error, torch.OutOfMemoryError)):
+            raise
+        reason = str(error).splitlines() or [type(error).__name__]
+        raise InputError(
+            "the device's memory is too small; lower step.micro_batch_size, optim.batch_size or data.image_px "
+            f"({reason[0]})"
+        ) from error
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    return " ".join(str(error).split()) or type(error).__name__

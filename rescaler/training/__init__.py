@@ -1,0 +1,1 @@
+"""Training as a chain of epochs over a ledger."""

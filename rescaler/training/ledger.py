@@ -1,0 +1,297 @@
+"""The ledger: immutable entries, one an epoch, each under the key of all that made it.
+
+    <folder>/entries/ab/ab12.../record.json   small, immutable, stays
+                                state.pt      weights and momentum, removed when no run holds it
+                                *.damaged     was not what had been written; removed by prune
+    <folder>/saves/KEY.pt                     an epoch under way: its state so far, until it is published
+    <folder>/holds/ab/ab12.../RUN.FOLDER      a run stands on a state or wants it kept, while its folder exists
+    <folder>/tmp/                             entries being written
+    <folder>/id                               tells whether two machines see the same ledger
+
+An entry is published by one rename, and the first writer wins: two processes that train the same epoch waste time,
+never data. No lock is needed.
+"""
+
+import contextlib
+import hashlib
+import logging
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from rescaler.errors import InputError
+from rescaler.files import replacing, sync, write_text, writing
+from rescaler.record import Record
+from rescaler.training import statefile
+from rescaler.training.statefile import Tensors
+
+log = logging.getLogger(__name__)
+
+_ABANDONED_S = 24 * 3600
+"""Age at which an unpublished entry is taken for the remains of a killed process."""
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What :meth:`Ledger.prune` removed, or would remove."""
+
+    states: int
+    size_bytes: int
+
+
+class Ledger:
+    """States and records of epochs below ``folder``, which is made when the first is written."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.absolute()
+
+    def check_writable(self) -> None:
+        """Try to write, before anything is trained.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
+        write_text(self._tmp / "probe", "")
+        if self.id is None:
+            self._publish_id()
+
+    @property
+    def id(self) -> str | None:
+        """Tells this ledger from one that another machine has under the same path; None before it is written to."""
+        try:
+            return (self.folder / "id").read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+
+    def _publish_id(self) -> None:
+        temporary, path = self._tmp / uuid.uuid4().hex, self.folder / "id"
+        write_text(temporary, temporary.name)
+        with writing(path):
+            try:
+                os.link(temporary, path)  # unlike a rename it fails where another process was first
+            except FileExistsError:
+                pass
+            except OSError:  # a file system without links, such as exFAT, which one machine has for itself
+                temporary.replace(path)
+            temporary.unlink(missing_ok=True)
+
+    @property
+    def _tmp(self) -> Path:
+        return self.folder / "tmp"
+
+    def _holds(self, key: str) -> Path:
+        return self.folder / "holds" / key[:2] / key
+
+    def _entry(self, key: str) -> Path:
+        return self.folder / "entries" / key[:2] / key
+
+    def state_path(self, key: str) -> Path:
+        """Where the state of ``key`` is, if it is kept."""
+        return self._entry(key) / "state.pt"
+
+    def record(self, key: str) -> Record | None:
+        """The record under ``key``; None where there is none, or a damaged one (named in the log).
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        path = self._entry(key) / "record.json"
+        with _reading(path):
+            try:
+                record = Record.from_json(path.read_text(encoding="utf-8"))
+                if record.key != key:
+                    raise ValueError("of another epoch")
+                return record
+            except FileNotFoundError:
+                return None
+            except ValueError as error:
+                _warn_of_damage(path, error)
+                return None
+
+    def state(self, key: str) -> dict[str, Tensor] | None:
+        """The state of ``key``, on the CPU; None where it is not kept, or damaged (named in the log, and set aside).
+
+        Raises:
+            InputError: it cannot be read: by a failing disk, or for lack of memory.
+        """
+        content = _read(self.state_path(key))
+        return content and content.tensors
+
+    def saved(self, key: str) -> statefile.Content | None:
+        """What :meth:`save` kept of an epoch under way; None where there is nothing, or a damaged one.
+
+        Raises:
+            InputError: as of :meth:`state`.
+        """
+        return _read(self._save_path(key))
+
+    def save(self, key: str, tensors: Tensors, more: Mapping[str, Any]) -> None:
+        """Keep the state of an epoch under way, in the place of what was saved of it before.
+
+        Any process that trains the epoch goes on from it. It goes when the epoch is published, or no run holds it.
+
+        Raises:
+            InputError: the ledger cannot be written.
+        """
+        with replacing(self._save_path(key)) as temporary:
+            statefile.write(temporary, tensors, more=more)
+
+    def _save_path(self, key: str) -> Path:
+        return self.folder / "saves" / f"{key}.pt"
+
+    def publish(self, record: Record, tensors: Tensors) -> Record:
+        """Enter an epoch; returns the record that now stands under its key.
+
+        That is an earlier one where there is one: records are immutable. Its state is another process's if that was
+        first, and the caller goes on from it, so that one key means one state (on a GPU two processes that train the
+        same epoch may differ in the last bits). Where the state had been removed, ``tensors`` take its place.
+
+        Raises:
+            InputError: the ledger cannot be written.
+        """
+        entry, temporary = self._entry(record.key), self._tmp / uuid.uuid4().hex
+        with writing(entry):
+            temporary.mkdir(parents=True)
+            entry.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                statefile.write(temporary / "state.pt", tensors, known_digest=record.digest)
+                (temporary / "record.json").write_text(record.to_json(), encoding="utf-8")
+                sync(temporary / "record.json")
+                standing = self._place(record, temporary)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+            self._save_path(record.key).unlink(missing_ok=True)
+            return standing
+
+    def _place(self, record: Record, temporary: Path) -> Record:
+        entry = self._entry(record.key)
+        try:
+            temporary.rename(entry)
+            return record
+        except OSError:
+            if not entry.is_dir():
+                raise
+        if not self.state_path(record.key).exists():
+            (temporary / "state.pt").replace(entry / "state.pt")
+        standing = self.record(record.key)
+        if standing is None:  # damaged
+            (temporary / "record.json").replace(entry / "record.json")
+        return standing or record
+
+    def hold(self, key: str, run_id: str, run_folder: Path) -> None:
+        """Keep the state of ``key``, now or once there is one, for as long as ``run_folder`` exists."""
+        folder = str(run_folder.absolute())
+        name = hashlib.sha256(folder.encode()).hexdigest()[:8]
+        write_text(self._holds(key) / f"{run_id}.{name}", folder)
+
+    def release(self, key: str, run_id: str) -> None:
+        """Give up the holds of ``run_id``, and remove the state if no other run holds it."""
+        with writing(self.folder):
+            for hold in self._holds(key).glob(f"{run_id}.*"):
+                hold.unlink(missing_ok=True)
+            if not self.held(key):
+                self.state_path(key).unlink(missing_ok=True)
+                self._save_path(key).unlink(missing_ok=True)
+
+    def held(self, key: str) -> bool:
+        """Whether a run whose folder exists holds the state of ``key``."""
+        return any(map(_is_live, self._holds(key).glob("[!.]*")))
+
+    def holders(self, key: str) -> set[str]:
+        """Ids of the runs that hold the state of ``key``, whether their folders exist or not."""
+        return {hold.name.partition(".")[0] for hold in self._holds(key).glob("[!.]*")}
+
+    def records(self) -> Iterator[Record]:
+        """All records, in no particular order."""
+        for path in self.folder.glob("entries/??/*/record.json"):
+            if (record := self.record(path.parent.name)) is not None:
+                yield record
+
+    def prune(self, *, dry_run: bool = False) -> Removal:
+        """Remove the states that no run holds, damaged ones, and what killed processes left; records stay.
+
+        Raises:
+            InputError: the ledger cannot be written.
+        """
+        states, size_bytes = 0, 0
+        with writing(self.folder):
+            for path in self._unneeded():
+                states += path.suffix == ".pt"
+                size_bytes += _size_bytes(path)
+                if not dry_run:
+                    path.unlink(missing_ok=True)
+        return Removal(states, size_bytes)
+
+    def _unneeded(self) -> Iterator[Path]:
+        """One file after the other: there may be a hundred thousand."""
+        for path in self.folder.glob("entries/??/*/state.pt"):
+            if not self.held(path.parent.name):
+                yield path
+        yield from self.folder.glob("entries/??/*/*.damaged")
+        for path in self.folder.glob("saves/[!.]*"):  # with the damaged ones, which no run holds by that name
+            if not self.held(path.stem):
+                yield path
+        for path in self.folder.glob("holds/??/*/[!.]*"):
+            if not _is_live(path):
+                yield path
+        horizon = time.time() - _ABANDONED_S
+        for path in self._tmp.glob("**/*"):
+            if path.is_file() and path.stat().st_mtime < horizon:
+                yield path
+
+    def size_bytes(self) -> int:
+        """Disk that the ledger's files take."""
+        return sum(_size_bytes(path) for path in self.folder.rglob("*"))
+
+
+def _read(path: Path) -> statefile.Content | None:
+    with _reading(path):
+        try:
+            return statefile.read(path)
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            _warn_of_damage(path, error)
+    with writing(path), contextlib.suppress(FileNotFoundError):  # another process may have set it aside
+        path.rename(path.with_name(f"{path.name}.damaged"))
+    return None
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn a failure to read ``path``, which says nothing of what is in it, into one clear line.
+
+    Raises:
+        InputError: the operating system refused, or there is too little memory.
+    """
+    try:
+        yield
+    except (OSError, MemoryError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "there is too little memory"
+        raise InputError(f"cannot read {path}: {reason}") from error
+
+
+def _warn_of_damage(path: Path, error: ValueError) -> None:
+    log.warning("damaged ledger entry %s: not trusted, its epoch is trained again", path)
+    log.debug("%s", error)
+
+
+def _size_bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except FileNotFoundError:  # just removed by a live run
+        return 0
+
+
+def _is_live(hold: Path) -> bool:
+    try:
+        return Path(hold.read_text(encoding="utf-8")).is_dir()
+    except FileNotFoundError:  # just released
+        return False
