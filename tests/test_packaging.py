@@ -30,7 +30,8 @@ def test_a_wheel_from_the_sdist_holds_what_the_checkout_does(tmp_path: Path) -> 
         check=True,
     ).stdout.split()
     links = ("rescaler/conf", "conf/sweep")
-    wanted = {file.replace("sweeps/", "conf/sweep/") for file in files if file not in links}
-    wanted = {f"rescaler/{file}" if file.startswith("conf/") else file for file in wanted}
+    moved = {"conf": "rescaler/conf", "sweeps": "rescaler/conf/sweep"}
+    tops = (file.partition("/") for file in files if file not in links)
+    wanted = {f"{moved.get(top, top)}/{rest}" for top, _, rest in tops}
     assert {name for name in held if ".dist-info/" not in name} == wanted
     assert "rescaler/py.typed" in held
