@@ -43,6 +43,8 @@ def test_one_run_is_one_row_and_settings_may_come_last(capsys: pytest.CaptureFix
 def test_rows_name_what_else_is_swept(capsys: pytest.CaptureFixture[str]) -> None:
     main(["plan", "-m", "resize_epoch=0,3", "seed=1,2", "--hours", "1", "3"])
     assert "Resized at epoch 3 [seed=2]" in capsys.readouterr().out
+    main(["plan", "-m", "seed=1,2", "--hours", "1.1", "3.3"])
+    assert re.search(r"each alone: (.*); epochs in common trained once: \1$", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_held_runs_are_counted_without_their_extra_epochs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -302,7 +302,7 @@ def test_a_time_limit_shorter_than_the_run_is_normal_life(
     assert len(steps(timed_out)) == STEPS, "a save at the warning signal lost something"
     sweep = sweep_in(timed_out)
     folder = sweep.folder_of(sweep.runs[0])
+    wait_until(lambda: any(found.state == "finished" for found in fragments(folder)), "the run is mirrored")
     (mirror,) = fragments(folder)  # the attempts are one run of W&B, with every epoch once
     assert mirror.run == json.loads((folder / "summary.json").read_text())["run"]
     assert sorted(mirror.rows) == [1, 2, 3, 4, 5, 6]
-    assert mirror.state == "finished"

@@ -225,4 +225,4 @@ def _sums(runs: "Sequence[Forecast]", time: Callable[[float], str]) -> list[str]
 
 
 def _less(alone: float, shared: float) -> str:
-    return f" ({percent(1 - shared / alone)} less)"
+    return "" if math.isclose(alone, shared) else f" ({percent(1 - shared / alone)} less)"
