@@ -52,14 +52,22 @@ class Job(NamedTuple):
     experiment: Experiment
 
 
-def jobs(overrides: Sequence[str]) -> list[Job]:
+def jobs(overrides: Sequence[str], config_dir: Path | None = None) -> list[Job]:
     """The runs that ``python -m rescaler.run -m OVERRIDES`` would make, in its order; one if nothing is swept.
+
+    Args:
+        overrides: settings and sweeps.
+        config_dir: folder of more configs, which take the place of ``conf/``'s of the same names.
 
     Raises:
         InputError: an override or a value is impossible; of a sweep's runs, says which.
     """
     register()
     refuse_unnamed_choices(overrides)
+    if config_dir is not None:
+        if not config_dir.is_dir():
+            raise InputError(f"--config-dir must be a folder of configs; got {config_dir}")
+        overrides = [f"hydra.searchpath=['file://{config_dir.absolute()}']", *overrides]
     try:
         with hydra.initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
             composer = SweepComposer(
@@ -75,6 +83,16 @@ def jobs(overrides: Sequence[str]) -> list[Job]:
         except InputError as error:
             raise InputError(f"{' '.join(split)}: {error}" if len(composed) > 1 else str(error)) from error
     return found
+
+
+def distinctions(found: Sequence[Job]) -> list[str]:
+    """What tells each run from the others of its sweep, beside when it is resized: `` [seed=1]``, or nothing."""
+    everywhere = set.intersection(*(set(job.overrides) for job in found))
+    words = []
+    for job in found:
+        own = [word for word in job.overrides if word not in everywhere and not word.startswith("resize_epoch=")]
+        words.append(f" [{' '.join(own)}]" if own else "")
+    return words
 
 
 def refuse_unnamed_choices(overrides: Sequence[str]) -> None:

@@ -151,6 +151,12 @@ def stage_epochs(experiment: Experiment) -> list[int]:
     return [end - start for start, end in pairwise([0, *ends, epochs])]
 
 
+def network_names(experiment: Experiment) -> list[str]:
+    """The names of an experiment's networks: ``pre-train``, numbered if there are several, and ``target``."""
+    stages = len(experiment.shrink.stages)
+    return [*(["pre-train"] if stages == 1 else [f"pre-train {number}" for number in range(1, stages + 1)]), "target"]
+
+
 def _shared(epochs: int, stages: int) -> list[int]:
     """Last epoch of each pre-train network, all of about as many epochs."""
     if epochs < stages:

@@ -22,6 +22,11 @@ class Spread(NamedTuple):
         """Of the ratios, round by round, of two things that were measured in turns."""
         return cls.of([a / b for a, b in zip(numerators, denominators, strict=True)])
 
+    def in_ms(self) -> str:
+        """Seconds, written as milliseconds."""
+        median, low, high = (f"{1000 * seconds:,.2f}" for seconds in self)
+        return f"{median} ms ({low} to {high})"
+
 
 def turns(names: Iterable[str], rounds: int) -> Iterator[list[str]]:
     """Who measures when, round by round: forwards and backwards, so that nobody always follows the same other."""

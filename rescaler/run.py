@@ -17,7 +17,6 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from rescaler import compose
-from rescaler.commands.tables import show_results
 from rescaler.errors import InputError
 from rescaler.training import ranks
 
@@ -48,6 +47,8 @@ def _application(config: DictConfig) -> None:
             raise
         sys.exit(f"error: {error}")  # past Hydra, which would add a line of its own
     if ranks.number() == 0:
+        from rescaler.sweeps.outcome import show_results  # pandas and matplotlib take a second: training comes first
+
         show_results([folder], plot=folder / "accuracy.png", console=Console())
 
 

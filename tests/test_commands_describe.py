@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from rescaler.__main__ import main
+from rescaler.commands import describe
 from rescaler.measuring import Spread
-from rescaler.training import loading, probe
 
 SMALL = ["model=overfeat_small", "data=synthetic"]
 
@@ -20,7 +20,7 @@ def pretrain_step_s(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     def measure(networks: list[str], *_: object, **__: object) -> dict[str, list[float]]:
         return {name: [2.0 if name == "target" else s for s in seconds] for name in networks}
 
-    monkeypatch.setattr(probe, "measure", measure)
+    monkeypatch.setattr(describe, "measure", measure)
     return seconds
 
 
@@ -74,12 +74,13 @@ def test_a_faster_network_is_just_measured(capsys: pytest.CaptureFixture[str]) -
 def test_what_loading_leaves_of_the_saving_is_said(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(loading, "batch_loading_s", lambda *_, **__: {134: Spread(1.6, 1.6, 1.6), 224: Spread(1, 1, 1)})
+    found = {"pre-train": Spread(1.6, 1.6, 1.6), "target": Spread(1, 1, 1)}
+    monkeypatch.setattr(describe, "batch_loading_s", lambda *_, **__: found)
     main(["describe", "model=overfeat_small", "data=imagenet", "--measure", "device=cpu"])
     out = capsys.readouterr().out
     assert "Loading: pre-train 1,600.00 ms (1,600.00 to 1,600.00), target 1,000.00 ms" in out
     assert "with it an epoch of the pre-train network is 1.25 times faster than the target's, not 2.00" in out
-    monkeypatch.setattr(loading, "batch_loading_s", lambda *_, **__: dict.fromkeys((134, 224), Spread(0.5, 0.5, 0.5)))
+    found.update(dict.fromkeys(found, Spread(0.5, 0.5, 0.5)))
     main(["describe", "model=overfeat_small", "data=imagenet", "--measure", "device=cpu"])
     assert "Loading sets the pace" not in capsys.readouterr().out
 

@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 
 from rescaler.__main__ import main
-from rescaler.commands.plan import TRAIN_IMAGES
-from rescaler.data import DATA_SETS
 from rescaler.measuring import Spread
-from rescaler.training import loading, probe
+from rescaler.sweeps import timing
+from rescaler.training import probe
 from rescaler.training.chain import Recipe
 
 
@@ -74,7 +73,7 @@ def test_the_probe_takes_the_true_shapes(monkeypatch: pytest.MonkeyPatch, capsys
         asked.append(([network.image_px for network in networks.values()], how, str(device)))
         return {"pre-train": [0.6] * 3, "target": [3.0] * 3}
 
-    monkeypatch.setattr(probe, "measure", measure)
+    monkeypatch.setattr(timing, "measure", measure)
     arguments = ["resize_epoch=0,17", "device=cpu", "step.memory_format=contiguous", "schedule.batches_per_epoch=null"]
     arguments.append("step.micro_batch_size=16")
     main(["plan", *arguments])
@@ -90,9 +89,9 @@ def test_the_probe_takes_the_true_shapes(monkeypatch: pytest.MonkeyPatch, capsys
 
 def test_what_loading_eats_is_not_promised(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     steps = {"pre-train": [1.0] * 3, "target": [3.0] * 3}
-    monkeypatch.setattr(probe, "measure", lambda *_, **__: steps)
-    found = {160: Spread(2, 2, 2), 224: Spread(2.5, 2.5, 2.5)}
-    monkeypatch.setattr(loading, "batch_loading_s", lambda *_, **__: found)
+    monkeypatch.setattr(timing, "measure", lambda *_, **__: steps)
+    found = {"pre-train": Spread(2, 2, 2), "target": Spread(2.5, 2.5, 2.5)}
+    monkeypatch.setattr(timing, "batch_loading_s", lambda *_, **__: found)
     resnet = ["experiment=imagenet_resnet", "device=cpu", "schedule.batches_per_epoch=1200"]
     main(["plan", *resnet, "resize_epoch=30", "data.workers=5"])
     out = capsys.readouterr().out
@@ -106,7 +105,7 @@ def test_what_loading_eats_is_not_promised(monkeypatch: pytest.MonkeyPatch, caps
 def test_without_image_files_loading_is_said_to_be_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(probe, "measure", lambda networks, *_, **__: {name: [1.0] * 3 for name in networks})
+    monkeypatch.setattr(timing, "measure", lambda networks, *_, **__: {name: [1.0] * 3 for name in networks})
     main(["plan", "experiment=imagenet_resnet", "device=cpu", f"data.folder={tmp_path}"])
     assert f"Loading is not in it, and may eat what is saved: data.folder={tmp_path} holds" in capsys.readouterr().out
 
@@ -128,6 +127,7 @@ def test_a_real_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
         (["--hours", "1", "x"], "--hours must be 2 positive numbers"),
         (["--hours", "1", "2", "optim.batch_size=8,16"], "different times where optim.batch_size is swept"),
         (["data=synthetic", "schedule.batches_per_epoch=null", "optim.batch_size=2001"], "optim.batch_size must be at"),
+        (["--config-dir", "nowhere", "seed=1"], "--config-dir must be a folder of configs; got nowhere$"),
         (["--hours", "1", "2", "resize_epoch=3,70"], "resize_epoch=70: resize_epoch must be between 0 and"),
     ],
 )
@@ -138,8 +138,13 @@ def test_a_mistake_is_one_line(arguments: list[str], message: str) -> None:
     assert "\n" not in str(ended.value)
 
 
-def test_one_pass_can_be_planned_over_every_data_set() -> None:
-    assert {*TRAIN_IMAGES, "synthetic"} == set(DATA_SETS)
+def test_a_folder_of_own_configs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nname: mine\nresize_epoch: 5\n")
+    main(["plan", "--config-dir", str(tmp_path), "experiment=mine", "seed=1,2", "--hours", "1", "3"])
+    out = capsys.readouterr().out
+    assert "mine: 2 runs of 55 epochs" in out
+    assert "Resized at epoch 5 [seed=2]" in out
 
 
 def test_given_hours_need_no_torch(tmp_path: Path) -> None:

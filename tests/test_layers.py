@@ -1,14 +1,17 @@
-"""Imports point downward only, as CONTRIBUTING.md says."""
+"""Imports point downward only, as CONTRIBUTING.md says, and never in a circle."""
 
 import ast
+import graphlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "rescaler"
-
-
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in PACKAGE.rglob("*.py")
+}
 LAYERED = ("method", "training", "running", "sweeps")
 """Folders that go through several layers; any other is one layer's, whole."""
 
@@ -21,21 +24,33 @@ def layers() -> dict[str, int]:
     return {name: number for number, found in enumerate(names) for name in found}
 
 
-def imported(path: Path) -> Iterator[str]:
-    """Modules and folders of ``rescaler`` that a file imports, wherever in it."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module is not None and node.module.split(".")[0] == "rescaler":
-            parts = [part for part in node.module.split(".")[1:] if part not in LAYERED]
-            yield from parts[:1] or [alias.name for alias in node.names]
+def layer_of(module: str) -> str:
+    """The name that the layers have for a module."""
+    return next(part for part in module.split(".")[1:] if part not in LAYERED)
+
+
+def imported(module: str) -> Iterator[str]:
+    """Modules of ``rescaler`` that a module imports, wherever in it; not the package, which is imported anyway."""
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0
+            assert node.module is not None
+            inside = [f"{node.module}.{alias.name}" for alias in node.names]
+            names = [name if name in MODULES else node.module for name in inside]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        yield from (name for name in names if name in MODULES and name != "rescaler")
 
 
 def test_imports_point_downward() -> None:
     layer = layers()
-    modules = {}
-    for path in PACKAGE.rglob("*.py"):
-        parts = [part for part in path.relative_to(PACKAGE).with_suffix("").parts if part not in LAYERED]
-        if parts != ["__init__"]:
-            modules[path] = parts[0]
-    assert set(modules.values()) == set(layer) - {"hydra_plugins"}
-    found = ((module, name) for path, module in modules.items() for name in imported(path))
-    assert [f"{module} imports {name}" for module, name in found if layer[name] < layer[module]] == []
+    modules = [module for module in MODULES if module.split(".")[-1] not in ("rescaler", *LAYERED)]
+    assert {layer_of(module) for module in modules} == set(layer) - {"hydra_plugins"}
+    found = ((module, name) for module in modules for name in imported(module))
+    assert [f"{a} imports {b}" for a, b in found if layer[layer_of(b)] < layer[layer_of(a)]] == []
+
+
+def test_no_import_goes_in_a_circle() -> None:
+    graphlib.TopologicalSorter({module: set(imported(module)) for module in MODULES}).prepare()

@@ -26,20 +26,21 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_every_size_is_measured(tmp_path: Path, workers: int) -> None:
-    found = batch_loading_s(settings(plant(tmp_path), workers), [16, 28], batch_size=4, device=CPU)
+    sizes_px = {"pre-train": 16, "target": 28}
+    found = batch_loading_s(settings(plant(tmp_path), workers), sizes_px, batch_size=4, device=CPU)
     assert found is not None
-    assert found.keys() == {16, 28}
+    assert found.keys() == sizes_px.keys()
     assert all(0 < spread.low <= spread.median <= spread.high for spread in found.values())
 
 
 def test_what_is_in_memory_or_not_here_is_not_loaded(tmp_path: Path) -> None:
-    assert batch_loading_s(DataSettings(name="fashion_mnist"), [28], batch_size=4, device=CPU) is None
-    assert batch_loading_s(settings(tmp_path), [28], batch_size=4, device=CPU) is None
-    assert batch_loading_s(settings(tmp_path / "nowhere"), [28], batch_size=4, device=CPU) is None
+    assert batch_loading_s(DataSettings(name="fashion_mnist"), {"target": 28}, batch_size=4, device=CPU) is None
+    assert batch_loading_s(settings(tmp_path), {"target": 28}, batch_size=4, device=CPU) is None
+    assert batch_loading_s(settings(tmp_path / "nowhere"), {"target": 28}, batch_size=4, device=CPU) is None
 
 
 def test_damaged_files_are_named(tmp_path: Path) -> None:
     for path in (plant(tmp_path) / "train").rglob("*.JPEG"):
         path.write_bytes(b"damaged")
     with pytest.raises(InputError, match="cannot read the image"):
-        batch_loading_s(settings(tmp_path), [28], batch_size=4, device=CPU)
+        batch_loading_s(settings(tmp_path), {"target": 28}, batch_size=4, device=CPU)

@@ -1,4 +1,3 @@
-import argparse
 import html
 import json
 import logging
@@ -10,8 +9,7 @@ import pytest
 import yaml
 from fake_runs import FakeRun, paper_like
 
-from rescaler.commands.report import add_parser
-from rescaler.errors import InputError
+from rescaler.__main__ import main
 from rescaler.page import render
 from rescaler.page.headline import Headline, headline
 from rescaler.page.settings import Comparison, compare, read_command, read_settings
@@ -65,10 +63,7 @@ def said(folder: Path, *runs: FakeRun) -> Headline:
 
 
 def report(*arguments: str | Path) -> None:
-    parser = argparse.ArgumentParser()
-    add_parser(parser.add_subparsers(required=True))
-    namespace = parser.parse_args(["report", *map(str, arguments)])
-    namespace.run(namespace)
+    main(["report", *map(str, arguments)])
 
 
 # What is said first.
@@ -301,5 +296,5 @@ def test_mistakes_are_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "runs", *TARGETS[:1])
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(SystemExit, match=message):
         report(*arguments)

@@ -1,4 +1,3 @@
-import argparse
 import io
 import re
 import subprocess
@@ -10,8 +9,8 @@ import pytest
 from fake_runs import FakeRun
 from rich.console import Console
 
-from rescaler.commands.tables import add_parser, show_results
-from rescaler.errors import InputError
+from rescaler.__main__ import main
+from rescaler.sweeps.outcome import show_results
 
 PRETRAIN = FakeRun("never", [0.5, 0.6, 0.7, 0.65])
 TARGET = FakeRun(0, [0.5, 0.7, 0.8, 0.9])
@@ -26,10 +25,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def tables(*arguments: str | Path) -> None:
-    parser = argparse.ArgumentParser()
-    add_parser(parser.add_subparsers(required=True))
-    namespace = parser.parse_args(["tables", *map(str, arguments)])
-    namespace.run(namespace)
+    main(["tables", *map(str, arguments)])
 
 
 def shown(*runs: FakeRun, folder: Path) -> str:
@@ -94,7 +90,7 @@ def test_default_folder_is_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.chdir(folder.parent)
     tables()
     monkeypatch.chdir(folder / "0")
-    with pytest.raises(InputError, match="no runs in runs"):
+    with pytest.raises(SystemExit, match="error: no runs in runs"):
         tables()
 
 
@@ -116,7 +112,7 @@ def test_a_source_without_runs_is_a_line_beside_the_tables_of_the_others(folder:
     ],
 )
 def test_bad_options_are_named(folder: Path, arguments: list[str], message: str) -> None:
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(SystemExit, match=message):
         tables(folder, *arguments)
 
 

@@ -1,7 +1,6 @@
 import json
 import logging
 import os
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +9,7 @@ import pytest
 from fake_runs import FakeRun
 from test_tracking import record, start
 
+from rescaler.running import mirroring
 from rescaler.tracking import client
 from rescaler.tracking.offline import _records, fragments
 from rescaler.tracking.schema import AXES, History
@@ -39,7 +39,7 @@ class Run:
 def mirrored(monkeypatch: pytest.MonkeyPatch, *, starting_step: int, end: list[dict[str, Any]]) -> Run:
     run, history = Run(starting_step), History()
     stand_in = SimpleNamespace(init=lambda **_: run, Settings=lambda **_: None)
-    monkeypatch.setitem(sys.modules, "wandb", stand_in)
+    monkeypatch.setattr(client, "wandb", stand_in)
     rows = [history.row(record(epoch), reused=epoch < 4) for epoch in range(1, 6)]
     client.mirror([{"mode": "online", "dir": "runs/0", "id": "ab12"}, *rows, *end])
     return run
@@ -76,7 +76,7 @@ def test_auto_is_online_for_a_user_who_is_logged_in(
 ) -> None:
     known = {"mode": "online", "api_key": None, "identity_token_file": None, "base_url": "https://api.example.com"}
     stand_in = SimpleNamespace(setup=lambda: SimpleNamespace(settings=SimpleNamespace(**{**known, **settings})))
-    monkeypatch.setitem(sys.modules, "wandb", stand_in)
+    monkeypatch.setattr(client, "wandb", stand_in)
     (tmp_path / "netrc").write_text(netrc)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     assert client._preferred_mode() == expected
@@ -96,7 +96,7 @@ def test_time_saved_is_against_the_target_beside_the_run_or_an_estimate(
     if with_target:
         FakeRun(0, top1).write(tmp_path / "4")
     summary = json.loads((tmp_path / "0" / "summary.json").read_text())
-    (_, end) = client._with_time_saved([{"dir": str(tmp_path / "0")}, {"summary": summary, "failed": False}])
+    (_, end) = mirroring._with_time_saved([{"dir": str(tmp_path / "0")}, {"summary": summary, "failed": False}])
     assert end["summary"]["saved_s"] == pytest.approx(saved_s)
     assert end["summary"]["saved_fraction"] == pytest.approx(saved_s / 16)
     assert end["summary"]["saved_estimated"] == (not with_target)
@@ -104,7 +104,7 @@ def test_time_saved_is_against_the_target_beside_the_run_or_an_estimate(
 
 def test_a_run_that_cannot_be_compared_says_nothing_of_time_saved(tmp_path: Path) -> None:
     summary = {"run": "a", "comparison": "b", "seed": 0, "resize_epoch": 2}
-    (_, end) = client._with_time_saved([{"dir": str(tmp_path / "gone")}, {"summary": dict(summary), "failed": True}])
+    (_, end) = mirroring._with_time_saved([{"dir": str(tmp_path / "gone")}, {"summary": dict(summary), "failed": True}])
     assert end["summary"] == summary
 
 

@@ -1,1 +1,1 @@
-"""Commands of ``python -m rescaler``: each module adds its parser and does its work."""
+"""What the commands of ``python -m rescaler`` do, a module for each; their arguments are in ``parser``."""

@@ -4,24 +4,12 @@ import argparse
 import os
 import signal
 import socket
-from typing import TYPE_CHECKING
 
-from rescaler.commands.status import add_sweep, find
+from rescaler.commands.parser import RUNS
 from rescaler.errors import InputError
-
-if TYPE_CHECKING:
-    from rescaler.sweeps.sweep import Sweep
-
-
-def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register the command."""
-    parser = subparsers.add_parser(
-        "cancel",
-        help="end the runs of a sweep that wait or run",
-        description="What is trained stays in the ledger: `rescaler retry` goes on from it.",
-    )
-    add_sweep(parser)
-    parser.set_defaults(run=run)
+from rescaler.sweeps import scheduler
+from rescaler.sweeps.status import statuses
+from rescaler.sweeps.sweep import Sweep, newest
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -30,9 +18,7 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         InputError: there is no such sweep, or it runs on another machine.
     """
-    from rescaler.sweeps.status import statuses
-
-    sweep = find(arguments.sweep)
+    sweep = Sweep.read(arguments.sweep or newest(RUNS))
     alive = [one for one, status in zip(sweep.runs, statuses(sweep), strict=True) if not status.is_over]
     if not alive:
         print(f"{sweep.folder}: nothing to cancel, no run waits or runs")
@@ -45,12 +31,10 @@ def run(arguments: argparse.Namespace) -> None:
     if sweep.launcher is None:
         _cancel_here(sweep)
     else:
-        from rescaler.sweeps.scheduler import cancel
-
-        cancel([*(one.job for one in alive if one.job), *sweep.trunk_jobs.values()])
+        scheduler.cancel([*(one.job for one in alive if one.job), *sweep.trunk_jobs.values()])
     print(f"{sweep.folder}: {len(alive)} run{'s' * (len(alive) > 1)} cancelled; `rescaler retry` goes on from there")
 
 
-def _cancel_here(sweep: "Sweep") -> None:
+def _cancel_here(sweep: Sweep) -> None:
     if sweep.runs_here and sweep.pid is not None:
         os.kill(sweep.pid, signal.SIGTERM)  # it saves first

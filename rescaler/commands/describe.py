@@ -6,45 +6,22 @@ import dataclasses
 import functools
 import io
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
-from rescaler.commands.loading import loading_notes, loading_s
-from rescaler.commands.networks import candidates, descriptions
-from rescaler.commands.output import STDOUT, progress, write
+from rescaler.commands.output import write
+from rescaler.commands.parser import CPU_BATCH, STDOUT
+from rescaler.compose import jobs
 from rescaler.errors import InputError
 from rescaler.measuring import Spread
+from rescaler.method.description import Description, compare
+from rescaler.method.trace import outline
+from rescaler.provenance import device_name, torch_version
+from rescaler.settings import Experiment, StepSettings
 from rescaler.texttable import TextTable
-
-if TYPE_CHECKING:
-    from rescaler.method.description import Description
-    from rescaler.settings import Experiment, StepSettings
-
-# Hydra and torch take seconds to import, so they are imported where they are used.
-
-_CPU_BATCH = 16
-"""Images in a timed step on a CPU, at most, unless asked for: a step of the paper's 128 takes many seconds there."""
-
-
-def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register the command."""
-    parser = subparsers.add_parser(
-        "describe",
-        help="what shrinking makes of a network, layer by layer, and how fast it is here",
-        description="Kernels, feature maps and multiplications of both networks. No images needed.",
-        epilog="example: python -m rescaler describe model=resnet34 data=imagenet --measure",
-    )
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings, as for python -m rescaler.run")
-    parser.add_argument("--all", action="store_true", help="a row for each layer, even where layers are alike")
-    parser.add_argument("--measure", action="store_true", help="time training steps of the networks on this device")
-    parser.add_argument(
-        "--batch",
-        type=int,
-        metavar="N",
-        help=f"images in a timed step; default: optim.batch_size, on a CPU at most {_CPU_BATCH}",
-    )
-    parser.add_argument("--csv", metavar="FILE", help="write each layer's numbers as CSV; - for standard output")
-    parser.add_argument("--markdown", metavar="FILE", help="write the tables as Markdown; - for standard output")
-    parser.set_defaults(run=run)
+from rescaler.training.loading import batch_loading_s, loading_notes
+from rescaler.training.networks import initial_target, shrunk_stages
+from rescaler.training.plan import device_for
+from rescaler.training.probe import candidates, measure, step_recipe
+from rescaler.waiting import told
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -55,12 +32,10 @@ def run(arguments: argparse.Namespace) -> None:
     """
     if arguments.batch is not None and (arguments.batch < 1 or not arguments.measure):
         raise InputError(f"--batch must be at least 1, and is for --measure; got {arguments.batch}")
-    from rescaler.compose import jobs
-
     described: list[Description] = []
     tables: list[TextTable] = []
-    for job in jobs(arguments.overrides):
-        stages = [stage for stage in descriptions(job.experiment) if stage not in described]
+    for job in jobs(arguments.overrides, arguments.config_dir):
+        stages = [stage for stage in _descriptions(job.experiment) if stage not in described]
         if not stages:  # a sweep over what does not change the networks
             continue
         described += stages
@@ -76,7 +51,14 @@ def run(arguments: argparse.Namespace) -> None:
         write(arguments.markdown, "\n".join(table.markdown() for table in tables))
 
 
-def _csv(descriptions: "Sequence[Description]") -> str:
+def _descriptions(experiment: Experiment) -> list[Description]:
+    """Each pre-train network beside the target, the smallest first; no data set is needed."""
+    target, data = outline(initial_target(experiment)), experiment.data
+    stages = shrunk_stages(experiment, target)
+    return [compare(target, shrunk, data.image_px, channels=data.channels) for shrunk in stages]
+
+
+def _csv(descriptions: Sequence[Description]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     for description in descriptions:
@@ -101,27 +83,24 @@ def _cell(value: object) -> object:
     return "x".join(map(str, value)) if isinstance(value, tuple) else value
 
 
-def _measured(experiment: "Experiment", batch_size: int | None) -> TextTable:
+def _measured(experiment: Experiment, batch_size: int | None) -> TextTable:
     """Training steps of all networks, in turn, in every precision and memory format of the device."""
-    from rescaler.provenance import device_name, torch_version
-    from rescaler.training.plan import device_for
-    from rescaler.training.probe import measure, step_recipe
-
     device = device_for(experiment.device)
     if batch_size is None:
         batch_size = experiment.optim.batch_size
-        batch_size = batch_size if device.type == "cuda" else min(batch_size, _CPU_BATCH)
+        batch_size = batch_size if device.type == "cuda" else min(batch_size, CPU_BATCH)
     optim = dataclasses.replace(experiment.optim, batch_size=batch_size)
     networks = candidates(experiment)
     measured = {}
-    with progress() as say:
+    with told() as say:
         for step in _steps(experiment.step, device.type):
             recipe = step_recipe(dataclasses.replace(experiment, optim=optim, step=step), device.type)
             setting = f"{step.precision} {step.memory_format}"
-            told = functools.partial(_tell, say, setting)
-            measured[setting] = measure(networks, recipe, device=device, progress=told)
-        loading = loading_s(experiment, networks, batch_size=batch_size, device=device, say=say)
-    rows, verdicts = [], loading_notes(experiment, loading, batch_size)
+            tell = functools.partial(_tell, say, setting)
+            measured[setting] = measure(networks, recipe, device=device, progress=tell)
+        sizes_px = {name: network.image_px for name, network in networks.items()}
+        loading = batch_loading_s(experiment.data, sizes_px, batch_size=batch_size, device=device, progress=say)
+    rows, verdicts = [], loading_notes(experiment.data, loading, batch_size)
     for setting, step_s in measured.items():
         target_s = step_s.pop("target")
         for name, pretrain_s in step_s.items():
@@ -145,7 +124,7 @@ def _tell(say: Callable[[str], None], setting: str, text: str) -> None:
     say(f"{setting}: {text}")
 
 
-def _steps(step: "StepSettings", device_type: str) -> "list[StepSettings]":
+def _steps(step: StepSettings, device_type: str) -> list[StepSettings]:
     """The settings of the step in every precision and memory format."""
     precisions: tuple[str, ...] = ("fp32", "tf32", "bf16", "fp16") if device_type == "cuda" else ("fp32", "bf16")
     return [

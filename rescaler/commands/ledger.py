@@ -1,28 +1,12 @@
 """``rescaler ledger``: what the ledger holds, how much disk it takes; remove what no run needs; verify."""
 
 import argparse
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.progress import track
 
 from rescaler.errors import InputError
-
-if TYPE_CHECKING:
-    from rescaler.training.ledger import Ledger
-
-
-def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register the command."""
-    parser = subparsers.add_parser(
-        "ledger",
-        help="show what the ledger holds and how much disk it takes; prune or verify it",
-        description="The ledger keeps a record of every trained epoch, and the states that runs go on from.",
-    )
-    parser.add_argument("action", nargs="?", choices=["show", "prune", "verify"], default="show")
-    parser.add_argument("--folder", type=Path, default=Path("ledger"), help="default: %(default)s")
-    parser.add_argument("--dry-run", action="store_true", help="prune: only say what would be removed")
-    parser.set_defaults(run=run)
+from rescaler.training.ledger import Ledger
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -31,8 +15,6 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         InputError: there is no ledger, it cannot be written, or (verify) entries are damaged.
     """
-    from rescaler.training.ledger import Ledger
-
     if not arguments.folder.is_dir():
         raise InputError(f"--folder: no ledger at {arguments.folder}")
     ledger, console = Ledger(arguments.folder), Console()
@@ -45,7 +27,7 @@ def run(arguments: argparse.Namespace) -> None:
     _show(ledger, console)
 
 
-def _show(ledger: "Ledger", console: Console) -> None:
+def _show(ledger: Ledger, console: Console) -> None:
     records = list(ledger.records())
     states = sum(ledger.state_path(record.key).exists() for record in records)
     hours = sum(record.training_s + record.evaluation_s for record in records) / 3600
@@ -55,9 +37,7 @@ def _show(ledger: "Ledger", console: Console) -> None:
     )
 
 
-def _verify(ledger: "Ledger", console: Console) -> None:
-    from rich.progress import track
-
+def _verify(ledger: Ledger, console: Console) -> None:
     kept = [record.key for record in ledger.records() if ledger.state_path(record.key).exists()]
     damaged = [key for key in track(kept, "verifying", console=console) if ledger.state(key) is None]
     if damaged:

@@ -1,29 +1,27 @@
 """``rescaler retry``: run again what failed or was lost, and nothing else."""
 
 import argparse
+import dataclasses
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from rescaler.commands.status import add_sweep, find
+from rescaler import logs
+from rescaler.commands.parser import RUNS
+from rescaler.compose import read_experiment
 from rescaler.errors import InputError
+from rescaler.running.execution import execute
+from rescaler.settings import SlurmSettings
+from rescaler.sweeps import slurm
+from rescaler.sweeps.layout import Planned
+from rescaler.sweeps.outcome import conclude
+from rescaler.sweeps.status import statuses
+from rescaler.sweeps.sweep import Sweep, SweepRun, newest
+from rescaler.sweeps.watching import counts
+from rescaler.training.plan import plan
 
-if TYPE_CHECKING:
-    from rescaler.sweeps.sweep import Sweep, SweepRun
-
-
-def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register the command."""
-    parser = subparsers.add_parser(
-        "retry",
-        help="run again the runs of a sweep that failed, were lost or cancelled",
-        description="Each goes on from its last save, in its own folder, with the settings that it was started with: "
-        "on the cluster, with the same requests, or on this machine.",
-    )
-    add_sweep(parser)
-    parser.add_argument("--detach", action="store_true", help="on a cluster: return when all is submitted")
-    parser.set_defaults(run=run)
+log = logging.getLogger(__name__)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -32,10 +30,7 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         InputError: there is no such sweep, it is still running here, or a run failed again.
     """
-    from rescaler.sweeps.status import statuses
-    from rescaler.sweeps.watching import counts
-
-    sweep = find(arguments.sweep)
+    sweep = Sweep.read(arguments.sweep or newest(RUNS))
     found = statuses(sweep)
     unfinished = [run for run, status in zip(sweep.runs, found, strict=True) if status.is_unfinished]
     if not unfinished:
@@ -48,21 +43,14 @@ def run(arguments: argparse.Namespace) -> None:
         _retry_here(sweep, unfinished)
 
 
-def _enter(sweep: "Sweep") -> None:
+def _enter(sweep: Sweep) -> None:
     """Go where relative paths in the runs' settings, such as the ledger's, mean what they meant."""
     sweep.folder = sweep.folder.absolute()
     if Path(sweep.cwd).is_dir():  # else it was moved, or copied from another machine: here is as good a guess as any
         os.chdir(sweep.cwd)
 
 
-def _retry_here(sweep: "Sweep", runs: "Sequence[SweepRun]") -> None:
-    import logging
-
-    from rescaler import logs
-    from rescaler.compose import read_experiment
-    from rescaler.running.execution import execute
-    from rescaler.sweeps.outcome import conclude
-
+def _retry_here(sweep: Sweep, runs: Sequence[SweepRun]) -> None:
     logs.to_terminal()
     for run in runs:
         run.cancelled = False
@@ -73,19 +61,11 @@ def _retry_here(sweep: "Sweep", runs: "Sequence[SweepRun]") -> None:
                 execute(read_experiment(folder), folder, group=sweep.name)
             except Exception as error:
                 is_expected = isinstance(error, InputError)
-                logging.getLogger(__name__).error("%s: %s", run.name, error, exc_info=not is_expected)
+                log.error("%s: %s", run.name, error, exc_info=not is_expected)
     conclude(sweep.folder)
 
 
-def _retry_on_cluster(sweep: "Sweep", runs: "Sequence[SweepRun]", *, detach: bool) -> None:
-    import dataclasses
-
-    from rescaler.compose import read_experiment
-    from rescaler.settings import SlurmSettings
-    from rescaler.sweeps import slurm
-    from rescaler.sweeps.layout import Planned
-    from rescaler.training.plan import plan
-
+def _retry_on_cluster(sweep: Sweep, runs: Sequence[SweepRun], *, detach: bool) -> None:
     asked = SlurmSettings(**(sweep.launcher or {}))
     more = {key: value for key, value in asked.additional_parameters.items() if key != "hold"}  # now they are to run
     settings = dataclasses.replace(asked, additional_parameters=more, detach=detach)

@@ -10,36 +10,21 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
+from rich.console import Console
+from rich.progress import track
 
 from rescaler.errors import InputError
 from rescaler.record import Record
+from rescaler.results import load_epochs, load_runs, time_saved
 from rescaler.settings import LoggerSettings
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-# wandb, pandas and rich take seconds to import, so they are imported where they are used.
+from rescaler.tracking import schema
+from rescaler.tracking.client import answering, connect, mirror, standing
+from rescaler.tracking.offline import fragments
 
 log = logging.getLogger(__name__)
-
-
-def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register the command."""
-    parser = subparsers.add_parser(
-        "upload",
-        help="send recorded runs to W&B afterwards",
-        description="Send all runs in and below the given folders to W&B, those in progress as far as they are. "
-        "What is there already is not sent again, and a run that went on is continued: repeat it at any time.",
-    )
-    parser.add_argument("folders", nargs="*", type=Path, default=[Path("runs")], metavar="DIR", help="default: runs")
-    parser.add_argument("--project", help="default: the runs' own logger.project")
-    parser.add_argument("--entity", help="default: the runs' own logger.entity")
-    parser.add_argument("--group", help="default: the runs' own logger.group, or the name of their sweep's folder")
-    parser.add_argument("--offline", action="store_true", help="write W&B's offline files instead, for `wandb sync`")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -48,8 +33,6 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         InputError: a folder has no run, the user is not logged in, or the server cannot be reached or refuses.
     """
-    from rich.console import Console
-
     console = Console(stderr=True)
     chosen = {key: getattr(arguments, key) for key in ("project", "entity", "group")}
     recorded = list(_recorded(arguments.folders, {key: value for key, value in chosen.items() if value is not None}))
@@ -78,16 +61,12 @@ class _Recorded:
 
     def mirror(self, mode: str, folder: str) -> None:
         """Mirror the run as :class:`rescaler.tracking.Tracker` would have; the client keeps its files in ``folder``."""
-        from rescaler.tracking.client import mirror
-
         # Of this machine and this process is nothing to tell: they trained nothing.
         not_ours = {"x_disable_meta": True, "x_disable_stats": True, "x_save_requirements": False}
         mirror(self._messages({**self.opening, "mode": mode, "dir": folder}), **not_ours)
 
     def _messages(self, opening: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-        from rescaler.tracking.schema import History
-
-        history = History()
+        history = schema.History()
         yield opening
         for epoch in self.epochs:
             record = Record(**{key: value for key, value in epoch.items() if key != "reused"})
@@ -96,9 +75,6 @@ class _Recorded:
 
 
 def _recorded(folders: Sequence[Path], chosen: Mapping[str, str]) -> Iterator[_Recorded]:
-    from rescaler.results import load_epochs, load_runs
-    from rescaler.tracking.client import time_saved
-
     runs = load_runs(folders)
     saved = time_saved(runs, load_epochs(runs))
     for folder in map(Path, runs["folder"]):
@@ -112,25 +88,19 @@ def _recorded(folders: Sequence[Path], chosen: Mapping[str, str]) -> Iterator[_R
 
 
 def _read(folder: Path, chosen: Mapping[str, str]) -> _Recorded:
-    from rescaler.tracking.schema import epoch, opening
-
     config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
         # The summary and the metrics of a live run are two files: what the summary does not count yet is left out.
-        epochs = [epoch(values) for values in csv.DictReader(file)][: summary["epochs"]]
+        epochs = [schema.epoch(values) for values in csv.DictReader(file)][: summary["epochs"]]
     sweep = folder.resolve().parent
     group = sweep.name if (sweep / "multirun.yaml").exists() else folder.resolve().name
     settings = LoggerSettings(**{**config["logger"], **chosen})
-    return _Recorded(opening(summary, config, settings, group=group, folder=folder), epochs, summary)
+    return _Recorded(schema.opening(summary, config, settings, group=group, folder=folder), epochs, summary)
 
 
-def _send(recorded: Sequence[_Recorded], console: "Console") -> tuple[int, int]:
+def _send(recorded: Sequence[_Recorded], console: Console) -> tuple[int, int]:
     """Send to the server; how many runs, and how many needed nothing."""
-    from rich.progress import track
-
-    from rescaler.tracking.client import answering, connect, standing
-
     with console.status("asking W&B what it has"):
         api = connect()
         known = {
@@ -149,12 +119,8 @@ def _send(recorded: Sequence[_Recorded], console: "Console") -> tuple[int, int]:
     return sent, len(recorded) - sent
 
 
-def _write(recorded: Sequence[_Recorded], console: "Console") -> tuple[int, int]:
+def _write(recorded: Sequence[_Recorded], console: Console) -> tuple[int, int]:
     """Write offline files; for how many runs, and how many needed nothing."""
-    from rich.progress import track
-
-    from rescaler.tracking.offline import fragments
-
     written = 0
     for run in track(recorded, "writing", console=console):
         folder = Path(run.opening["dir"])

@@ -8,89 +8,67 @@ without it.
 import dataclasses
 import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
+from rescaler.data.images import EVERY_IMAGE, Batch, EpochImages, ImageData
 from rescaler.errors import InputError
 from rescaler.settings import DataSettings
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
 
     from rescaler.data.resident import ImageSet
 
-Batch: TypeAlias = "tuple[Tensor, Tensor]"
-"""Images, normalised, float32 ``(n, channels, px, px)``, and labels, int64 ``(n,)``; both on the device."""
-
-Content: TypeAlias = "bytes | memoryview"
-"""Of an image file."""
-
-EVERY_IMAGE = slice(None)
-"""The share of a process that has its batches to itself."""
-
-DATA_SETS = ("fashion_mnist", "cifar10", "cifar100", "imagenet", "synthetic")
+__all__ = [
+    "DATA_SETS", "EVERY_IMAGE", "Batch", "DataSet", "EpochImages", "ImageData", "image_folder", "load_data",
+    "streams_from_files",
+]  # fmt: skip
 
 
-class EpochImages(NamedTuple):
-    """Training images of one epoch: which are wanted, and at what size."""
+class DataSet(NamedTuple):
+    """A data set that ``data.name`` may name."""
 
-    image_px: int
-    """Their side."""
-    seed: int
-    """The run's."""
-    epoch: int
-    """Its number, from 1."""
-    batches: int
-    """Mini-batches in every epoch."""
-    batch_size: int
-    """Images in every mini-batch."""
-    start: int = 0
-    """First batch wanted: the same as in the whole epoch, without replaying those before it."""
-    share: slice = EVERY_IMAGE
-    """Which images of each batch are wanted, where processes share it: process r of n takes ``slice(r, None, n)``. They
-    are what they would be in the whole batch; no other is read."""
-
-    @property
-    def size(self) -> int:
-        """Images in the whole epoch."""
-        return self.batches * self.batch_size
-
-    def wanted(self, draws: "Tensor") -> "Tensor":
-        """Of what was drawn for each image of the epoch, ``(size,)``, the wanted: ``(batches, images)``."""
-        return draws.view(self.batches, self.batch_size)[self.start :, self.share]
+    train_images: int | None
+    """Published size of the training set; None: the settings say."""
+    read: "Callable[[Path, DataSettings], ImageSet] | None"
+    """Reads all of it from a folder, where it is put if it has to be fetched. None: images stay in their files."""
 
 
-class ImageData(Protocol):
-    """A training set and a test set, fed at any image size.
+def _cifar(folder: Path, settings: DataSettings) -> "ImageSet":
+    from rescaler.data import cifar
 
-    What an iterator yields follows from its arguments alone, whatever the device or the number of workers. One iterator
-    of an object is in use at a time.
-    """
+    return cifar.load(folder, settings.name)
 
-    @property
-    def train_count(self) -> int:
-        """Images in the training set."""
 
-    @property
-    def test_count(self) -> int:
-        """Images in the test set."""
+def _fashion_mnist(folder: Path, _: DataSettings) -> "ImageSet":
+    from rescaler.data import fashion_mnist
 
-    @property
-    def fingerprint(self) -> str:
-        """Hex digest of what the set holds; the settings that say how it is fed are not in it."""
+    return fashion_mnist.load(folder)
 
-    def train_batches(self, images: EpochImages) -> Iterator[Batch]:
-        """Batches ``start .. batches - 1`` of an epoch: shuffled without replacement across epochs, augmented."""
 
-    def test_batches(self, *, image_px: int, batch_size: int, share: slice = EVERY_IMAGE) -> Iterator[Batch]:
-        """The test set in order; the last batch may be short, and a ``share`` of it, as in training, empty."""
+def _synthetic(_: Path, settings: DataSettings) -> "ImageSet":
+    from rescaler.data import synthetic
+
+    return synthetic.make(settings)
+
+
+DATA_SETS: Mapping[str, DataSet] = MappingProxyType(
+    {
+        "fashion_mnist": DataSet(60_000, _fashion_mnist),
+        "cifar10": DataSet(50_000, _cifar),
+        "cifar100": DataSet(50_000, _cifar),
+        "imagenet": DataSet(1_281_167, None),
+        "synthetic": DataSet(None, _synthetic),
+    }
+)
 
 
 def streams_from_files(settings: DataSettings) -> bool:
     """Whether images are decoded while a run trains; else the whole set is on the device."""
-    return settings.name == "imagenet"
+    return DATA_SETS[settings.name].read is None
 
 
 def image_folder(settings: DataSettings) -> Path:
@@ -116,25 +94,10 @@ def _load(settings_json: str, device_name: str) -> ImageData:
 
     settings, device = DataSettings(**json.loads(settings_json)), torch.device(device_name)
     folder = image_folder(settings)
-    if streams_from_files(settings):
+    if (read := DATA_SETS[settings.name].read) is None:
         from rescaler.data.folder import FolderImages
 
         return FolderImages(folder, settings, device)
     from rescaler.data.resident import ResidentImages
 
-    return ResidentImages(_read(settings, folder), settings, device)
-
-
-def _read(settings: DataSettings, folder: Path) -> "ImageSet":
-    # torchvision, which CIFAR's needs, takes seconds to import.
-    if settings.name == "synthetic":
-        from rescaler.data import synthetic
-
-        return synthetic.make(settings)
-    if settings.name == "fashion_mnist":
-        from rescaler.data import fashion_mnist
-
-        return fashion_mnist.load(folder)
-    from rescaler.data import cifar
-
-    return cifar.load(folder, settings.name)
+    return ResidentImages(read(folder, settings), settings, device)

@@ -16,7 +16,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-from rescaler.data import Content
+from rescaler.data.images import Content
 from rescaler.errors import InputError
 
 _CROP = v2.RandomResizedCrop(size=1)  # draws where to crop; the size is the caller's

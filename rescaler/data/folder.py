@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from rescaler.data import EVERY_IMAGE, Batch, Content, EpochImages
 from rescaler.data.decoding import centre_crop, decode, random_crop, shorter_px
+from rescaler.data.images import EVERY_IMAGE, Batch, Content, EpochImages
 from rescaler.data.order import epoch_order, sample_seeds
 from rescaler.data.pixels import Normalise
 from rescaler.data.prepared import Prepared, is_prepared, read_prepared

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from rescaler.data import Content
+from rescaler.data.images import Content
 from rescaler.errors import InputError, listed
 from rescaler.files import write_text
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torchvision.datasets import ImageFolder
 
-from rescaler.data import Content
+from rescaler.data.images import Content
 from rescaler.errors import InputError
 
 LAYOUT = "train/<class>/*.JPEG and val/<class>/*.JPEG"

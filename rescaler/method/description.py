@@ -1,60 +1,19 @@
 """What shrinking makes of a network, layer by layer: kernels, feature maps, multiplications."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from rescaler.method import layertable
-from rescaler.method.cost import bounds, multiplications
+from rescaler.method.cost import multiplications
 from rescaler.method.kernels import KERNEL_TABLE
 from rescaler.method.layers import Layer, Margins, margins
-from rescaler.method.layertable import quantity
+from rescaler.method.layertable import DescribedLayer, Kind, Sides, quantity
 from rescaler.method.shrinking import Shrunk, shrink
 from rescaler.method.trace import Call, outline, trace
 from rescaler.texttable import TextTable
-
-Sides = tuple[int, ...]
-"""Height and width, in pixels; one side or three for the other convolutions."""
-Kind = Literal["convolution", "grouped", "depthwise", "transposed", "interface", "linear"]
-"""``interface``: a fully-connected layer that receives a flattened feature map of another size."""
-
-
-@dataclass(frozen=True)
-class DescribedLayer:
-    """One layer in both networks. A fully-connected layer is a 1x1 convolution, an interface one as large as its map.
-
-    Multiplications are those of one image's forward pass, over all calls of the layer.
-    """
-
-    name: str
-    kind: Kind
-    target_kernel: Sides
-    pretrain_kernel: Sides
-    target_padding: Margins
-    pretrain_padding: Margins
-    target_output: Sides
-    pretrain_output: Sides
-    target_macs: int
-    pretrain_macs: int
-
-    @property
-    def scale(self) -> float:
-        """Table 1's s: ratio of the kernels' sides; their geometric mean where the axes differ, so that s² holds."""
-        return math.sqrt(math.prod(self.target_kernel) / math.prod(self.pretrain_kernel))
-
-    @property
-    def ratio(self) -> float:
-        """Target's multiplications over the pre-train network's: by Eq. 4 at least s² and less than s⁴."""
-        return self.target_macs / self.pretrain_macs
-
-    @property
-    def bounds_macs(self) -> tuple[float, float]:
-        """Eq. 4's bounds of ``pretrain_macs``."""
-        return bounds(self.target_macs, self.scale)
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,58 @@
-"""Rows of a table of layers: how much of a network fits into a terminal."""
+"""A layer in both networks, and rows of a table of layers: how much of a network fits into a terminal."""
 
+import math
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import Literal
 
+from rescaler.method.cost import bounds
 from rescaler.method.layers import Margins
-
-if TYPE_CHECKING:
-    from rescaler.method.description import DescribedLayer, Sides
 
 COLUMNS = ("Layer", "Kind", "Kernel", "Padding", "Map", "Multiplications", "Ratio", "s", "s²", "s⁴")
 WORDS = ("Kind", "Kernel", "Padding", "Map")
 _NAME_WIDTH = 36
 
+Sides = tuple[int, ...]
+"""Height and width, in pixels; one side or three for the other convolutions."""
+Kind = Literal["convolution", "grouped", "depthwise", "transposed", "interface", "linear"]
+"""``interface``: a fully-connected layer that receives a flattened feature map of another size."""
 
-def alike(layers: "Iterable[DescribedLayer]") -> "list[list[DescribedLayer]]":
+
+@dataclass(frozen=True)
+class DescribedLayer:
+    """One layer in both networks. A fully-connected layer is a 1x1 convolution, an interface one as large as its map.
+
+    Multiplications are those of one image's forward pass, over all calls of the layer.
+    """
+
+    name: str
+    kind: Kind
+    target_kernel: Sides
+    pretrain_kernel: Sides
+    target_padding: Margins
+    pretrain_padding: Margins
+    target_output: Sides
+    pretrain_output: Sides
+    target_macs: int
+    pretrain_macs: int
+
+    @property
+    def scale(self) -> float:
+        """Table 1's s: ratio of the kernels' sides; their geometric mean where the axes differ, so that s² holds."""
+        return math.sqrt(math.prod(self.target_kernel) / math.prod(self.pretrain_kernel))
+
+    @property
+    def ratio(self) -> float:
+        """Target's multiplications over the pre-train network's: by Eq. 4 at least s² and less than s⁴."""
+        return self.target_macs / self.pretrain_macs
+
+    @property
+    def bounds_macs(self) -> tuple[float, float]:
+        """Eq. 4's bounds of ``pretrain_macs``."""
+        return bounds(self.target_macs, self.scale)
+
+
+def alike(layers: Iterable[DescribedLayer]) -> list[list[DescribedLayer]]:
     """Layers of the same kind, kernel, padding (on whichever sides) and feature maps; channels may differ."""
     groups: dict[object, list[DescribedLayer]] = {}
     for layer in layers:
@@ -24,12 +63,12 @@ def alike(layers: "Iterable[DescribedLayer]") -> "list[list[DescribedLayer]]":
     return list(groups.values())
 
 
-def paddings(layers: "Iterable[DescribedLayer]") -> list[Margins]:
+def paddings(layers: Iterable[DescribedLayer]) -> list[Margins]:
     """Of all layers, in both networks."""
     return [padding for layer in layers for padding in (layer.target_padding, layer.pretrain_padding)]
 
 
-def row(layers: "Sequence[DescribedLayer]") -> list[str]:
+def row(layers: Sequence[DescribedLayer]) -> list[str]:
     """Cells of one row, for layers that are alike; ``*`` where the ratio is outside of Eq. 4's bounds."""
     first = layers[0]
     target_macs = sum(layer.target_macs for layer in layers)
@@ -51,13 +90,13 @@ def row(layers: "Sequence[DescribedLayer]") -> list[str]:
     ]
 
 
-def _name(layers: "Sequence[DescribedLayer]") -> str:
+def _name(layers: Sequence[DescribedLayer]) -> str:
     more = f" and {len(layers) - 1} more" if len(layers) > 1 else ""
     name, width = layers[0].name, _NAME_WIDTH - len(more)
     return (name if len(name) <= width else f"…{name[1 - width :]}") + more
 
 
-def _size(size: "Sides") -> str:
+def _size(size: Sides) -> str:
     return "x".join(map(str, size))
 
 

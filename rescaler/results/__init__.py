@@ -12,11 +12,11 @@ import functools
 from rescaler.results.labels import headings, is_baseline, network_label, order, time_unit
 from rescaler.results.load import load_epochs, load_runs, read_at
 from rescaler.results.statistics import MARGIN, over_seeds
-from rescaler.results.tables import Cost, cost, paper_table, table
+from rescaler.results.tables import Cost, cost, paper_table, table, time_saved
 
 __all__ = [
     "MARGIN", "Cost", "cost", "headings", "is_baseline", "load_epochs", "load_runs", "network_label",
-    "order", "over_seeds", "paper_table", "read_at", "table", "table2", "table3", "table4", "time_unit",
+    "order", "over_seeds", "paper_table", "read_at", "table", "table2", "table3", "table4", "time_saved", "time_unit",
 ]  # fmt: skip
 
 table2 = functools.partial(paper_table, 2)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 from pandas import DataFrame, Series
@@ -143,3 +144,22 @@ def cost(epochs: DataFrame) -> Cost:
     """What the runs of ``epochs`` cost with and without a shared trunk."""
     distinct = epochs.drop_duplicates("key")
     return Cost(epochs["training_s"].sum(), distinct["training_s"].sum(), distinct["evaluation_s"].sum())
+
+
+def time_saved(runs: DataFrame, epochs: DataFrame) -> dict[str, dict[str, Any]]:
+    """What the summaries in W&B say of the time saved, by run; nothing of those that tell nothing yet.
+
+    Args:
+        runs: the runs, with their target baselines where there are some.
+        epochs: theirs.
+
+    Returns:
+        By run: ``saved_s``, ``saved_fraction``, and ``saved_estimated``, whether the target baseline of the same
+        comparison and seed was missing, so that its time is an estimate from the run's own target epochs.
+    """
+    rows = table(runs, epochs).dropna(subset=["saved_s"])
+    columns = rows[["run", "saved_s", "saved_fraction", "estimated"]].itertuples(index=False)
+    return {
+        str(run): {"saved_s": float(s), "saved_fraction": float(fraction), "saved_estimated": bool(estimated)}
+        for run, s, fraction, estimated in columns
+    }

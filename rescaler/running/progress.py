@@ -11,11 +11,9 @@ from rescaler.record import Record
 from rescaler.texttable import clock
 from rescaler.training.chain import Chain, Epoch
 from rescaler.training.pace import left_s
+from rescaler.waiting import Lines
 
 log = logging.getLogger(__name__)
-
-_LINE_S = 10.0
-"""Seconds between lines where there is no terminal."""
 
 
 class ProgressBar:
@@ -32,11 +30,11 @@ class ProgressBar:
             auto_refresh=False,
             disable=not (enabled and self._console.is_terminal),
         )
-        self._lines = enabled and not self._console.is_terminal
+        self._in_lines = enabled and not self._console.is_terminal
         self._task: TaskID = self._bar.add_task("", total=chain.stages[-1].last_epoch, news="")
         self._epochs: list[tuple[Record, bool]] = []
         self._accuracy = ""
-        self._line_start = time.monotonic()
+        self._lines = Lines()
         self._first: tuple[int, int, float] | None = None
         """Epoch, its batches done and the time when it was first heard of."""
 
@@ -71,6 +69,5 @@ class ProgressBar:
         news = "  ".join(filter(None, [speed, self._accuracy, left]))
         self._bar.update(self._task, completed=done, total=total, description=where, news=news)
         self._bar.refresh()
-        if self._lines and time.monotonic() - self._line_start > _LINE_S:
-            self._line_start = time.monotonic()
+        if self._in_lines and self._lines.due():
             log.info("%s", f"{where}  {news}".rstrip())

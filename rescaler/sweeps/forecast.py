@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from rescaler.data import DATA_SETS
+from rescaler.errors import InputError
 from rescaler.experiment import rescale_recipe, resolve_resize_epoch, stage_epochs
 from rescaler.settings import Experiment, StageSettings
 from rescaler.training.schedule import next_rule
@@ -45,6 +47,36 @@ class Forecast:
     def saved_hours(self) -> float:
         """Against the target baseline."""
         return self.target_hours - self.hours
+
+
+def batches_per_epoch(experiment: Experiment) -> int:
+    """Mini-batches of an epoch; no data set is needed.
+
+    Raises:
+        InputError: a batch takes more images than there are.
+    """
+    if experiment.schedule.batches_per_epoch is not None:
+        return experiment.schedule.batches_per_epoch
+    batch_size, images = experiment.optim.batch_size, DATA_SETS[experiment.data.name].train_images
+    if images is None:
+        images = experiment.data.train_images
+    if batch_size > images:
+        raise InputError(f"optim.batch_size must be at most {images}, all training images; got {batch_size}")
+    return images // batch_size
+
+
+def what_takes_time(experiment: Experiment) -> dict[str, Any]:
+    """By key, what the time of an epoch follows from."""
+    data = experiment.data
+    return {
+        "model": dict(experiment.model),
+        "shrink": dataclasses.asdict(experiment.shrink),
+        "data": [data.image_px, data.channels, data.classes, data.name, data.folder, data.workers],
+        "optim.batch_size": experiment.optim.batch_size,
+        "schedule.batches_per_epoch": batches_per_epoch(experiment),
+        "step": dataclasses.asdict(experiment.step),
+        "device": experiment.device,
+    }
 
 
 def forecast(experiment: Experiment, epoch_hours: Sequence[float]) -> Forecast:

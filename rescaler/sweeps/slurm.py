@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
-from rescaler.commands.plan import plan_table
 from rescaler.compose import Job
 from rescaler.errors import InputError
 from rescaler.settings import SlurmSettings
@@ -15,6 +14,7 @@ from rescaler.sweeps.outcome import conclude
 from rescaler.sweeps.scheduler import max_array_size
 from rescaler.sweeps.submission import submit
 from rescaler.sweeps.sweep import Sweep
+from rescaler.sweeps.timetable import plan_table
 from rescaler.sweeps.watching import watch
 from rescaler.training.sharing import Trunk
 

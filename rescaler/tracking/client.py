@@ -1,41 +1,25 @@
 """The client's side of the mirror, the one place that imports wandb.
 
-As a process of its own (:func:`main`) it mirrors a run while it trains; ``rescaler upload`` mirrors runs afterwards.
+In a process of its own it mirrors a run while that trains (:mod:`rescaler.running.mirroring`); ``rescaler upload``
+mirrors runs afterwards.
 """
 
 import contextlib
-import json
-import os
-import signal
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import wandb
 
 from rescaler.errors import InputError
 from rescaler.tracking.offline import fragments
 from rescaler.tracking.schema import AXES, HIDDEN, HOURS
 from rescaler.tracking.tracker import in_netrc
 
-if TYPE_CHECKING:
-    import wandb
-    from pandas import DataFrame
-
 _CLIENT_S = 60.0
 """How long the client itself tries to start and to finish, so that it ends even if the training was killed."""
 PAGE = 200
 """Runs that one question to the server asks for."""
-
-
-def main() -> None:
-    """The client's process: mirror what stands on the standard input, with what processor time training leaves."""
-    os.nice(10)
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):  # a cluster warns all processes of a job
-        signal.signal(number, signal.SIG_IGN)
-    try:
-        mirror(_with_time_saved(map(json.loads, sys.stdin)), x_stats_pid=os.getppid())
-    except Exception as error:
-        raise SystemExit(f"{type(error).__name__}: {' '.join(str(error).split())}") from None
 
 
 def mirror(messages: Iterable[Mapping[str, Any]], **settings: Any) -> None:
@@ -50,8 +34,6 @@ def mirror(messages: Iterable[Mapping[str, Any]], **settings: Any) -> None:
             is marked as failed.
         settings: more of the client's.
     """
-    import wandb
-
     messages = iter(messages)
     start = dict(next(messages))
     if start["mode"] == "auto":
@@ -87,61 +69,12 @@ def mirror(messages: Iterable[Mapping[str, Any]], **settings: Any) -> None:
     run.finish(exit_code=int(failed))
 
 
-def time_saved(runs: "DataFrame", epochs: "DataFrame") -> dict[str, dict[str, Any]]:
-    """What the summaries in W&B say of the time saved, by run; nothing of those that tell nothing yet.
-
-    Args:
-        runs: the runs, with their target baselines where there are some.
-        epochs: theirs.
-
-    Returns:
-        By run: ``saved_s``, ``saved_fraction``, and ``saved_estimated``, whether the target baseline of the same
-        comparison and seed was missing, so that its time is an estimate from the run's own target epochs.
-    """
-    from rescaler.results import table
-
-    rows = table(runs, epochs).dropna(subset=["saved_s"])
-    columns = rows[["run", "saved_s", "saved_fraction", "estimated"]].itertuples(index=False)
-    return {
-        str(run): {"saved_s": float(s), "saved_fraction": float(fraction), "saved_estimated": bool(estimated)}
-        for run, s, fraction, estimated in columns
-    }
-
-
-def _with_time_saved(messages: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    folder = Path()
-    for message in messages:
-        if "dir" in message:
-            folder = Path(message["dir"])
-        if "summary" in message and message["summary"].get("resize_epoch", 0) != 0:  # the target baseline saves nothing
-            message["summary"] |= _time_saved_beside(folder, message["summary"])
-        yield message
-
-
-def _time_saved_beside(folder: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
-    """The time that the run in ``folder`` saved; its target baseline may be in a folder beside it, as in a sweep."""
-    from rescaler.results import load_epochs, load_runs
-
-    folders = [folder]
-    for path in folder.parent.glob("*/summary.json"):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            other = json.loads(path.read_text(encoding="utf-8"))
-            if other["resize_epoch"] == 0 and all(other[key] == summary[key] for key in ("comparison", "seed")):
-                folders.append(path.parent)
-    with contextlib.suppress(InputError):  # the run's own folder cannot be read: no reason to lose the mirror
-        runs = load_runs(folders)
-        return time_saved(runs, load_epochs(runs)).get(summary["run"], {})
-    return {}
-
-
 def connect() -> "wandb.Api":
     """W&B's server, for reading.
 
     Raises:
         InputError: the user is not logged in, or the server cannot be reached or refuses the login.
     """
-    import wandb
-
     if not _is_logged_in():
         raise InputError("not logged in to W&B: run `wandb login`, or set WANDB_API_KEY")
     with answering():
@@ -177,8 +110,8 @@ def answering(when: str = "") -> Iterator[None]:
     Raises:
         InputError: in the client's own words, and ``when``.
     """
-    import wandb
-    from wandb.sdk.lib.service.service_connection import WandbApiFailedError  # which reading a history lets through
+    # What reading a history lets through; only here, as it is of the client's inside, which may change.
+    from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 
     try:
         yield
@@ -188,15 +121,11 @@ def answering(when: str = "") -> Iterator[None]:
 
 
 def _is_logged_in() -> bool:
-    import wandb
-
     settings = wandb.setup().settings
     return bool(settings.api_key or settings.identity_token_file) or in_netrc(settings.base_url)
 
 
 def _preferred_mode() -> str:
     """What the user told the client before, by ``wandb offline`` or ``wandb login``; asks nobody."""
-    import wandb
-
     mode = wandb.setup().settings.mode
     return "offline" if mode == "online" and not _is_logged_in() else mode

@@ -166,7 +166,7 @@ def in_netrc(server: str | None) -> bool:
 def _client() -> subprocess.Popen[bytes]:
     """Start the client's process, in a session of its own: a Ctrl-C in the terminal is for the training alone."""
     process = subprocess.Popen(
-        [sys.executable, "-P", "-c", "from rescaler.tracking.client import main; main()"],
+        [sys.executable, "-P", "-c", "from rescaler.running.mirroring import main; main()"],
         bufsize=0,
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,

@@ -3,7 +3,7 @@
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 
@@ -13,7 +13,7 @@ from rescaler.settings import DataSettings
 
 _ROUNDS = 5
 _ROUND_S = 0.5
-"""Seconds of a round: batches are loaded for so long, but one at least."""
+"""Seconds of a round, in which at least one batch is loaded."""
 _MOST_IMAGES = 1_000_000
 _AHEAD = 2
 """Batches that each worker has ready when the first is asked for: they come faster than it makes more."""
@@ -21,23 +21,23 @@ _AHEAD = 2
 
 def batch_loading_s(
     data: DataSettings,
-    sizes_px: Iterable[int],
+    sizes_px: Mapping[str, int],
     *,
     batch_size: int,
     device: torch.device,
     progress: Callable[[str], None] = lambda _: None,
-) -> dict[int, Spread] | None:
-    """Seconds to load a training batch of each size while nothing else is done.
+) -> dict[str, Spread] | None:
+    """Seconds to load a training batch for each network while nothing else is done.
 
     Args:
         data: where the files are, and how many processes decode them.
-        sizes_px: sides of the images.
+        sizes_px: by network, the side of its images.
         batch_size: images in a batch.
         device: where batches go.
         progress: is told what is being done.
 
     Returns:
-        Median and range of some rounds by size; None where no file is read: the set is in memory, or not here.
+        Median and range of some rounds by network; None where no file is read: the set is in memory, or not here.
 
     Raises:
         InputError: the files are damaged, or contradict the settings.
@@ -46,7 +46,7 @@ def batch_loading_s(
         return None
     images = load_data(data, device)
     found = {}
-    for image_px in sizes_px:
+    for image_px in dict.fromkeys(sizes_px.values()):
         progress(f"loading images of {image_px} pixels")
         most_batches = 1 + _MOST_IMAGES // batch_size
         batches = images.train_batches(
@@ -55,7 +55,26 @@ def batch_loading_s(
         for _ in itertools.islice(batches, 1 + _AHEAD * data.workers):
             pass
         found[image_px] = Spread.of([_round_s(batches) for _ in range(_ROUNDS)])
-    return found
+    return {name: found[image_px] for name, image_px in sizes_px.items()}
+
+
+def loading_notes(data: DataSettings, loading_s: Mapping[str, Spread] | None, batch_size: int) -> list[str]:
+    """What :func:`batch_loading_s` found, in words; nothing where no file is read.
+
+    Args:
+        data: as it was given.
+        loading_s: as it was returned.
+        batch_size: as it was given.
+    """
+    if not streams_from_files(data):
+        return []
+    if loading_s is None:
+        return [f"Loading is not in it, and may eat what is saved: data.folder={image_folder(data)} holds no images."]
+    each = ", ".join(f"{name} {spread.in_ms()}" for name, spread in loading_s.items())
+    return [
+        f"Loading: {each} for {batch_size} images, with data.workers={data.workers} and nothing else to do. A step "
+        "takes the longer of computing and loading."
+    ]
 
 
 def how_to_load_faster(data: DataSettings) -> str:

@@ -12,10 +12,12 @@ import torch
 from torch import nn
 
 from rescaler.errors import InputError
+from rescaler.experiment import network_names
 from rescaler.measuring import turns
 from rescaler.settings import Experiment
 from rescaler.training.arithmetic import MEMORY_FORMATS, float32_as
 from rescaler.training.chain import Recipe
+from rescaler.training.networks import initial_target, shrunk_stages
 from rescaler.training.plan import epoch_constants
 from rescaler.training.state import State
 from rescaler.training.step import TrainingStep
@@ -37,6 +39,21 @@ class Candidate(NamedTuple):
     classes: int
 
 
+def candidates(experiment: Experiment) -> dict[str, Candidate]:
+    """The networks of an experiment by name, the smallest first and the target last.
+
+    Raises:
+        InputError: ``model`` describes no network, or it cannot be shrunk this way.
+    """
+    data, target = experiment.data, initial_target(experiment)
+    networks = [(shrunk.network, shrunk.image_px) for shrunk in shrunk_stages(experiment, target)]
+    networks.append((target, data.image_px))
+    return {
+        name: Candidate(network, image_px, data.channels, data.classes)
+        for name, (network, image_px) in zip(network_names(experiment), networks, strict=True)
+    }
+
+
 def step_recipe(experiment: Experiment, device_type: str, *, is_here: bool = True) -> Recipe:
     """A recipe whose steps do the work of the experiment's, at learning rate 0: the weights stay as they are.
 
@@ -49,7 +66,7 @@ def step_recipe(experiment: Experiment, device_type: str, *, is_here: bool = Tru
 
 
 def measure(
-    candidates: Mapping[str, Candidate],
+    networks: Mapping[str, Candidate],
     recipe: Recipe,
     *,
     device: torch.device,
@@ -60,7 +77,7 @@ def measure(
     """Time training steps of several networks in turn.
 
     Args:
-        candidates: networks by name; they are moved to the device and the recipe's memory format.
+        networks: by name; they are moved to the device and the recipe's memory format.
         recipe: how to compute; the same for all, whatever image size it has.
         device: where.
         rounds: turns of each network.
@@ -73,10 +90,10 @@ def measure(
     Raises:
         InputError: the device's memory is too small.
     """
-    step_s: dict[str, list[float]] = {name: [] for name in candidates}
+    step_s: dict[str, list[float]] = {name: [] for name in networks}
     with float32_as(recipe.precision), _enough_memory(recipe.batch_size):
         trainers = {}
-        for name, candidate in candidates.items():
+        for name, candidate in networks.items():
             progress(f"warming up {name}")
             trainers[name] = _Trainer(candidate, recipe, device)
         start = time.perf_counter()
