@@ -33,6 +33,20 @@ def two_layers(image_px: int = 9) -> nn.Sequential:
     )
 
 
+class ExtraState(nn.Sequential):
+    """Keeps what is no tensor in its state."""
+
+    def __init__(self, num_classes: int, in_channels: int) -> None:
+        conv = nn.Conv2d(in_channels, 2, 3, padding=1)
+        super().__init__(conv, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, num_classes))
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"calls": 0}
+
+    def set_extra_state(self, state: object) -> None:
+        pass
+
+
 class Pause(nn.Module):
     """Has each training step take ``BATCH_S`` seconds of the environment, and notes it in the file ``steps.txt``.
 

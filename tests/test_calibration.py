@@ -1,5 +1,6 @@
 import copy
 from collections import OrderedDict
+from typing import Any
 
 import pytest
 import torch
@@ -133,14 +134,21 @@ def test_few_rows_are_the_same_every_time(monkeypatch: pytest.MonkeyPatch) -> No
     assert all(torch.equal(tensor, second.state_dict()[name]) for name, tensor in first.state_dict().items())
 
 
-def test_a_shared_layer_is_fitted_once() -> None:
+def test_a_shared_layer_is_fitted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    solved: list[Tensor] = []
+
+    def solve(*arguments: Any) -> Tensor:
+        solved.append(ridge_regression(*arguments))
+        return solved[-1]
+
+    ridge_regression = calibration._ridge_regression
+    monkeypatch.setattr(calibration, "_ridge_regression", solve)
     conv = nn.Conv2d(2, 2, 3, padding=1)
     target = nn.Sequential(conv, nn.ReLU(), conv, nn.AdaptiveAvgPool2d(1), nn.Flatten())
     shrunk = shrink(target, 12)
     rescale(shrunk.network, target, mode="pinv")
     fit(shrunk.network, target, *_images(50, shrunk.image_px, 12))
-    assert target[0] is target[2]
-    assert conv.weight.isfinite().all()
+    assert len(solved) == 1
 
 
 def test_a_convolution_that_pads_itself_keeps_what_it_has() -> None:
@@ -154,6 +162,25 @@ def test_a_convolution_that_pads_itself_keeps_what_it_has() -> None:
     before = target.state_dict()["0.weight"].clone()
     fit(pretrain, target, *_images(20, 8, 12))
     assert torch.equal(target.state_dict()["0.weight"], before)
+
+
+def test_layers_called_by_keyword_are_fitted_as_others() -> None:
+    class Keyword(Two):
+        def forward(self, images: Tensor) -> Tensor:
+            maps = F.relu(self.second(input=F.relu(self.first(input=images))))
+            scores: Tensor = self.last(input=self.drop(input=maps.flatten(1)))
+            return scores
+
+    by_name = Keyword()
+    by_position = Two()
+    by_position.load_state_dict(by_name.state_dict())
+    shrunk = [shrink(network, 12) for network in (by_name, by_position)]
+    small, large = _images(20, shrunk[0].image_px, 12)
+    for one, network in zip(shrunk, (by_name, by_position), strict=True):
+        rescale(one.network, network)
+        fit(one.network, network, small, large)
+    expected = by_position.state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in by_name.state_dict().items())
 
 
 def test_half_precision_stays_half() -> None:

@@ -2,13 +2,14 @@ import multiprocessing
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from image_tree import plant, save
 from PIL import Image
 
-from rescaler.data import EVERY_IMAGE, Batch, EpochImages
+from rescaler.data import EVERY_IMAGE, Batch, EpochImages, folder
 from rescaler.data.folder import FolderImages
 from rescaler.errors import InputError
 from rescaler.settings import DataSettings
@@ -87,6 +88,22 @@ def test_shares_make_up_the_batches(tree: Path, reference: list[list[Batch]], pr
         test = list(data.test_batches(image_px=32, batch_size=3, share=share))
         assert_equal(large, [(pixels[share], labels[share]) for pixels, labels in reference[1][1:]])
         assert_equal(test, [(pixels[share], labels[share]) for pixels, labels in reference[2]])
+
+
+def test_large_batches_of_test_images_are_decoded_in_parts(
+    tree: Path, reference: list[list[Batch]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder, "_PART", 2)
+    asked: list[int] = []
+    decode = folder._Decoder.__getitem__
+
+    def note(decoder: Any, request: Any) -> Any:
+        asked.append(len(request.indices))
+        return decode(decoder, request)
+
+    monkeypatch.setattr(folder._Decoder, "__getitem__", note)
+    assert_equal(list(made(tree).test_batches(image_px=32, batch_size=3)), reference[2])
+    assert asked == [2, 1, 1]
 
 
 def test_nothing_outside_the_share_is_read(tree: Path) -> None:

@@ -41,6 +41,7 @@ def test_runs_that_differ_elsewhere_share_their_networks(make_experiment: MakeEx
         ({"shrink__middle": [StageSettings(table={5: 6})]}, r"shrink.middle\[0\]: shrink.table maps"),
         ({"model__image_px": 32}, "cannot take images of 1x28x28"),
         ({"model": {"_target_": "torch.nn.Identity"}}, "data.classes=4"),
+        ({"model": {"_target_": "networks.ExtraState"}}, "keeps _extra_state beside its tensors"),
     ],
 )
 def test_what_does_not_fit_is_refused(

@@ -35,6 +35,21 @@ def test_positions_are_where_weights_are_applied() -> None:
     assert calls["conv"].input == (2, 8, 8)
 
 
+def test_images_folded_into_the_batch_are_counted() -> None:
+    class Quarters(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.scores = nn.Conv2d(1, 2, 3, padding=1), nn.Linear(2, 3)
+
+        def forward(self, images: Tensor) -> Tensor:
+            quarters = images.unfold(2, 4, 4).unfold(3, 4, 4).reshape(-1, 1, 4, 4)
+            scores: Tensor = self.scores(self.conv(quarters).mean((2, 3)))
+            return scores.reshape(len(images), 4, 3).mean(1)
+
+    calls = trace(outline(Quarters()), 1, 8, key="data.image_px")
+    assert (calls["conv"].positions, calls["scores"].positions) == (8 * 8, 4)
+
+
 def test_a_traced_network_can_be_called_and_copied_as_before() -> None:
     network = outline(classifier(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)))
     trace(network, 1, 8, key="data.image_px")

@@ -1,5 +1,6 @@
 """ImageNet in files, a tree of images or a prepared set, decoded by worker processes at the stage's image size."""
 
+import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -18,6 +19,9 @@ from rescaler.data.workers import workers_alive
 from rescaler.errors import InputError
 from rescaler.interruption import leave_to_parent
 from rescaler.settings import DataSettings
+
+_PART = 128
+"""Test images that a worker decodes at a time: a batch of theirs may be large, and workers hold theirs in /dev/shm."""
 
 
 class Split(Protocol):
@@ -137,14 +141,21 @@ class FolderImages:
         order = epoch_order(self.train_count, seed=images.seed, epoch=images.epoch, size=images.size)
         seeds = sample_seeds(seed=images.seed, epoch=images.epoch, size=images.size)
         for_batches = zip(images.wanted(order), images.wanted(seeds), strict=True)
-        return self._decoded(_Request(index.tolist(), seed.tolist(), images.image_px) for index, seed in for_batches)
+        requests = (_Request(index.tolist(), seed.tolist(), images.image_px) for index, seed in for_batches)
+        for pixels, labels in self._decoded(requests):
+            yield self._normalise(pixels), labels
 
     def test_batches(self, *, image_px: int, batch_size: int, share: slice = EVERY_IMAGE) -> Iterator[Batch]:
         """See :meth:`rescaler.data.ImageData.test_batches`."""
-        indices = torch.split(torch.arange(self.test_count), batch_size)
-        return self._decoded(_Request(chunk[share].tolist(), None, image_px) for chunk in indices)
+        order = torch.arange(self.test_count)
+        batches = [torch.split(indices[share], _PART) for indices in torch.split(order, batch_size)]
+        decoded = self._decoded(_Request(part.tolist(), None, image_px) for parts in batches for part in parts)
+        for parts in batches:
+            pixels, labels = zip(*itertools.islice(decoded, len(parts)), strict=True)
+            yield self._normalise(torch.cat(pixels)), torch.cat(labels)
 
-    def _decoded(self, requests: Iterable[_Request]) -> Iterator[Batch]:
+    def _decoded(self, requests: Iterable[_Request]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Pixels, uint8, and labels of each request, on the device."""
         self._passes += 1
         current = self._passes
         self._sampler.requests = requests
@@ -152,6 +163,6 @@ class FolderImages:
             if isinstance(decoded, InputError):
                 raise InputError(str(decoded))  # a new one: its traceback must not keep this frame, and so the workers
             pixels, labels = (tensor.to(self._device, non_blocking=True) for tensor in decoded)
-            yield self._normalise(pixels), labels
+            yield pixels, labels
             if self._passes != current:  # both would draw from the same workers
                 raise RuntimeError("an iterator of these images was continued after a newer one was started")

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rescaler.method.layers import Size, margins
+from rescaler.method.layers import Size, margins, received
 
 MAX_ROWS = 4096
 """Positions of feature maps that the fit of a layer looks at; bounds its memory and its time."""
@@ -49,7 +49,7 @@ def fit(pretrain: nn.Module, target: nn.Module, small: Tensor, large: Tensor, *,
         with contextlib.ExitStack() as hooks:
             for name, responses in wanted.items():
                 hook = _Fit(sizes[name], rows[name], responses, ridge)
-                hooks.enter_context(layers[name].register_forward_pre_hook(hook))
+                hooks.enter_context(layers[name].register_forward_pre_hook(hook, with_kwargs=True))
             target(large)
 
 
@@ -127,11 +127,12 @@ class _Fit:
     ridge: float
     done: bool = False
 
-    def __call__(self, layer: Weighted, args: tuple[Tensor, ...]) -> None:
+    def __call__(self, layer: Weighted, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self.done:
             return
         self.done = True
-        inputs = self._patches(layer, args[0]) if isinstance(layer, nn.Conv2d) else args[0][self.rows[0], None]
+        images = received(args, kwargs)
+        inputs = self._patches(layer, images) if isinstance(layer, nn.Conv2d) else images[self.rows[0], None]
         if inputs is None:
             return
         inputs, wanted = inputs.transpose(0, 1).double(), self.wanted.double()  # (groups, rows, inputs)

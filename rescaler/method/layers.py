@@ -2,9 +2,9 @@
 
 import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -70,6 +70,11 @@ def margins(conv: nn.Conv2d) -> Margins:
     return (w, w, h, h)
 
 
+def received(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """What a layer is called on, by position or by the name that torch's layers have for it; None: on nothing."""
+    return args[0] if args else kwargs.get("input")
+
+
 def refuse_computed(name: str) -> NoReturn:
     """Refuse a layer whose weight is computed from other parameters, so that it cannot be exchanged."""
     raise InputError(f"layer {name}: its weight is computed (a parametrization); remove that first")
@@ -123,7 +128,7 @@ def _resize(conv: nn.Conv2d, layer: Layer) -> None:
         conv.padding = (top, left)
         return
     mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
-    conv.register_forward_pre_hook(_Pad(layer.pretrain_padding, mode))
+    conv.register_forward_pre_hook(_Pad(layer.pretrain_padding, mode), with_kwargs=True)
     conv.padding, conv.padding_mode = (0, 0), "zeros"
 
 
@@ -134,8 +139,10 @@ class _Pad:
     margins: Margins
     mode: str
 
-    def __call__(self, _module: nn.Module, args: tuple[Tensor]) -> Tensor:
-        return F.pad(args[0], self.margins, self.mode)
+    def __call__(
+        self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Tensor], dict[str, Any]]:
+        return (F.pad(received(args, kwargs), self.margins, self.mode),), {}
 
 
 def _centre(weight: Tensor, size: Size) -> Tensor:

@@ -21,8 +21,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
 from rescaler.errors import InputError
-from rescaler.method.layers import Size, refuse_computed
+from rescaler.method.layers import Size, received, refuse_computed
 
+_IMAGES = 2
+"""Images in the one batch: BatchNorm wants several."""
 FeatureMap = tuple[int, int, int]
 """Channels, height, width."""
 
@@ -36,7 +38,7 @@ class Call:
     flattened: FeatureMap | None
     """The feature map that the input was before it was flattened, if it was."""
     positions: int
-    """Where the layer applies its weights, all calls together: pixels of its output, or of its input if transposed."""
+    """How often the layer applies its weights to one image: pixels of its output, or of its input if transposed."""
     count: int = 1
     """Number of calls."""
 
@@ -137,7 +139,7 @@ def trace(
     network.train()  # auxiliary classifiers are called too
     try:
         with tracer:
-            network(torch.zeros((2, channels, image_px, image_px), dtype=dtype))  # 2: BatchNorm wants a batch
+            network(torch.zeros((_IMAGES, channels, image_px, image_px), dtype=dtype))
     except InputError:
         raise
     except Exception as error:  # whatever a user's network raises
@@ -157,9 +159,9 @@ class _Tracer(Shapes):
         self._maps: dict[Tensor, FeatureMap] = {}
         self._hooks = []
         for name, module in network.named_modules():
-            self._hooks.append(module.register_forward_pre_hook(self._before(name), prepend=True))
+            self._hooks.append(module.register_forward_pre_hook(self._before(name), prepend=True, with_kwargs=True))
             if isinstance(module, _ConvNd | nn.Linear | nn.AvgPool2d | nn.MaxPool2d):
-                self._hooks.append(module.register_forward_hook(self._after(name)))
+                self._hooks.append(module.register_forward_hook(self._after(name), with_kwargs=True))
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
@@ -178,10 +180,11 @@ class _Tracer(Shapes):
         return result
 
     def _before(self, name: str) -> Any:
-        def hook(module: Any, args: tuple[Any, ...]) -> None:
-            if not args or not isinstance(args[0], Tensor):
+        def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            images = received(args, kwargs)
+            if not isinstance(images, Tensor):
                 return
-            shape = args[0].shape[1:]
+            shape = images.shape[1:]
             self.position = f'in or after layer "{name}" ({"x".join(map(str, shape))} input)' if name else self.position
             if isinstance(module, nn.Linear) and shape[-1] != module.in_features:
                 _exchange_weight(name, module, (module.out_features, shape[-1]))
@@ -193,13 +196,15 @@ class _Tracer(Shapes):
         return hook
 
     def _after(self, name: str) -> Any:
-        def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-            received, given = tuple(args[0].shape[1:]), tuple(output.shape[1:])
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
+            images = received(args, kwargs)
+            taken, given = tuple(images.shape[1:]), tuple(output.shape[1:])
             if isinstance(module, nn.Linear):
                 positions = math.prod(given[:-1])
             else:
-                positions = math.prod((received if isinstance(module, _ConvTransposeNd) else given)[1:])
-            call = self.calls.get(name, Call(received, given, self._maps.get(args[0]), positions=0, count=0))
+                positions = math.prod((taken if isinstance(module, _ConvTransposeNd) else given)[1:])
+            positions = positions * len(output) // _IMAGES  # parts of an image may stand in the batch
+            call = self.calls.get(name, Call(taken, given, self._maps.get(images), positions=0, count=0))
             self.calls[name] = replace(call, positions=call.positions + positions, count=call.count + 1)
 
         return hook

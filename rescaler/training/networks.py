@@ -75,6 +75,12 @@ def _check_output(target: nn.Module, experiment: Experiment) -> None:
             f"the network {experiment.model['_target_']} must return (images, data.classes={data.classes}) scores; "
             f"got {got} for 2 images"
         )
+    for name, value in target.state_dict().items():
+        if not isinstance(value, torch.Tensor):
+            raise InputError(
+                f"the network {experiment.model['_target_']} keeps {name} beside its tensors, which no checkpoint here "
+                "holds: give it buffers instead (register_buffer)"
+            )
     loss_and_scores(trained, torch.zeros(2, dtype=torch.int64))
 
 
