@@ -33,7 +33,7 @@ class Trainer:
         self._state = State(self.run.network(epoch.stage))
 
     def train(self, batches: int) -> dict[str, float]:
-        """Train as an epoch of so many batches.
+        """Train as an epoch of this number of batches.
 
         Returns:
             Seconds by clock.

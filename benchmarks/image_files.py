@@ -36,10 +36,10 @@ from rescaler.settings import DataSettings
 
 STAGES_PX = (112, 160, 224)
 PREPARED_PX = (*STAGES_PX, 147, 231)
-"""With the sizes that the paper's networks take, for ``benchmarks.paper_networks --folder FOLDER/prepared``."""
+"""The stages' and those of the paper's networks, for ``benchmarks.paper_networks --folder FOLDER/prepared``."""
 BATCH_SIZE = 64
 BATCHES = 8
-"""In one turn of one reader."""
+"""Batches in one turn of one reader."""
 EPOCH_BATCHES = 1000
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
@@ -48,7 +48,7 @@ Read = Callable[[int], Iterator[tuple[Tensor, Tensor]]]
 
 
 def settings(workers: int) -> DataSettings:
-    """Of the tree and of its prepared set."""
+    """Settings that suit the tree and its prepared set."""
     return DataSettings(
         name="imagenet", image_px=max(PREPARED_PX), classes=CLASSES, channels=3, mean=MEAN, std=STD, workers=workers
     )
@@ -81,7 +81,7 @@ def image_folder(folder: Path) -> Read:
 
 
 def images_per_s(read: Read, image_px: int) -> float:
-    """Of some batches, after a first one."""
+    """Images per second over some batches, after a first one."""
     batches = read(image_px)
     next(batches)
     start = time.perf_counter()

@@ -31,7 +31,7 @@ from rescaler.training.plan import Run, plan
 from rescaler.training.statefile import digest
 
 EPOCHS = 55
-"""Of a run, as in the paper's Table 2."""
+"""Epochs of a run, as in the paper's Table 2."""
 
 
 def experiment(seed: int) -> Experiment:

@@ -94,10 +94,10 @@ class Cost:
     peak_mib: float
     """Most memory in use, less what was in use before the target was made."""
     shrink_s: float
-    """Of the fastest repeat, like the other two."""
+    """Seconds of the fastest repeat, like the other two."""
     rescale_s: float
     copy_s: float
-    """Of a plain copy of the target's values, to compare with: ``shrink`` has to copy nearly as many."""
+    """Seconds of a plain copy of the target's values, to compare with: ``shrink`` has to copy nearly as many."""
 
 
 def cost(name: str) -> Cost:

@@ -122,7 +122,7 @@ def experiment(network: Network, variant: str, step: StepSettings, arguments: ar
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """Of the three variants."""
+    """What the three variants took."""
 
     rounds: dict[str, list[dict[str, float]]]
     """Seconds a batch by clock, a dictionary a round."""
@@ -294,7 +294,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def multiplications(network: Network) -> dict[str, int]:
-    """Of one image's forward pass through each variant."""
+    """Multiplications of one image's forward pass through each variant."""
     with torch.device("meta"):
         target = network.make(num_classes=network.classes, in_channels=network.channels)
     both = [describe(target, network.image_px, input_only=input_only) for input_only in (False, True)]

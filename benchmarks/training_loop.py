@@ -41,7 +41,7 @@ BARS = {"hand-written": 0.97, "lightning": 1.0}
 MEMORY_BAR = 1.1
 """Peak memory of the harness over the hand-written loop's, at most."""
 Loop = Callable[[int], float]
-"""Trains so many batches; returns seconds."""
+"""Trains this number of batches; returns seconds."""
 
 
 def experiment(device: str, resize_epoch: object) -> Experiment:

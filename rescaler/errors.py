@@ -1,4 +1,4 @@
-"""The one exception for what a person can mend."""
+"""The one exception for what a person can mend, and how errors are put into words."""
 
 from collections.abc import Iterable
 
@@ -13,6 +13,11 @@ class InputError(ValueError):
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether ``error`` says that the machine's own memory, not a GPU's, is too small."""
     return isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)  # a RuntimeError of torch
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, without line breaks; its type where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def listed(names: Iterable[str], most: int = 4) -> str:

@@ -14,12 +14,12 @@ class Spread(NamedTuple):
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Spread":
-        """Of at least one value."""
+        """The spread of at least one value."""
         return cls(statistics.median(values), min(values), max(values))
 
     @classmethod
     def of_ratios(cls, numerators: Sequence[float], denominators: Sequence[float]) -> "Spread":
-        """Of the ratios, round by round, of two things that were measured in turns."""
+        """The spread of the ratios, round by round, of two things that were measured in turns."""
         return cls.of([a / b for a, b in zip(numerators, denominators, strict=True)])
 
     def in_ms(self) -> str:

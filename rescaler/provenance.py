@@ -18,12 +18,12 @@ def device_name(device: torch.device) -> str:
 
 
 def torch_version() -> str:
-    """Of torch, with its build."""
+    """Version of torch, with its build."""
     return str(torch.__version__)
 
 
 def version() -> str:
-    """Of this package."""
+    """Version of this package."""
     return importlib.metadata.version("rescaler")
 
 

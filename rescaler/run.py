@@ -61,7 +61,7 @@ def _execute(config: DictConfig, folder: Path, *, group: str) -> None:
 
 @contextlib.contextmanager
 def _quiet_unless_first() -> Iterator[None]:
-    """Of several processes that train one run, let Hydra write the files of the first alone."""
+    """Where several processes train one run, let Hydra write the files of the first alone."""
     if ranks.number() == 0:
         yield
         return
@@ -74,7 +74,7 @@ def main() -> None:
     """Run the Hydra application; a mistake in the input ends it with one line and exit code 1."""
     os.environ[_TRACEBACK] = "1"  # has Hydra raise rather than print its own account of an error
     logging.raiseExceptions = False  # a log file on a full disk is no reason for a traceback
-    # argparse takes settings in one row only: one with an option amid it is refused.
+    # Options first: argparse takes the settings from one place only, and refuses those behind an option.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
     compose.register()
     try:

@@ -40,7 +40,7 @@ class RescaleSettings:
     """How the state goes from the pre-train network to the target network."""
 
     interpolation: str = "bilinear"
-    """Of the kernels; ``fit``: ``pinv``, then the kernels that best repeat the pre-train network's responses."""
+    """How kernels are enlarged; ``fit``: ``pinv``, then those that best repeat the pre-train network's responses."""
     recalibrate: bool = False
     """Measure the BatchNorm statistics anew."""
     calibration_batches: int = 8
@@ -65,7 +65,7 @@ class DataSettings:
     std: list[float] = field(default_factory=list)
     """Per channel, of pixel values in [0, 1]."""
     pad_px: int = 0
-    """Random shift in training, at most so many pixels of the target's image (small sets; zero padding)."""
+    """Largest random shift in training, in pixels of the target's image (small sets; zero padding)."""
     flip: bool = True
     """Random horizontal flip in training."""
     workers: int = 2
@@ -99,11 +99,11 @@ class ScheduleSettings:
     weight_decay_until: int | None = None
     """Last epoch with weight decay; ``null``: all epochs have it."""
     auto_resize_before: int = 1
-    """``resize_epoch=auto`` resizes so many epochs before the first milestone."""
+    """How many epochs before the first milestone ``resize_epoch=auto`` resizes."""
     hold_after_resize: bool = False
     """Section 5.2: hold the learning rule from the resize until test accuracy drops; lengthens the run."""
     hold_limit: int = 20
-    """At most so many held epochs."""
+    """The most epochs that are held."""
 
 
 @dataclass
@@ -116,7 +116,7 @@ class OptimSettings:
     label_smoothing: float = 0.0
     """Share of a label that goes to all classes alike, in training."""
     ema_decay: float | None = None
-    """Test, and keep beside the weights, their exponential moving average, which keeps so much of itself in a step."""
+    """What the weights' exponential moving average keeps of itself in a step; it is then tested in their place."""
 
 
 @dataclass
@@ -194,11 +194,11 @@ class SlurmSettings:
     nodes: int = 1
     gpus_per_node: int = 1
     processes_per_node: int | None = None
-    """That train a run together, over torch's DistributedDataParallel; ``null``: one a GPU."""
+    """Processes that train a run together, over torch's DistributedDataParallel; ``null``: one a GPU."""
     cpus_per_task: int = 8
-    """Of each process."""
+    """Cores of each process."""
     mem_gb: float | None = None
-    """Of each node; ``null``: what the cluster gives."""
+    """Memory of each node; ``null``: what the cluster gives."""
     timeout_min: int = 24 * 60
     """Time limit of a job; a run that needs longer is requeued and goes on, any number of times."""
     signal_delay_s: int = 120
@@ -230,5 +230,5 @@ class SlurmSettings:
 
     @property
     def device_type(self) -> str:
-        """Of the nodes, where ``device=auto``."""
+        """What ``device=auto`` means on the nodes."""
         return "cuda" if self.gpus_per_node > 0 else "cpu"

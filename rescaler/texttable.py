@@ -97,5 +97,10 @@ def percent(share: float, decimals: int = 1) -> str:
     return f"{100 * share:.{decimals}f} %"
 
 
+def counted(number: int, thing: str) -> str:
+    """``1 run``, ``2 runs``."""
+    return f"{number:,} {thing}{'s' * (number != 1)}"
+
+
 def _escape(text: str) -> str:
     return "".join(f"\\{letter}" if letter in "%_&#$" else letter for letter in text)

@@ -69,7 +69,7 @@ def test_what_is_not_the_same_is_not_shared() -> None:
 
 
 def distinct_keys(chains: Sequence[Chain]) -> int:
-    """Of all epochs of chains whose runs hold no learning rate."""
+    """Keys of all epochs of chains whose runs hold no learning rate."""
     keys = set()
     for chain in chains:
         key, done = chain.origin, 0

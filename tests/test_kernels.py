@@ -70,7 +70,7 @@ def test_pinv_responds_to_an_enlarged_patch_as_to_the_patch(small: int, large: i
 
 
 def test_pinv_does_not_see_what_enlarging_never_makes() -> None:
-    """Of all kernels with its theorem it is the smallest: blind to patches that no enlarged patch resembles."""
+    """It is the smallest of all kernels with its theorem: blind to patches that no enlarged patch resembles."""
     enlarged = F.interpolate(torch.eye(4, dtype=torch.float64).reshape(4, 1, 2, 2), (3, 3), mode="bilinear").flatten(1)
     blind = torch.linalg.svd(enlarged).Vh[4:].reshape(-1, 1, 3, 3)
     kernel = rescale_kernel(torch.randn(6, 1, 2, 2, dtype=torch.float64), (3, 3), mode="pinv")

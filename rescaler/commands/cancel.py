@@ -10,6 +10,7 @@ from rescaler.errors import InputError
 from rescaler.sweeps import scheduler
 from rescaler.sweeps.status import statuses
 from rescaler.sweeps.sweep import Sweep, newest
+from rescaler.texttable import counted
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -32,7 +33,7 @@ def run(arguments: argparse.Namespace) -> None:
         _cancel_here(sweep)
     else:
         scheduler.cancel([*(one.job for one in alive if one.job), *sweep.trunk_jobs.values()])
-    print(f"{sweep.folder}: {len(alive)} run{'s' * (len(alive) > 1)} cancelled; `rescaler retry` goes on from there")
+    print(f"{sweep.folder}: {counted(len(alive), 'run')} cancelled; `rescaler retry` goes on from there")
 
 
 def _cancel_here(sweep: Sweep) -> None:

@@ -5,6 +5,7 @@ import argparse
 from rescaler.commands import sources
 from rescaler.files import write_text
 from rescaler.page import render
+from rescaler.texttable import counted
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -15,4 +16,4 @@ def run(arguments: argparse.Namespace) -> None:
     """
     runs, epochs, margin = sources.load(arguments)
     write_text(arguments.output, render(runs, epochs, margin=margin))
-    print(f"Report on {len(runs)} run{'s' * (len(runs) > 1)}: {arguments.output}")
+    print(f"Report on {counted(len(runs), 'run')}: {arguments.output}")

@@ -16,7 +16,7 @@ import yaml
 from rich.console import Console
 from rich.progress import track
 
-from rescaler.errors import InputError
+from rescaler.errors import InputError, one_line
 from rescaler.record import Record
 from rescaler.results import load_epochs, load_runs, time_saved
 from rescaler.settings import LoggerSettings
@@ -53,7 +53,7 @@ class _Recorded:
     opening: dict[str, Any]
     epochs: list[dict[str, Any]]
     summary: dict[str, Any]
-    """As it is to stand in W&B, with the time saved."""
+    """What is to stand in W&B, with the time saved."""
 
     @property
     def project(self) -> str:
@@ -81,7 +81,7 @@ def _recorded(folders: Sequence[Path], chosen: Mapping[str, str]) -> Iterator[_R
         try:
             recorded = _read(folder, chosen)
         except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-            why = " ".join(str(error).split())
+            why = one_line(error)
             log.warning("skipped %s, which cannot be read (%s: %s)", folder, type(error).__name__, why)
             continue
         yield dataclasses.replace(recorded, summary=recorded.summary | saved.get(recorded.opening["id"], {}))

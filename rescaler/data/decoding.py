@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from rescaler.data.images import Content
-from rescaler.errors import InputError
+from rescaler.errors import InputError, one_line
 
 _CROP = v2.RandomResizedCrop(size=1)  # draws where to crop; the size is the caller's
 _TEST_MARGIN = 256 / 224
@@ -41,7 +41,7 @@ def decode(content: Content) -> Tensor:
             with Image.open(io.BytesIO(content)) as image:
                 pixels = np.array(image.convert("RGB"))
         except Exception as error:  # Pillow raises many kinds
-            raise InputError(" ".join(str(error).split()) or type(error).__name__) from error
+            raise InputError(one_line(error)) from error
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 

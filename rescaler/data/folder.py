@@ -31,7 +31,7 @@ class Split(Protocol):
     """int64 ``(n,)``."""
 
     def content(self, index: int, shorter_px: int) -> Content:
-        """An image file whose shorter side has at least so many pixels, as far as there is one."""
+        """An image file whose shorter side has at least ``shorter_px`` pixels, or the largest that there is."""
 
     def where(self, index: int) -> str:
         """Where an image is, for a person."""

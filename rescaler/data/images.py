@@ -10,7 +10,7 @@ Batch: TypeAlias = "tuple[Tensor, Tensor]"
 """Images, normalised, float32 ``(n, channels, px, px)``, and labels, int64 ``(n,)``; both on the device."""
 
 Content: TypeAlias = "bytes | memoryview"
-"""Of an image file."""
+"""Bytes of an image file."""
 
 EVERY_IMAGE = slice(None)
 """The share of a process that has its batches to itself."""
@@ -41,7 +41,7 @@ class EpochImages(NamedTuple):
         return self.batches * self.batch_size
 
     def wanted(self, draws: "Tensor") -> "Tensor":
-        """Of what was drawn for each image of the epoch, ``(size,)``, the wanted: ``(batches, images)``."""
+        """Pick from what was drawn for each image of the epoch, ``(size,)``, what is wanted: ``(batches, images)``."""
         return draws.view(self.batches, self.batch_size)[self.start :, self.share]
 
 

@@ -21,11 +21,11 @@ from torchvision.transforms.v2 import functional
 from rescaler.data.prepared import SPLITS, Manifest, Part, column, is_prepared
 from rescaler.data.tree import Tree, TreeSplit
 from rescaler.data.workers import workers_alive
-from rescaler.errors import InputError, listed
+from rescaler.errors import InputError, listed, one_line
 from rescaler.files import replacing, sync, writing
 
 QUALITY = 90
-"""Of the JPEG files."""
+"""Quality of the JPEG files."""
 _FILE_IMAGES = 8192
 """Images of the tree in one file: as much is lost to a kill. About half a GB."""
 _BATCH_IMAGES = 256
@@ -73,7 +73,7 @@ class _Encoder(Dataset[_Encoded]):
                 with Image.open(split.where(index)) as file:
                     image = file.convert("RGB")
         except Exception as error:  # Pillow raises many kinds for a damaged file
-            return _Encoded(path, label, [], " ".join(str(error).split()) or type(error).__name__)
+            return _Encoded(path, label, [], one_line(error))
         return _Encoded(path, label, [_jpeg(image, size) for size in self._shorter_px])
 
 
@@ -93,7 +93,7 @@ class Preparation:
     tree: Tree
     folder: Path
     shorter_px: Sequence[int]
-    """Of the images, rising."""
+    """Shorter sides of the images, rising."""
     workers: int
     """Processes that read and encode; 0: this one does."""
 
@@ -108,7 +108,7 @@ class Preparation:
         return total
 
     def free_bytes(self) -> int:
-        """Of the disk where the set goes, and what the set has of it already."""
+        """What is free on the disk where the set goes, and what the set has of it already."""
         existing = next(place for place in (self.folder, *self.folder.parents) if place.exists())
         ours = sum(path.stat().st_size for path in self.folder.glob("*.arrow"))
         return shutil.disk_usage(existing).free + ours

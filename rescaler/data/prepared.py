@@ -22,7 +22,7 @@ import pyarrow as pa
 import torch
 
 from rescaler.data.images import Content
-from rescaler.errors import InputError, listed
+from rescaler.errors import InputError, listed, one_line
 from rescaler.files import write_text
 
 FORMAT = 1
@@ -53,7 +53,7 @@ class Manifest:
     shorter_px: Sequence[int]
     """Shorter sides of the images, rising."""
     images: Mapping[str, int]
-    """Of the tree, by split, with those that cannot be read."""
+    """Images of the tree by split, with those that cannot be read."""
     parts: Sequence[Part]
     """Finished files, in order."""
     complete: bool
@@ -141,7 +141,7 @@ class PreparedSplit:
         return PreparedSplit, self._made_of  # a process that is not forked maps the files itself
 
     def content(self, index: int, shorter_px: int) -> Content:
-        """The smallest image kept whose shorter side has at least so many pixels, or the largest."""
+        """The smallest image kept whose shorter side has at least ``shorter_px`` pixels, or the largest."""
         size = next((size for size in self._shorter_px if size >= shorter_px), self._shorter_px[-1])
         _, table, row = self._row(index)
         return memoryview(table.column(column(size))[row].as_buffer()).cast("B")
@@ -163,7 +163,7 @@ def _tables(path: Path, part: Part) -> list[pa.RecordBatch]:
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
         return [reader.get_batch(number) for number in range(reader.num_record_batches)]
     except (OSError, pa.ArrowInvalid) as error:
-        raise InputError(f"cannot read {path}: {' '.join(str(error).split())}; run prepare again") from error
+        raise InputError(f"cannot read {path}: {one_line(error)}; run prepare again") from error
 
 
 class Prepared(NamedTuple):

@@ -10,7 +10,7 @@ import torch
 from torchvision.datasets import ImageFolder
 
 from rescaler.data.images import Content
-from rescaler.errors import InputError
+from rescaler.errors import InputError, one_line
 
 LAYOUT = "train/<class>/*.JPEG and val/<class>/*.JPEG"
 _SIZES_READ = 500
@@ -33,7 +33,7 @@ class TreeSplit:
         try:
             tree = ImageFolder(root)
         except OSError as error:
-            reason = error.strerror or " ".join(str(error).split())
+            reason = error.strerror or one_line(error)
             raise InputError(f"data.folder={root.parent} must hold {LAYOUT}; {root}: {reason}") from error
         self.root = root
         self.classes: list[str] = tree.classes
@@ -82,7 +82,7 @@ def read_tree(folder: Path, *, classes: int) -> Tree:
     """The tree in ``folder``.
 
     Raises:
-        InputError: it is incomplete, or has not so many classes, the same in both splits.
+        InputError: it is incomplete, or has other classes in one split, or another number of them.
     """
     train, test = TreeSplit(folder / "train"), TreeSplit(folder / "val")
     if len(train.classes) != classes:

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-from rescaler.errors import InputError
+from rescaler.errors import InputError, one_line
 
 T = TypeVar("T")
 
@@ -21,7 +21,7 @@ def workers_alive(loader: Iterable[T]) -> Iterator[T]:
     try:
         yield from loader
     except RuntimeError as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         if "worker" not in reason:
             raise
         raise InputError(

@@ -64,7 +64,7 @@ def alike(layers: Iterable[DescribedLayer]) -> list[list[DescribedLayer]]:
 
 
 def paddings(layers: Iterable[DescribedLayer]) -> list[Margins]:
-    """Of all layers, in both networks."""
+    """Paddings of all layers, in both networks."""
     return [padding for layer in layers for padding in (layer.target_padding, layer.pretrain_padding)]
 
 

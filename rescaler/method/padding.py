@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 import torch
 from torch import nn
 
-from rescaler.errors import InputError, listed
+from rescaler.errors import InputError, listed, one_line
 from rescaler.method.layers import Layer, Margins, Size, margins, pretrain_network
 from rescaler.method.trace import Shapes
 
@@ -91,7 +91,7 @@ def _keeps_output_size(conv: nn.Conv2d, layer: Layer, input_size: Size) -> bool:
             with Shapes():
                 changed = small(maps).shape != conv(maps).shape
         except Exception as error:  # whatever a user's class raises
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = one_line(error)
             raise InputError(
                 f"layer {layer.name}: its class {type(conv).__name__} does not take a feature map alone: {reason}"
             ) from error

@@ -20,7 +20,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
-from rescaler.errors import InputError
+from rescaler.errors import InputError, one_line
 from rescaler.method.layers import Size, received, refuse_computed
 
 _IMAGES = 2
@@ -68,12 +68,12 @@ def outline(network: nn.Module) -> nn.Module:
     try:
         return copy.deepcopy(network, tensors)
     except Exception as error:  # whatever a user's network keeps
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error)
         raise InputError(f"the network ({type(network).__name__}) cannot be copied: {reason}") from error
 
 
 class Shapes(TorchFunctionMode):
-    """In it the outline of a network can be called: results have the right shapes and meaningless values."""
+    """A mode in which the outline of a network can be called: results have the right shapes and meaningless values."""
 
     def __enter__(self) -> Self:
         self._stack = contextlib.ExitStack()
@@ -143,7 +143,7 @@ def trace(
     except InputError:
         raise
     except Exception as error:  # whatever a user's network raises
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error)
         raise InputError(f"{key}={image_px} does not suit the network: {tracer.position}: {reason}") from error
     return tracer.calls
 

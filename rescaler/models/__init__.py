@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from rescaler.errors import InputError
+from rescaler.errors import InputError, one_line
 from rescaler.models.auxiliary import loss_and_scores
 from rescaler.models.overfeat import OverFeat, overfeat_fast, overfeat_small
 from rescaler.models.residual import resnet18, resnet34, resnet_small
@@ -59,7 +59,7 @@ def build(options: Mapping[str, Any], *, classes: int, channels: int) -> nn.Modu
     except InputError:
         raise
     except Exception as error:  # whatever a user's network raises
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error)
         raise InputError(
             f"model._target_={path} does not take its arguments {arguments | implied}: {reason}"
         ) from error

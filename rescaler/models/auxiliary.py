@@ -6,7 +6,7 @@ from torch.nn.functional import cross_entropy
 from rescaler.errors import InputError
 
 AUXILIARY_WEIGHT = 0.3
-"""Of an auxiliary classifier's loss (Szegedy et al., 2015, section 5)."""
+"""Weight of an auxiliary classifier's loss (Szegedy et al., 2015, section 5)."""
 
 
 def loss_and_scores(output: object, labels: Tensor, *, label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from rescaler.page.settings import Comparison, compare, read_command, read_setti
 from rescaler.results import over_seeds, paper, paper_table, table
 from rescaler.results.quantities import NONE
 from rescaler.results.report import paper_reports, reports, seed_reports
-from rescaler.texttable import TextTable
+from rescaler.texttable import TextTable, counted
 
 _SHORT = 8
 """Characters of a key that tell it from others."""
@@ -111,7 +111,7 @@ def _facts(runs: DataFrame, epochs: DataFrame, settings: Comparison | None) -> I
     shared = {} if settings is None else settings.shared
     statuses = runs["status"].value_counts()
     seeds = runs["seed"].nunique()
-    yield "Runs", f"{', '.join(f'{n} {status}' for status, n in statuses.items())}; {seeds} seed{'s' * (seeds > 1)}"
+    yield "Runs", f"{', '.join(f'{n} {status}' for status, n in statuses.items())}; {counted(seeds, 'seed')}"
     yield "Network", _distinct(runs, "model")
     if (kernels := _distinct(runs, "variant")) != NONE:
         yield "Kernels", kernels.replace("->", " → ")

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from pandas import DataFrame
 
 from rescaler.figures import accuracy_figure, clock_figure, cost_figure, saving_figure, to_svg
+from rescaler.texttable import counted
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ def pictures(rows: DataFrame, seeds: DataFrame, epochs: DataFrame) -> Iterator[P
     """Draw what can be drawn; arguments as for :func:`rescaler.figures.saving_figure`, of one comparison."""
     if epochs.empty:
         return
-    count = f"{len(rows)} run{'s' * (len(rows) > 1)}"
+    count = counted(len(rows), "run")
     yield _picture(
         accuracy_figure(epochs),
         f"Line charts of the test accuracy of {count} over epochs and over training time; the tables have the best.",

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from rescaler.errors import one_line
 from rescaler.record import CONFIG_FILE
 
 log = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ def _read(path: Path) -> Any:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, yaml.YAMLError) as error:
-        log.warning("left out %s, which cannot be read (%s)", path, " ".join(str(error).split()))
+        log.warning("left out %s, which cannot be read (%s)", path, one_line(error))
         return None
 
 

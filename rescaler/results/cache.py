@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from pandas import DataFrame
 
-from rescaler.errors import InputError
+from rescaler.errors import InputError, one_line
 from rescaler.files import replacing
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ class Cache:
         except FileNotFoundError:
             return DataFrame(columns=self._columns), {}
         except (OSError, ValueError, KeyError, TypeError) as error:  # pyarrow's errors are ValueErrors
-            log.warning("%s is built anew: %s", self._path, " ".join(str(error).split()))
+            log.warning("%s is built anew: %s", self._path, one_line(error))
             return DataFrame(columns=self._columns), {}
         return rows, known
 

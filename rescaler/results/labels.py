@@ -5,6 +5,8 @@ from typing import Any, Literal
 import pandas as pd
 from pandas import DataFrame
 
+from rescaler.texttable import counted
+
 
 def network_label(
     resize_epoch: int | Literal["never"],
@@ -30,7 +32,7 @@ def network_label(
     else:
         label = f"Resized at epoch {resize_epoch}"
         if hold and held_epochs is not None:
-            label += f" (held, +{held_epochs} epoch{'s' * (held_epochs != 1)})"
+            label += f" (held, +{counted(held_epochs, 'epoch')})"
         elif hold:
             label += " (held)"
     return f"{label} [{distinction}]" if distinction else label

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from rescaler.errors import InputError, is_out_of_memory
+from rescaler.errors import InputError, is_out_of_memory, one_line
 from rescaler.interruption import Interruption
 from rescaler.record import Record
 from rescaler.running.data_wait import DataWait
@@ -132,7 +132,7 @@ def _closing(close: Close) -> Iterator[None]:
     except SystemExit:  # told to end, and to go on later
         raise
     except BaseException as error:
-        close("failed", _one_line(error))
+        close("failed", "interrupted" if isinstance(error, KeyboardInterrupt) else one_line(error))
         raise
     close("done", None)
 
@@ -160,9 +160,3 @@ def _out_of_memory() -> Iterator[None]:
             "the device's memory is too small; lower step.micro_batch_size, optim.batch_size or data.image_px "
             f"({reason[0]})"
         ) from error
-
-
-def _one_line(error: BaseException) -> str:
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted"
-    return " ".join(str(error).split()) or type(error).__name__

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rescaler.errors import InputError
+from rescaler.errors import InputError, one_line
 from rescaler.record import SUMMARY_FILE
 
 # What takes long to import is imported once signals are ignored.
@@ -25,7 +25,7 @@ def main() -> None:
 
         mirror(_with_time_saved(map(json.loads, sys.stdin)), x_stats_pid=os.getppid())
     except Exception as error:
-        raise SystemExit(f"{type(error).__name__}: {' '.join(str(error).split())}") from None
+        raise SystemExit(f"{type(error).__name__}: {one_line(error)}") from None
 
 
 def _with_time_saved(messages: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:

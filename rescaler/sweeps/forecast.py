@@ -31,7 +31,7 @@ class Forecast:
 
     resize_epoch: int | Literal["never"]
     stage_epochs: tuple[int, ...]
-    """Of each network, the smallest first, the target last."""
+    """Epochs of each network, the smallest first, the target last."""
     epochs: tuple[PlannedEpoch, ...]
     target_hours: float
     """Hours of the target baseline: as many epochs, all of the target network."""
@@ -66,7 +66,7 @@ def batches_per_epoch(experiment: Experiment) -> int:
 
 
 def what_takes_time(experiment: Experiment) -> dict[str, Any]:
-    """By key, what the time of an epoch follows from."""
+    """The settings that the time of an epoch follows from, by key."""
     data = experiment.data
     return {
         "model": dict(experiment.model),

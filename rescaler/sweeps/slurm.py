@@ -16,6 +16,7 @@ from rescaler.sweeps.submission import submit
 from rescaler.sweeps.sweep import Sweep
 from rescaler.sweeps.timetable import plan_table
 from rescaler.sweeps.watching import watch
+from rescaler.texttable import counted
 from rescaler.training.sharing import Trunk
 
 _MOST_GROUPS, _MOST_NAMES = 6, 20
@@ -32,8 +33,9 @@ def start(sweep: Sweep, planned: Sequence[Planned], settings: SlurmSettings) -> 
     console = Console()
     look = f"look at them with: python -m rescaler status {sweep.folder}"
     if settings.detach:
-        count = f"{len(planned)} run{'s' * (len(planned) > 1)}"
-        console.print(f"submitted: {count}; {look}", soft_wrap=True, highlight=False, markup=False)
+        console.print(
+            f"submitted: {counted(len(planned), 'run')}; {look}", soft_wrap=True, highlight=False, markup=False
+        )
         return
     try:
         watch(sweep.folder, console)

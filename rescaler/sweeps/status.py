@@ -11,6 +11,7 @@ from typing import Any
 from rescaler.record import SUMMARY_FILE, TRUNK_FILE
 from rescaler.sweeps.scheduler import JobState, states
 from rescaler.sweeps.sweep import Sweep, SweepRun
+from rescaler.texttable import counted
 
 _DEATHS = {
     "OUT_OF_MEMORY": "out of memory",
@@ -109,7 +110,7 @@ def _state(sweep: Sweep, run: SweepRun, summary: Mapping[str, Any], jobs: Mappin
 
 
 def _times(requeues: int) -> str:
-    return f"requeued {requeues} time{'s' * (requeues > 1)}" if requeues else ""
+    return f"requeued {counted(requeues, 'time')}" if requeues else ""
 
 
 def _trunk_detail(sweep: Sweep, run: SweepRun, jobs: Mapping[str, JobState]) -> str:

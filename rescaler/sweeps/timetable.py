@@ -8,7 +8,7 @@ from rescaler.errors import InputError
 from rescaler.experiment import network_names
 from rescaler.results import network_label, time_unit
 from rescaler.sweeps.forecast import Forecast, forecast, shared_hours, what_takes_time
-from rescaler.texttable import TextTable, percent
+from rescaler.texttable import TextTable, counted, percent
 
 _COLUMNS = ("Network", "Epochs", "Training time", "Time saved")
 
@@ -80,7 +80,7 @@ def _table(jobs: Sequence[Job], runs: Sequence[Forecast], basis: Sequence[str]) 
             "Held runs (section 5.2) go on for some epochs more, known only when they are trained: not counted."
         )
     names = ", ".join(dict.fromkeys(job.experiment.name for job in jobs))
-    heading = f"{names}: {len(runs)} run{'s' * (len(runs) > 1)} of {max(len(run.epochs) for run in runs)} epochs"
+    heading = f"{names}: {counted(len(runs), 'run')} of {max(len(run.epochs) for run in runs)} epochs"
     return TextTable(heading, _COLUMNS, rows, notes)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import wandb
 
-from rescaler.errors import InputError
+from rescaler.errors import InputError, one_line
 from rescaler.tracking.offline import fragments
 from rescaler.tracking.schema import AXES, HIDDEN, HOURS
 from rescaler.tracking.tracker import in_netrc
@@ -116,7 +116,7 @@ def answering(when: str = "") -> Iterator[None]:
     try:
         yield
     except (wandb.Error, WandbApiFailedError) as error:
-        text = " ".join(str(error).split())
+        text = one_line(error)
         raise InputError(f"W&B: {text} ({when})" if when else f"W&B: {text}") from error
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from rescaler.errors import InputError
+from rescaler.errors import InputError, one_line
 from rescaler.settings import StepSettings
 
 PRECISIONS = ("default", "fp32", "tf32", "bf16", "fp16")
@@ -71,7 +71,7 @@ def cannot_compile(device: torch.device) -> str | None:
     try:
         torch.compile(torch.nn.ReLU())(torch.ones(8, device=device))
     except Exception as error:  # whatever the compiler raises
-        return " ".join(str(error).split())[:200]
+        return one_line(error)[:200]
     return None
 
 

@@ -28,11 +28,11 @@ from rescaler.training.step import TrainingStep
 log = logging.getLogger(__name__)
 
 _EVALUATION_IMAGES = {"cpu": 250, "cuda": 1024}
-"""At once; fewer where the memory is too small."""
+"""Images tested at once, by device; fewer where the memory is too small."""
 _LOOK_S = 0.25
 """Seconds between looks at the running loss, each of which waits for the device."""
 _COMPILING_STEPS = 3
-"""Of a compiled network: the first is compiled, the second is what CUDA graphs record, the third what they replay."""
+"""First steps of a compiled network: the first compiles it, the second records CUDA graphs, the third replays them."""
 
 
 class Diverged(InputError):

@@ -65,7 +65,7 @@ def _rates(schedule: ScheduleSettings, position: int) -> tuple[float, float]:
 
 
 def _one_cycle(schedule: ScheduleSettings, done: int) -> float:
-    """The rate after so many epochs, with the proportions of torch's ``OneCycleLR`` (Smith and Topin, 2017)."""
+    """The rate after a number of epochs, with the proportions of torch's ``OneCycleLR`` (Smith and Topin, 2017)."""
     (peak,), rise = schedule.learning_rates, schedule.warmup_epochs
     if done <= rise:
         return _along_cosine(peak / 25, peak, done / rise)

@@ -22,9 +22,9 @@ class State:
 
     network: nn.Module
     momentum: dict[str, Tensor] = field(default_factory=dict)
-    """Of the optimizer, by parameter name; empty: none yet."""
+    """The optimizer's, by parameter name; empty: none yet."""
     digest: str = ""
-    """Of the epoch that left this state; empty for initial weights."""
+    """Key of the epoch that left this state; empty for initial weights."""
     average: nn.Module | None = None
     """Moving average of the network, where one is kept."""
     scaler: GradScaler | None = None
