@@ -10,14 +10,30 @@ class InputError(ValueError):
     """
 
 
+_NO_MEMORY = (
+    "DefaultCPUAllocator",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+"""Words of plain RuntimeErrors of torch: only CUDA's allocator has a class of its own for it."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether ``error`` says that the machine's own memory, not a GPU's, is too small."""
-    return isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)  # a RuntimeError of torch
+    """Whether ``error`` says that memory, the machine's or a GPU's, is too small."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's; not imported here
+        return True
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in _NO_MEMORY)
 
 
 def one_line(error: BaseException) -> str:
     """What an error says, without line breaks; its type where it says nothing."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says first, where more would be too much; its type where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def listed(names: Iterable[str], most: int = 4) -> str:

@@ -179,7 +179,12 @@ def test_a_network_that_is_compiled_again_and_again_is_reported(
     assert "epoch 1 was slowed down: torch compiled the network anew in the middle of it" in caplog.messages
 
 
-def test_evaluation_takes_fewer_images_at_once_where_the_memory_is_too_small(make_experiment: MakeExperiment) -> None:
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("too many"), RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")]
+)
+def test_evaluation_takes_fewer_images_at_once_where_the_memory_is_too_small(
+    make_experiment: MakeExperiment, error: RuntimeError
+) -> None:
     sizes: list[int] = []
 
     class Small(torch.nn.Module):
@@ -190,7 +195,7 @@ def test_evaluation_takes_fewer_images_at_once_where_the_memory_is_too_small(mak
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             sizes.append(len(images))
             if len(images) > 31:
-                raise torch.OutOfMemoryError("too many")
+                raise error
             return images.mean((1, 2, 3))[:, None] * self.weight
 
     run = plan(make_experiment())

@@ -6,9 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import torch
-
-from rescaler.errors import InputError, is_out_of_memory, one_line
+from rescaler.errors import InputError, first_line, is_out_of_memory, one_line
 from rescaler.interruption import Interruption
 from rescaler.record import Record
 from rescaler.running.data_wait import DataWait
@@ -153,10 +151,9 @@ def _out_of_memory() -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not (is_out_of_memory(error) or isinstance(error, torch.OutOfMemoryError)):
+        if not is_out_of_memory(error):
             raise
-        reason = str(error).splitlines() or [type(error).__name__]
         raise InputError(
             "the device's memory is too small; lower step.micro_batch_size, optim.batch_size or data.image_px "
-            f"({reason[0]})"
+            f"({first_line(error)})"
         ) from error

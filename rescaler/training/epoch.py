@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from rescaler.data import EVERY_IMAGE, Batch, EpochImages, ImageData
-from rescaler.errors import InputError
+from rescaler.errors import InputError, is_out_of_memory
 from rescaler.randomness import seed_for
 from rescaler.record import Record
 from rescaler.training import processes, ranks
@@ -177,8 +177,8 @@ def evaluate(
     while True:
         try:
             return _evaluate(network, recipe, data, after_batch, at_once)
-        except torch.OutOfMemoryError:
-            if at_once == 1:
+        except RuntimeError as error:
+            if at_once == 1 or not is_out_of_memory(error):
                 raise
             at_once //= 2
 

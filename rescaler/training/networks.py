@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from rescaler.errors import InputError
+from rescaler.errors import InputError, first_line
 from rescaler.experiment import resolve_resize_epoch
 from rescaler.method.shrinking import Shrunk, shrink
 from rescaler.method.trace import Shapes, outline
@@ -64,10 +64,9 @@ def _check_output(target: nn.Module, experiment: Experiment) -> None:
             logits = outlined.eval()(images)
             trained = outlined.train()(images)
     except Exception as error:  # whatever the user's network raises on these images
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
             f"the network {experiment.model['_target_']} cannot take images of "
-            f"{data.channels}x{data.image_px}x{data.image_px} (data.channels, data.image_px): {reason}"
+            f"{data.channels}x{data.image_px}x{data.image_px} (data.channels, data.image_px): {first_line(error)}"
         ) from error
     if not isinstance(logits, torch.Tensor) or logits.shape != (2, data.classes):
         got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from rescaler.errors import InputError
+from rescaler.errors import InputError, first_line, is_out_of_memory
 from rescaler.experiment import network_names
 from rescaler.measuring import turns
 from rescaler.settings import Experiment
@@ -143,6 +143,9 @@ class _Trainer:
 def _enough_memory(batch_size: int) -> Iterator[None]:
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"the device's memory is too small for batches of {batch_size} images: {reason}") from error
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise InputError(
+            f"the device's memory is too small for batches of {batch_size} images: {first_line(error)}"
+        ) from error
