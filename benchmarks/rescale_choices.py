@@ -119,7 +119,7 @@ def measure(run: Run, ledger: Ledger, folder: Path) -> Measurement:
     resized = run.chain.forks[-1]
     tensors, epoch = ledger.state(records[resized - 1].key), run.chain.next(records[:resized])
     if tensors is None or epoch is None:
-        raise InputError(f"{ledger}: the state before the rescale is gone; prune nothing while this runs")
+        raise InputError(f"{ledger.folder}: the state before the rescale is gone; prune nothing while this runs")
     state = State(run.network(run.chain.stage(resized)))
     state.load(tensors, records[resized - 1].digest)
     after = evaluate(start_stage(state, epoch, run).network, epoch.recipe, run.data).top1

@@ -124,7 +124,8 @@ class StepSettings:
     """How a training step is computed."""
 
     precision: str = "default"
-    """``default``: float32 as torch is set up; fp32; tf32; bf16 and fp16: autocast, fp16 with a scaled loss."""
+    """``default``: float32 as torch is set up (on CUDA with TF32 in convolutions alone); ``fp32``: without TF32;
+    ``tf32``: with it everywhere; ``bf16`` and ``fp16``: autocast, ``fp16`` with a scaled loss."""
     memory_format: str = "channels_last"
     optimizer: str = "fused"
     """``fused``: one kernel for an update; ``foreach``: one for each operation."""

@@ -7,7 +7,7 @@ from rescaler.experiment import CHOICES, check, resolve_resize_epoch, stage_epoc
 from rescaler.method.kernels import INTERPOLATIONS
 from rescaler.settings import Experiment, ScheduleSettings, StageSettings
 from rescaler.tracking import resolve_mode
-from rescaler.training.arithmetic import MEMORY_FORMATS, PRECISIONS
+from rescaler.training.arithmetic import MEMORY_FORMATS
 
 
 def experiment(**changes: Any) -> Experiment:
@@ -130,7 +130,6 @@ def test_each_impossible_value_is_named_with_what_is_allowed(changes: dict[str, 
 
 def test_the_choices_are_those_of_the_code_that_takes_them() -> None:
     assert CHOICES["rescale.interpolation"] == (*INTERPOLATIONS, "fit")
-    assert CHOICES["step.precision"] == PRECISIONS
     assert set(CHOICES["step.memory_format"]) == set(MEMORY_FORMATS)
     for mode in CHOICES["logger.mode"]:
         assert resolve_mode(mode, {}) == mode

@@ -9,9 +9,6 @@ import torch
 from rescaler.errors import InputError, one_line
 from rescaler.settings import StepSettings
 
-PRECISIONS = ("default", "fp32", "tf32", "bf16", "fp16")
-"""``default``: float32 as torch is set up (on CUDA with TF32 in convolutions alone); ``fp32``: without TF32; ``tf32``:
-with it everywhere; bf16 and fp16: autocast."""
 MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
