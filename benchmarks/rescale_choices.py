@@ -18,14 +18,13 @@ from pathlib import Path
 
 from rich.progress import track
 
+from benchmarks.epochs import Nobody
 from benchmarks.reporting import provenance, write
 from rescaler.compose import jobs
 from rescaler.errors import InputError
 from rescaler.files import write_text
-from rescaler.record import Record
 from rescaler.settings import Experiment
 from rescaler.texttable import TextTable
-from rescaler.training.chain import Epoch
 from rescaler.training.epoch import evaluate, start_stage
 from rescaler.training.ledger import Ledger
 from rescaler.training.loop import train
@@ -54,16 +53,6 @@ WHOLE = {
     "resized at 42, bilinear": ["resize_epoch=42", *PLAIN],
     "resized at 42, fit": ["resize_epoch=42", *BEST],
 }
-
-
-class Nobody:
-    """Watches without looking."""
-
-    def batch(self, epoch: Epoch, done: int) -> None:
-        """Ignore."""
-
-    def epoch(self, record: Record, *, reused: bool) -> None:
-        """Ignore."""
 
 
 @dataclass(frozen=True)
