@@ -147,14 +147,6 @@ def test_load_epochs_counts_compiling_as_training(tmp_path: Path) -> None:
     assert load(tmp_path)[1]["training_s"].tolist() == [6.0] * 4
 
 
-def test_a_baseline_has_nothing_to_hold(tmp_path: Path) -> None:
-    # The same network and schedule, of a sweep with the rule held and of one without: two seeds of one target.
-    write(tmp_path, TARGET, FakeRun(0, [0.5] * 4, seed=1, hold=True), FakeRun("never", [0.5] * 4, hold=True))
-    runs, epochs = load(tmp_path)
-    assert not runs["hold"].any()
-    assert over_seeds(table(runs, epochs)).set_index("resize_epoch")["n"].to_dict() == {"never": 1, 0: 2}
-
-
 def test_table_has_the_papers_order_and_labels(tmp_path: Path) -> None:
     held = FakeRun(2, [0.5, 0.6, 0.7, 0.6, 0.7, 0.7], hold=True, held=2)
     rows = table(*load(write(tmp_path, held, FakeRun(10, [0.1], status="running"), RESIZED, TARGET, PRETRAIN)))
@@ -294,6 +286,15 @@ def test_network_label_of_a_target_that_is_held_says_nothing_of_it() -> None:
 @pytest.mark.parametrize(("longest_s", "unit"), [(0, "s"), (599, "s"), (600, "min"), (7199, "min"), (7200, "h")])
 def test_time_unit(longest_s: float, unit: str) -> None:
     assert time_unit(longest_s)[0] == unit
+
+
+def test_seeds_of_other_settings_are_not_averaged(tmp_path: Path) -> None:
+    """Whichever seeds there are of each: those of one setting are one row, and nothing else is in it."""
+    bilinear = [FakeRun(2, [0.5, 0.6], variant="bilinear", seed=seed, epochs_planned=2) for seed in (0, 1, 2)]
+    fitted = [FakeRun(2, [0.5, 0.7], variant="fit", seed=seed, epochs_planned=2) for seed in (0, 3)]
+    seeds = over_seeds(table(*load(write(tmp_path, *bilinear, *fitted)))).set_index("distinction")
+    assert seeds["n"].to_dict() == {"bilinear": 3, "fit": 2}
+    assert seeds["best_top1"].round(6).to_dict() == {"bilinear": 0.6, "fit": 0.7}
 
 
 def test_table_tells_runs_of_other_settings_apart(tmp_path: Path) -> None:

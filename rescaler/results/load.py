@@ -15,7 +15,6 @@ from rescaler.errors import InputError
 from rescaler.record import EPOCH_FIELDS, METRICS_FILE, SUMMARY_FILE, TRAINING_CLOCKS
 from rescaler.results.cache import Cache
 from rescaler.results.columns import IDENTITY, check_summary, epoch_frame
-from rescaler.results.labels import is_baseline
 
 if TYPE_CHECKING:
     from rescaler.results.from_wandb import Mirrored
@@ -51,7 +50,6 @@ def load_runs(sources: Source | Iterable[Source]) -> DataFrame:
     if not each:
         raise InputError("no source of runs was named: give folders, or wandb:ENTITY/PROJECT")
     runs = pd.concat(_read_sources(each), ignore_index=True)
-    runs["hold"] &= ~is_baseline(runs["resize_epoch"])  # a baseline has nothing to hold: it is the same run
     runs["updated"] = pd.to_datetime(runs["updated"], utc=True, format="ISO8601")
     advance = runs.assign(done=runs["status"] == "done").sort_values(["epochs", "done", "updated"])
     runs = runs.loc[advance.drop_duplicates("run", keep="last").index.sort_values()]
@@ -105,10 +103,11 @@ def read_at(runs: DataFrame, last_epoch: int) -> DataFrame:
 
 
 def _distinguished(runs: DataFrame) -> DataFrame:
-    """Add ``distinction``: what tells runs of one resize epoch and seed apart (kernel table, interpolation ...)."""
-    alike = ["comparison", "resize_epoch", "hold", "seed"]
-    runs = runs.assign(distinction=runs["variant"].where(runs.duplicated(alike, keep=False), ""))
-    still_alike = runs.duplicated([*alike, "distinction"], keep=False)
+    """Add ``distinction``: what tells runs of one resize epoch apart but their seed (kernel table, interpolation ...)."""
+    alike = ["comparison", "resize_epoch", "hold"]
+    variants = runs.groupby(alike)["variant"].transform("nunique")
+    runs = runs.assign(distinction=runs["variant"].where(variants > 1, ""))
+    still_alike = runs.duplicated([*alike, "seed", "distinction"], keep=False)
     return runs.assign(distinction=runs["distinction"].mask(still_alike, runs["run"].str[:8])).reset_index(drop=True)
 
 

@@ -58,16 +58,19 @@ class RunFolder(TrainingFolder):
         """How the run may differ from others of its comparison, beside the resize epoch."""
         chain = self._run.chain
         stages = [stage for stage in chain.stages if stage.layers]
-        parts = [_kernels(stage) for stage in stages]
+        parts = [f"{_kernels(stage)} at {stage.image_px} px" for stage in stages]
         if len(stages) > 1:
-            spans = zip(parts, stages, strict=True)
-            parts = [f"{kernels} at {stage.image_px} px to epoch {stage.last_epoch}" for kernels, stage in spans]
+            parts = [f"{part} to epoch {stage.last_epoch}" for part, stage in zip(parts, stages, strict=True)]
+        for settings in self._run.experiment.shrink.stages[: len(stages)]:
+            parts += [f"padding {layer}={pixels}" for layer, pixels in sorted(settings.padding.items())]
         if chain.forks:
             recipe = chain.rescale
             parts += [recipe["interpolation"], f"momentum {recipe['momentum']}"]
             parts += ["BatchNorm recalibrated"] if "recalibrate" in recipe else []
             counts = ("calibration_batches", "warmup_batches")
             parts += [f"{recipe[key]} {key.replace('_', ' ')}" for key in counts if key in recipe]
+            schedule = self._run.experiment.schedule
+            parts += [f"at most {schedule.hold_limit} epochs held"] if schedule.hold_after_resize else []
         return "; ".join(parts)
 
     def _metrics(self) -> str:
@@ -92,7 +95,7 @@ class RunFolder(TrainingFolder):
             "data": experiment.data.name,
             "seed": experiment.seed,
             "resize_epoch": run.resize_epoch,
-            "hold": experiment.schedule.hold_after_resize,
+            "hold": experiment.schedule.hold_after_resize and bool(run.chain.forks),  # else there is nothing to hold
             "variant": self._variant(),
             **standing,
             "left_s": left_s(run.chain, self._records, self.position),
