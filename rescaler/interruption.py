@@ -1,8 +1,9 @@
 """Signals that end a process, put off until the training has saved."""
 
+import contextlib
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, Self
 
@@ -56,6 +57,17 @@ class Interruption:
         self._pending = number
         if again:
             self.deliver()
+
+
+@contextlib.contextmanager
+def following_the_first() -> Iterator[None]:
+    """Ignore signals in a process that helps another to train: that one saves, for which it needs the others' part."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def leave_to_parent(*_: object) -> None:

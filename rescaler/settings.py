@@ -134,7 +134,7 @@ class StepSettings:
     cuda_graphs: bool = False
     """Have what is compiled replayed by the GPU itself."""
     micro_batch_size: int | None = None
-    """Images at once on a device; gradients add up to those of the batch. ``null``: the whole batch."""
+    """Images at once, shared by the processes; gradients add up to those of the batch. ``null``: the whole batch."""
 
 
 @dataclass

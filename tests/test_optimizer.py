@@ -81,3 +81,12 @@ def test_the_average_forgets_as_fast_as_its_decay_says_and_faster_at_first() -> 
         averaged.weight.fill_(1.0)
     average.update(2)  # (1 + 2) / (10 + 2): a quarter is kept
     assert averaged.weight.item() == pytest.approx(0.25 * 1 + 0.75 * 3)
+
+
+def test_tied_weights_are_averaged_once() -> None:
+    layer, averaged = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        layer.weight.fill_(2.0)
+        averaged.weight.fill_(1.0)
+    Average(nn.Sequential(averaged, averaged), nn.Sequential(layer, layer), decay=0.5).update(1000)
+    assert averaged.weight.item() == 1.5

@@ -1,17 +1,20 @@
 """Two processes that train one run, over gloo."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from slurm_cluster import wait_until
 from test_run import TINY, metrics, runs, summary
 
 from rescaler.training import statefile
 
-MODERN = ["optim.label_smoothing=0.1", "optim.ema_decay=0.9", "step.micro_batch_size=3", "step.precision=fp16"]
+MODERN = ["optim.label_smoothing=0.1", "optim.ema_decay=0.9", "step.micro_batch_size=6", "step.precision=fp16"]
 ALONE = ["+model.dropout=0.0", "optim.batch_size=16", "resize_epoch=3", *MODERN, *TINY]
 """Dropout draws by process."""
 
@@ -34,6 +37,26 @@ rescaler.running.execution.Saver = Dying
 main()
 """
 """A run whose first process dies after the third batch."""
+
+
+SLOW = """
+import time
+from pathlib import Path
+from rescaler.run import main
+from rescaler.training.step import TrainingStep
+
+step = TrainingStep.__call__
+
+def slow(self, images, labels, learning_rate, number):
+    if number == 2:
+        Path("begun").touch()
+    time.sleep(0.5)
+    return step(self, images, labels, learning_rate, number)
+
+TrainingStep.__call__ = slow
+main()
+"""
+"""A run with long steps, which tells when the second begins."""
 
 
 AUDITED = """
@@ -108,10 +131,21 @@ def test_only_the_first_process_writes(folders: dict[int, Path]) -> None:
     assert json.loads((runs(folders[2])[0] / "chain.json").read_text())["forks"] == [3]
 
 
-def test_a_batch_that_cannot_be_shared_is_refused_once(tmp_path: Path) -> None:
-    finished = torchrun(
-        tmp_path, *(word for word in ALONE if "batch_size" not in word), "optim.batch_size=15", processes=2
-    )
+@pytest.mark.parametrize("key", ["optim.batch_size", "step.micro_batch_size"])
+def test_a_batch_that_cannot_be_shared_is_refused_once(tmp_path: Path, key: str) -> None:
+    finished = torchrun(tmp_path, *(word for word in ALONE if key not in word), f"{key}=15", processes=2)
     assert finished.returncode != 0
-    message = "optim.batch_size must be a multiple of the processes that share it (their number is 2); got 15"
+    message = f"{key} must be a multiple of the processes that share it (their number is 2); got 15"
     assert finished.stderr.count(message) == 1
+
+
+def test_ctrl_c_saves_first(tmp_path: Path) -> None:
+    program = tmp_path / "slow.py"
+    program.write_text(SLOW)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(program)]
+    with subprocess.Popen([*launcher, *ALONE], cwd=tmp_path, start_new_session=True) as training:
+        wait_until(lambda: (tmp_path / "begun").exists() or training.poll() is not None, "the training has begun")
+        os.killpg(training.pid, signal.SIGINT)
+        assert training.wait(60) != 0
+    (save,) = tmp_path.glob("ledger/saves/*.pt")
+    assert statefile.read(save).more["batches"] >= 2

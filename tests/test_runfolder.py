@@ -28,7 +28,8 @@ RESNET = {"_target_": "rescaler.models.resnet_small", "widths": [4], "blocks": 1
         ),
         (
             {"model": RESNET, "rescale__recalibrate": True, "rescale__warmup_batches": 3},
-            "3->2 at 19 px; bilinear; momentum rescale; BatchNorm recalibrated; 5 calibration batches; 3 warmup batches",
+            "3->2 at 19 px; bilinear; momentum rescale; BatchNorm recalibrated; 5 calibration batches; "
+            "3 warmup batches",
         ),
         (
             {

@@ -1,4 +1,5 @@
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from conftest import MakeExperiment
 from rescaler.running import trainingfolder
 from rescaler.running.execution import execute_trunk
 from rescaler.running.trunkfolder import TrunkFolder
+from rescaler.training import statefile
 from rescaler.training.plan import plan
 from rescaler.training.sharing import Part
 
@@ -44,3 +46,29 @@ def test_a_trunk_that_is_trained_is_done(
     execute_trunk([(make_experiment(), Part(0, 2, (2,)))], tmp_path / "trunk")
     found = trunk(tmp_path / "trunk")
     assert (found["status"], found["position"]) == ("done", 2)
+
+
+def test_a_warning_between_two_parts_is_heeded_by_the_second(
+    make_experiment: MakeExperiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SLURM warns once: a warning that is forgotten is a job that its time limit ends unsaved."""
+
+    def requeue(*_: object) -> None:
+        raise SystemExit(0)
+
+    def note(folder: TrunkFolder, status: Any, error: str | None = None) -> None:
+        write_note(folder, status, error)
+        if status == "done":
+            signal.raise_signal(signal.SIGUSR2)
+
+    write_note = TrunkFolder.note
+    monkeypatch.setattr(TrunkFolder, "note", note)
+    monkeypatch.chdir(tmp_path)
+    before = signal.signal(signal.SIGUSR2, requeue)
+    try:
+        with pytest.raises(SystemExit):
+            execute_trunk([(make_experiment(seed=seed), Part(seed, 1, (1,))) for seed in (0, 1)], tmp_path / "trunk")
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    (save,) = (tmp_path / "ledger" / "saves").glob("*.pt")
+    assert statefile.read(save).more["batches"] == 1

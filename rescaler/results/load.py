@@ -103,7 +103,7 @@ def read_at(runs: DataFrame, last_epoch: int) -> DataFrame:
 
 
 def _distinguished(runs: DataFrame) -> DataFrame:
-    """Add ``distinction``: what tells runs of one resize epoch apart but their seed (kernel table, interpolation ...)."""
+    """Add ``distinction``: what tells runs of one resize epoch apart beside their seed (kernels, interpolation ...)."""
     alike = ["comparison", "resize_epoch", "hold"]
     variants = runs.groupby(alike)["variant"].transform("nunique")
     runs = runs.assign(distinction=runs["variant"].where(variants > 1, ""))

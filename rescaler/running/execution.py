@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from rescaler.errors import InputError, first_line, is_out_of_memory, one_line
-from rescaler.interruption import Interruption
+from rescaler.interruption import Interruption, following_the_first
 from rescaler.record import Record
 from rescaler.running.data_wait import DataWait
 from rescaler.running.progress import ProgressBar
@@ -65,7 +65,8 @@ def execute(experiment: Experiment, folder: Path, *, group: str, on_save: OnSave
     with _out_of_memory():
         run = _joined(experiment)
         if ranks.number() > 0:
-            train(run, _ledger(run), folder, Observers([]))
+            with following_the_first():
+                train(run, _ledger(run), folder, Observers([]))
             return
         for note in run.notes:
             log.info("%s", note)
@@ -82,7 +83,9 @@ def execute(experiment: Experiment, folder: Path, *, group: str, on_save: OnSave
             run_folder.note(status, error)
             tracker.finish(run_folder.summary, failed=status == "failed")
 
-        _train(run, folder, [run_folder, tracker, DataWait(experiment.data)], close, on_save)
+        with Interruption() as interruption:
+            observers: list[Observer] = [run_folder, tracker, DataWait(experiment.data)]
+            _train(run, folder, observers, close, interruption, on_save)
 
 
 def execute_trunk(parts: Sequence[tuple[Experiment, Part]], folder: Path, *, on_save: OnSave = lambda: None) -> None:
@@ -96,14 +99,16 @@ def execute_trunk(parts: Sequence[tuple[Experiment, Part]], folder: Path, *, on_
     Raises:
         InputError: as of :func:`execute`.
     """
-    with _out_of_memory():
-        for experiment, part in parts:
-            run = _joined(experiment)
-            if ranks.number() > 0:
+    if ranks.number() > 0:
+        with _out_of_memory(), following_the_first():
+            for experiment, part in parts:
+                run = _joined(experiment)
                 train(run, _ledger(run), folder, Observers([]), part=part)
-                continue
-            trunk_folder = TrunkFolder(folder, part.last_epoch)
-            _train(run, folder, [trunk_folder], trunk_folder.note, on_save, part)
+        return
+    with _out_of_memory(), Interruption() as interruption:  # what comes between two parts, the second one saves for
+        for experiment, part in parts:
+            run, trunk_folder = _joined(experiment), TrunkFolder(folder, part.last_epoch)
+            _train(run, folder, [trunk_folder], trunk_folder.note, interruption, on_save, part)
 
 
 def _train(
@@ -111,12 +116,13 @@ def _train(
     folder: Path,
     observers: Sequence[Observer],
     close: Close,
+    interruption: Interruption,
     on_save: OnSave,
     part: Part | None = None,
 ) -> None:
     """Train while others look on; what is told to end saves first, and says how it ended."""
     experiment, ledger = run.experiment, _ledger(run)
-    with Interruption() as interruption, _closing(close), ProgressBar(run.chain, enabled=experiment.progress) as bar:
+    with _closing(close), ProgressBar(run.chain, enabled=experiment.progress) as bar:
         saver = Saver(ledger, interruption, experiment.checkpoint_every_min, on_save)
         train(run, ledger, folder, Observers([*observers, bar]), saver=saver, part=part)
 

@@ -80,7 +80,10 @@ class Average:
     """
 
     def __init__(self, average: nn.Module, network: nn.Module, decay: float) -> None:
-        pairs = list(zip(average.state_dict().values(), network.state_dict().values(), strict=True))
+        both = zip(average.state_dict().values(), network.state_dict().values(), strict=True)
+        pairs = list(
+            {value.data_ptr(): (average, value) for average, value in both}.values()
+        )  # tied weights count once
         self._averages = [average for average, _ in pairs if average.is_floating_point()]
         self._values = [value for average, value in pairs if average.is_floating_point()]
         self._counts = [pair for pair in pairs if not pair[0].is_floating_point()]

@@ -82,7 +82,7 @@ def plan(experiment: Experiment, *, elsewhere: str | None = None, networks: dict
         device, device_type = torch.device("cpu"), elsewhere if experiment.device == "auto" else experiment.device
     resize_epoch = resolve_resize_epoch(experiment)
     target, shrunk = networks_of(experiment, {} if networks is None else networks)
-    processes.check(target, experiment.optim.batch_size, device)
+    processes.check(target, experiment.optim.batch_size, experiment.step.micro_batch_size, device)
     data = load_data(experiment.data, device)  # after all that can be refused without it: it may be downloaded
     optim, batches = experiment.optim, experiment.schedule.batches_per_epoch
     batches = data.train_count // optim.batch_size if batches is None else batches

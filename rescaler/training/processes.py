@@ -94,18 +94,18 @@ def add_up(tensor: Tensor) -> None:
         dist.all_reduce(tensor)
 
 
-def check(network: nn.Module, batch_size: int, device: torch.device) -> None:
+def check(network: nn.Module, batch_size: int, micro_batch_size: int | None, device: torch.device) -> None:
     """Refuse what several processes would train differently from a single process.
 
     Raises:
         InputError: the batch cannot be shared evenly, or its statistics cannot be taken together.
     """
     count = ranks.count()
-    if batch_size % count != 0:
-        raise InputError(
-            f"optim.batch_size must be a multiple of the processes that share it (their number is {count}); "
-            f"got {batch_size}"
-        )
+    for key, size in (("optim.batch_size", batch_size), ("step.micro_batch_size", micro_batch_size)):
+        if size is not None and size % count != 0:
+            raise InputError(
+                f"{key} must be a multiple of the processes that share it (their number is {count}); got {size}"
+            )
     if count > 1 and device.type != "cuda" and any(isinstance(module, _BatchNorm) for module in network.modules()):
         raise InputError(
             f"device={device.type}: a network with BatchNorm cannot be trained by {count} processes without GPUs, as "

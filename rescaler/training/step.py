@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from rescaler.models import loss_and_scores
-from rescaler.training import processes
+from rescaler.training import processes, ranks
 from rescaler.training.arithmetic import autocast
 from rescaler.training.chain import Recipe
 from rescaler.training.optimizer import SGD, Average
@@ -64,7 +64,8 @@ class TrainingStep:
     def _gradients(self, images: Tensor, labels: Tensor) -> Tensor:
         """Leave the gradients of the batch's mean loss in the parameters, by as many images at once as are allowed."""
         self._optimizer.zero_grad()
-        at_once = self._recipe.micro_batch_size or len(labels)
+        micro = self._recipe.micro_batch_size
+        at_once = len(labels) if micro is None else micro // ranks.count()  # the same images as in a single process
         parts = list(zip(images.split(at_once), labels.split(at_once), strict=True))  # type: ignore[no-untyped-call]
         sums = torch.zeros(2, dtype=torch.float32, device=labels.device)
         for number, (some, theirs) in enumerate(parts, start=1):
