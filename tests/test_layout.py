@@ -4,7 +4,7 @@ import pytest
 from conftest import MakeExperiment
 
 from rescaler.errors import InputError
-from rescaler.running.execution import execute
+from rescaler.running.execution import execute, execute_trunk
 from rescaler.sweeps.layout import Group, Planned, freeze, groups
 from rescaler.sweeps.sweep import SweepRun
 from rescaler.training.plan import plan
@@ -29,12 +29,29 @@ def test_with_a_run_that_the_ledger_has_nothing_is_shared(planned: list[Planned]
     assert groups(planned) == [Group(None, (0, 1, 2))]
 
 
+def test_held_runs_are_complete_at_their_last_epoch_not_at_the_resize(
+    make_experiment: MakeExperiment, tmp_path: Path
+) -> None:
+    held = {"schedule__hold_after_resize": True, "ledger__folder": str(tmp_path / "ledger")}
+    changes = [{}, {"rescale__interpolation": "bicubic"}, {"rescale__momentum": "reset"}]
+    runs = [plan(make_experiment(resize_epoch=2, **held, **change)) for change in changes]
+    both = [Planned(SweepRun(str(i), str(i)), run, tmp_path / str(i)) for i, run in enumerate(runs)]
+    whole = groups(both[:2])
+    execute_trunk([(runs[0].experiment, Part(0, 2, (2,)))], tmp_path / "trunk")
+    assert groups(both[:2]) == [Group(None, (0, 1))], "the trunk is there"
+    both[0].ledger.state_path(runs[0].chain.known_keys[-1]).unlink()
+    assert groups(both[:2]) == whole
+    execute(runs[2].experiment, both[2].folder, group="sweep")
+    assert groups(both[1:]) == [Group(None, (0, 1))], "one of them is complete"
+
+
 def test_a_frozen_sweep_keeps_the_state_where_its_runs_part(planned: list[Planned]) -> None:
     freeze(planned)
     assert all((one.folder / "config.yaml").exists() for one in planned)
-    execute(planned[0].run.experiment, planned[0].folder, group="sweep")
-    second = planned[1].run.chain.known_keys[1]
-    assert planned[1].ledger.state(second) is not None
+    keys, ledger = planned[1].run.chain.known_keys, planned[1].ledger
+    assert [ledger.holders(key) != set() for key in keys[:3]] == [False, True, True], (
+        "and of course its last pre-train's"
+    )
 
 
 def test_a_ledger_that_cannot_be_written_is_said_first(planned: list[Planned], tmp_path: Path) -> None:

@@ -170,13 +170,16 @@ def test_a_process_with_too_little_memory_deletes_nothing(ledger: Ledger) -> Non
 
 @pytest.mark.parametrize("text", ["", '{"key": ', "[]", '{"key": "x"}'])
 def test_a_damaged_record_is_named_and_replaced(ledger: Ledger, text: str, caplog: pytest.LogCaptureFixture) -> None:
-    published = ledger.publish(record(), tensors(1))
+    ledger.publish(record(), tensors(1))
     path = ledger.state_path(KEY).with_name("record.json")
     path.write_text(text)
     assert ledger.record(KEY) is None
     assert f"damaged ledger entry {path}" in caplog.text
-    assert ledger.publish(record(), tensors(1)) == published
-    assert ledger.record(KEY) == published
+    again = ledger.publish(record(value=2.0), tensors(2))
+    assert ledger.record(KEY) == again == record(value=2.0)
+    state = ledger.state(KEY)
+    assert state is not None
+    assert digest(state) == again.digest, "the record's own state"
 
 
 def test_a_state_stays_while_any_run_holds_it(ledger: Ledger, tmp_path: Path) -> None:
@@ -221,15 +224,17 @@ def test_a_copy_of_the_runs_folder_may_go(ledger: Ledger, tmp_path: Path) -> Non
 
 
 def test_prune_removes_old_remains_of_killed_writers_only(ledger: Ledger) -> None:
-    old, new = ledger.folder / "tmp/old/state.pt", ledger.folder / "tmp/new/state.pt"
-    for path in (old, new):
-        path.parent.mkdir(parents=True)
+    remains = ("tmp/{}/state.pt", "saves/.KEY.pt.{}", "holds/ab/KEY/.run.{}")
+    old, new = ([ledger.folder / name.format(age) for name in remains] for age in ("old", "new"))
+    for path in (*old, *new):
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x")
     two_days_ago = time.time() - 2 * 24 * 3600
-    os.utime(old, (two_days_ago, two_days_ago))
+    for path in old:
+        os.utime(path, (two_days_ago, two_days_ago))
     ledger.prune()
-    assert not old.exists()
-    assert new.exists()
+    assert not any(path.exists() for path in old)
+    assert all(path.exists() for path in new)
 
 
 def test_digest_ignores_layout_and_sees_every_value() -> None:

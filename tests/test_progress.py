@@ -8,7 +8,7 @@ from rescaler.record import Record
 from rescaler.running.progress import ProgressBar
 from rescaler.settings import ScheduleSettings
 from rescaler.training.chain import Chain, Epoch, Stage
-from rescaler.training.pace import left_s
+from rescaler.training.pace import epochs_planned, left_s
 
 LAYER = {"target_kernel": (4, 4), "target_output": (10, 10), "pretrain_kernel": (2, 2), "pretrain_output": (10, 10)}
 """A quarter of the target's multiplications."""
@@ -57,6 +57,15 @@ def test_one_slow_epoch_says_little_of_those_to_come() -> None:
     made = chain()
     slow, usual = (Record(**{**vars(first(made)[1]), "epoch": 5, "train_s": seconds}) for seconds in (99.0, 9.0))
     assert left_s(made, [(usual, False), (usual, False), (slow, False)], 5.0) == 10.0  # a second of waiting for data
+
+
+def test_held_epochs_come_on_top() -> None:
+    made = chain()
+    held = [
+        (Record(**{**vars(first(made)[1]), "epoch": epoch, "held": epoch in (3, 4)}), False) for epoch in (1, 2, 3, 4)
+    ]
+    assert epochs_planned(made, held) == 8
+    assert left_s(made, held, 6.0) == 2 * 3.0
 
 
 def test_an_epoch_read_back_says_nothing_of_the_time_left(now: list[float], caplog: pytest.LogCaptureFixture) -> None:

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rescaler.record import Record
 from rescaler.texttable import clock
 from rescaler.training.chain import Chain, Epoch
-from rescaler.training.pace import left_s
+from rescaler.training.pace import epochs_planned, left_s
 from rescaler.waiting import Lines
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class ProgressBar:
         self._show(record.epoch, record.epoch, record.images / (record.train_s + record.data_s))
 
     def _show(self, done: float, epoch: int, images_per_s: float | None) -> None:
-        total = max(self._chain.stages[-1].last_epoch, epoch)
+        total = max(epochs_planned(self._chain, self._epochs), epoch)  # one that is held is known when it is over
         where = f"epoch {epoch}/{total} {self._chain.stage(epoch).name}"
         speed = "" if images_per_s is None else f"{images_per_s:,.0f} images/s"
         seconds = left_s(self._chain, self._epochs, done)

@@ -23,7 +23,7 @@ from rescaler.record import CONFIG_FILE, EPOCH_FIELDS, METRICS_FILE, SUMMARY_FIL
 from rescaler.running.trainingfolder import TrainingFolder
 from rescaler.settings import Experiment
 from rescaler.training.chain import Stage
-from rescaler.training.pace import left_s
+from rescaler.training.pace import epochs_planned, left_s
 from rescaler.training.plan import Run
 
 
@@ -69,8 +69,7 @@ class RunFolder(TrainingFolder):
             parts += ["BatchNorm recalibrated"] if "recalibrate" in recipe else []
             counts = ("calibration_batches", "warmup_batches")
             parts += [f"{recipe[key]} {key.replace('_', ' ')}" for key in counts if key in recipe]
-            schedule = self._run.experiment.schedule
-            parts += [f"at most {schedule.hold_limit} epochs held"] if schedule.hold_after_resize else []
+            parts += [f"at most {chain.schedule.hold_limit} epochs held"] if chain.holds else []
         return "; ".join(parts)
 
     def _metrics(self) -> str:
@@ -95,11 +94,11 @@ class RunFolder(TrainingFolder):
             "data": experiment.data.name,
             "seed": experiment.seed,
             "resize_epoch": run.resize_epoch,
-            "hold": experiment.schedule.hold_after_resize and bool(run.chain.forks),  # else there is nothing to hold
+            "hold": run.chain.holds,
             "variant": self._variant(),
             **standing,
             "left_s": left_s(run.chain, self._records, self.position),
-            "epochs_planned": experiment.schedule.epochs + sum(record.held for record, _ in self._records),
+            "epochs_planned": epochs_planned(run.chain, self._records),
             **totals(self._records),
             "device": provenance.device_name(run.device),
             "torch": provenance.torch_version(),

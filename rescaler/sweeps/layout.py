@@ -60,7 +60,7 @@ def _missing(planned: Sequence[Planned]) -> list[list[str]]:
     """Paths of the states of each run's epochs; none of a run that is complete."""
     paths = []
     for one in planned:
-        keys = one.run.chain.known_keys
-        complete = one.ledger.record(keys[-1]) is not None
-        paths.append([] if complete else [str(one.ledger.state_path(key)) for key in keys])
+        chain = one.run.chain
+        keys = [] if chain.is_complete(one.ledger) else chain.known_keys
+        paths.append([str(one.ledger.state_path(key)) for key in keys])
     return paths

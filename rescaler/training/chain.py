@@ -109,6 +109,11 @@ class Chain:
         """Epochs after which the network is rescaled: where runs of a sweep part from their trunk."""
         return tuple(stage.last_epoch for stage in self.stages[:-1])
 
+    @property
+    def holds(self) -> bool:
+        """Whether the learning rule is held after the last rescale, as long as accuracies say (section 5.2)."""
+        return self.schedule.hold_after_resize and bool(self.forks)
+
     def next(self, records: Sequence[Record]) -> Epoch | None:
         """The epoch after ``records``, all earlier ones in order; None when the run is complete."""
         parent = records[-1].key if records else self.origin
@@ -117,7 +122,7 @@ class Chain:
     @functools.cached_property
     def known_keys(self) -> list[str]:
         """Keys of the epochs that do not depend on accuracies: all, or those up to the last rescale if it holds."""
-        last = self.forks[-1] if self.forks and self.schedule.hold_after_resize else self.stages[-1].last_epoch
+        last = self.forks[-1] if self.holds else self.stages[-1].last_epoch
         key, keys = self.origin, list[str]()
         for done in range(last):
             epoch = self._epoch(key, [0.0] * done)  # any accuracies will do
@@ -146,6 +151,12 @@ class Chain:
             **self.constants,
         )
         return Epoch(number, digest([parent, vars(recipe)]), parent, stage, rule.held, recipe)
+
+    def is_complete(self, ledger: Ledger) -> bool:
+        """Whether the ledger has the run's last epoch."""
+        if self.holds:
+            return self.next(self.recorded(ledger)) is None
+        return ledger.record(self.known_keys[-1]) is not None
 
     def recorded(self, ledger: Ledger, records: Sequence[Record] = ()) -> list[Record]:
         """``records`` and the run's epochs after them that the ledger holds without a gap."""

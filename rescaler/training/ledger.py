@@ -35,7 +35,7 @@ from rescaler.training.statefile import Tensors
 log = logging.getLogger(__name__)
 
 _ABANDONED_S = 24 * 3600
-"""Age at which an unpublished entry is taken for the remains of a killed process."""
+"""Age at which what is not finished is taken for the remains of a killed process."""
 
 
 @dataclass(frozen=True)
@@ -178,10 +178,10 @@ class Ledger:
         except OSError:
             if not entry.is_dir():
                 raise
-        if not self.state_path(record.key).exists():
-            (temporary / "state.pt").replace(entry / "state.pt")
         standing = self.record(record.key)
-        if standing is None:  # damaged
+        if standing is None or not self.state_path(record.key).exists():
+            (temporary / "state.pt").replace(entry / "state.pt")
+        if standing is None:  # damaged, and with it what tells which state is its own
             (temporary / "record.json").replace(entry / "record.json")
         return standing or record
 
@@ -242,9 +242,10 @@ class Ledger:
             if not _is_live(path):
                 yield path
         horizon = time.time() - _ABANDONED_S
-        for path in self._tmp.glob("**/*"):
-            if path.is_file() and path.stat().st_mtime < horizon:
-                yield path
+        for pattern in ("tmp/**/*", "saves/.*", "holds/??/*/.*"):
+            for path in self.folder.glob(pattern):
+                if path.is_file() and path.stat().st_mtime < horizon:
+                    yield path
 
     def size_bytes(self) -> int:
         """Disk that the ledger's files take."""

@@ -11,11 +11,21 @@ _RECENT = 5
 """Epochs: one alone may have waited for a disk or a neighbour."""
 
 
-def left_s(chain: Chain, epochs: Sequence[tuple[Record, bool]], done: float) -> float | None:
-    """Seconds to the end of the scheduled epochs, going by the median of the last; None before there is one.
+def epochs_planned(chain: Chain, epochs: Sequence[tuple[Record, bool]]) -> int:
+    """Epochs that a run will have, as far as is known: those held so far (section 5.2) come on top of the scheduled.
 
     Args:
-        chain: of the run.
+        chain: the run's.
+        epochs: records so far, each with whether the run read it back.
+    """
+    return chain.stages[-1].last_epoch + sum(record.held for record, _ in epochs)
+
+
+def left_s(chain: Chain, epochs: Sequence[tuple[Record, bool]], done: float) -> float | None:
+    """Seconds to the end of the planned epochs, going by the median of the last; None before there is one.
+
+    Args:
+        chain: the run's.
         epochs: records in order, each with whether the run read it back: that may have been trained on another machine.
         done: epochs behind it, in fractions.
     """
@@ -26,9 +36,10 @@ def left_s(chain: Chain, epochs: Sequence[tuple[Record, bool]], done: float) -> 
     recent = [record for record in records[-_RECENT:] if chain.stage(record.epoch) == measured]
     epoch_s = median(record.train_s + record.data_s + record.evaluation_s for record in recent)
     total_s = 0.0
-    for stage in chain.stages:
-        total_s += max(0.0, stage.last_epoch - done) * epoch_s * _work(stage) / _work(measured)
-        done = max(done, stage.last_epoch)
+    ends = [*chain.forks, epochs_planned(chain, epochs)]
+    for stage, end in zip(chain.stages, ends, strict=True):
+        total_s += max(0.0, end - done) * epoch_s * _work(stage) / _work(measured)
+        done = max(done, end)
     return total_s
 
 
