@@ -30,9 +30,9 @@ _wants_traceback = os.environ.get(_TRACEBACK, "0") != "0"
 def _application(config: DictConfig) -> None:
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
-    if hydra_config.mode is RunMode.MULTIRUN:
+    if hydra_config.mode is RunMode.MULTIRUN:  # the launcher shows what came out of all jobs
         try:
-            _execute(config, folder, group=folder.parent.name)  # the launcher shows what came out of all jobs
+            _execute(config, folder, group=Path(hydra_config.sweep.dir).name)
         except Exception as error:
             log.error("%s", error, exc_info=not isinstance(error, InputError))
             raise

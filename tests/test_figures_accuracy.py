@@ -61,6 +61,15 @@ def test_learning_rate_changes_are_marked_at_the_milestones(tmp_path: Path) -> N
     assert verticals(right) == []
 
 
+def test_a_learning_rate_that_glides_is_not_marked(tmp_path: Path) -> None:
+    _, epochs = load(tmp_path, FakeRun(2, [0.5] * 8, milestones=(6,), epochs_planned=8))
+    assert verticals(accuracy_figure(epochs).axes[0]) == [6]
+    warm = epochs.assign(learning_rate=epochs["learning_rate"].where(epochs["epoch"] > 4, epochs["epoch"] / 4))
+    assert verticals(accuracy_figure(warm).axes[0]) == [6], "only where it drops, not in the warm-up"
+    smooth = epochs.assign(learning_rate=1 / epochs["epoch"])
+    assert verticals(accuracy_figure(smooth).axes[0]) == []
+
+
 def test_a_run_on_hold_alone_marks_its_own_changes(tmp_path: Path) -> None:
     held = FakeRun(1, [0.5] * 6, hold=True, held=2, milestones=(4,))
     figure = accuracy_figure(load(tmp_path, held)[1])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rescaler.errors import InputError
-from rescaler.sweeps.scheduler import JobState, complaint, max_array_size, states
+from rescaler.sweeps.scheduler import JobState, cancel, complaint, max_array_size, states
 
 Command = Callable[[str, str], None]
 
@@ -64,6 +64,14 @@ def test_a_cluster_that_does_not_answer_is_said(command: Command) -> None:
     command("squeue", "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1")
     with pytest.raises(InputError, match="^squeue: Unable to contact slurm controller$"):
         states(["71_0"])
+
+
+def test_a_refused_cancellation_is_said_if_jobs_are_left(command: Command) -> None:
+    command("squeue", says(QUEUE))
+    command("scancel", "echo 'scancel: error: Access/permission denied' >&2; exit 1")
+    cancel(["71_2", "60"])  # both are over
+    with pytest.raises(InputError, match="^scancel: Access/permission denied; still there: 71_1$"):
+        cancel(["71_1", "60"])
 
 
 def test_the_size_of_an_array_is_the_clusters(command: Command) -> None:

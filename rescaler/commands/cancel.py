@@ -17,7 +17,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Cancel them.
 
     Raises:
-        InputError: there is no such sweep, or it runs on another machine.
+        InputError: there is no such sweep, or it runs on another machine, or the cluster refuses.
     """
     sweep = Sweep.read(arguments.sweep or newest(RUNS))
     alive = [one for one, status in zip(sweep.runs, statuses(sweep), strict=True) if not status.is_over]
@@ -26,16 +26,11 @@ def run(arguments: argparse.Namespace) -> None:
         return
     if sweep.launcher is None and sweep.host != socket.gethostname():
         raise InputError(f"{sweep.folder} runs on {sweep.host}: cancel it there")
+    if sweep.launcher is not None:
+        scheduler.cancel([*(one.job for one in alive if one.job), *sweep.trunk_jobs.values()])
     for one in alive:
         one.cancelled = True
     sweep.write()
-    if sweep.launcher is None:
-        _cancel_here(sweep)
-    else:
-        scheduler.cancel([*(one.job for one in alive if one.job), *sweep.trunk_jobs.values()])
-    print(f"{sweep.folder}: {counted(len(alive), 'run')} cancelled; `rescaler retry` goes on from there")
-
-
-def _cancel_here(sweep: Sweep) -> None:
-    if sweep.runs_here and sweep.pid is not None:
+    if sweep.launcher is None and sweep.runs_here and sweep.pid is not None:
         os.kill(sweep.pid, signal.SIGTERM)  # it saves first
+    print(f"{sweep.folder}: {counted(len(alive), 'run')} cancelled; `rescaler retry` goes on from there")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pandas import DataFrame
+from pandas import DataFrame, Series
 
 from rescaler.results import network_label, order
 
@@ -10,6 +10,8 @@ KIND = ["resize_epoch", "hold", "distinction"]
 """Runs of a comparison that agree in these differ in their seed at most."""
 
 _NAMED = 4
+_GLIDE = 3
+"""Changes of the learning rate in a row that are a warm-up or a smooth schedule, and no steps."""
 
 
 def counted(epochs: DataFrame) -> DataFrame:
@@ -51,12 +53,11 @@ def mean_curves(epochs: DataFrame) -> DataFrame:
     Returns:
         One row an epoch and curve, in the paper's order: ``KIND``, ``label``, ``epoch``, ``runs``; over the runs, the
         mean of ``test`` and ``train`` accuracy (percent) with ``test_low`` and ``test_high``, and of ``time_s``;
-        ``rescaled``; ``changed``, whether the learning rate did, in any run; ``held``, in how many runs; and of the
-        whole curve ``finished``, and ``best``, the mean of the runs' best test accuracies (percent).
+        ``rescaled``; ``changed``, whether the learning rate did so at a stroke, in any run; ``held``, in how many runs;
+        and of the whole curve ``finished``, and ``best``, the mean of the runs' best test accuracies (percent).
     """
     rows = counted(epochs)
-    rate = rows.groupby("run", observed=True)["learning_rate"]
-    curves = rows.assign(changed=rate.diff().fillna(0) != 0).groupby([*KIND, "epoch"], sort=False, observed=True)
+    curves = rows.assign(changed=_changed(rows)).groupby([*KIND, "epoch"], sort=False, observed=True)
     means = curves.agg(
         runs=("run", "nunique"),
         test=("test_top1", "mean"),
@@ -79,6 +80,13 @@ def mean_curves(epochs: DataFrame) -> DataFrame:
     if means["runs"].nunique() > 1:
         means["label"] += ", n = " + means["runs"].astype(str)
     return means
+
+
+def _changed(rows: DataFrame) -> "Series[bool]":
+    """Whether the learning rate is another than in the epoch before, and does not just glide from epoch to epoch."""
+    changed = rows.groupby("run", observed=True)["learning_rate"].diff().fillna(0) != 0
+    streaks = changed.groupby([rows["run"], (~changed).cumsum()], observed=True)
+    return changed & (streaks.transform("sum") < _GLIDE)
 
 
 def absent_baselines(rows: DataFrame) -> list[str]:

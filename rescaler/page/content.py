@@ -125,7 +125,9 @@ def _facts(runs: DataFrame, epochs: DataFrame, settings: Comparison | None) -> I
     yield "Schedule", ", ".join(schedule)
     if {"schedule.learning_rates", "schedule.milestones"} <= shared.keys():
         rates, milestones = (shared[f"schedule.{key}"].strip("[]") for key in ("learning_rates", "milestones"))
-        yield "Learning rates", f"{rates}; changed after epochs {milestones}" if milestones else rates
+        rule = shared.get("schedule.rule", "milestones")
+        how = f"{rule.replace('_', ' ')} from a peak of {rates}" if rule != "milestones" else rates
+        yield "Learning rates", f"{how}; changed after epochs {milestones}" if milestones else how
     yield "Device", _distinct(runs, "device")
     yield "Versions", f"rescaler {_distinct(runs, 'version')}, torch {_distinct(runs, 'torch')}"
     yield "Commit", ", ".join(map(_commit, _values(runs, "commit"))) or NONE

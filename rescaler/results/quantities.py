@@ -31,7 +31,7 @@ class Quantity:
         return f"{self._number(row[key])} ± {self._number(row[f'{key}_sd'])}{self.unit}"
 
     def _number(self, value: float) -> str:
-        return f"{self.scale * value:{self.sign}.{self.decimals}f}".replace("-", "−")
+        return f"{self.scale * value:{self.sign}z.{self.decimals}f}".replace("-", "−")
 
 
 ACCURACY = Quantity(100, 2, " %")

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -50,8 +51,11 @@ class Cluster:
             try:
                 with _outside_of_jobs(), contextlib.redirect_stderr(io.StringIO()), executor.batch():
                     submitted = [executor.submit(job) for job in jobs[start : start + most]]
-            except FailedJobError as error:
-                cancel(ids)
+            except BaseException as error:
+                with contextlib.suppress(InputError):  # what sbatch says matters more
+                    cancel(ids)
+                if not isinstance(error, FailedJobError):
+                    raise
                 raise InputError(f"sbatch: {complaint(str(error))}") from error
             ids += [job.job_id for job in submitted]
         return ids
@@ -73,7 +77,7 @@ class Cluster:
             "qos": settings.qos,
             "constraint": settings.constraint,
             "gpus_per_node": settings.gpus_per_node or None,
-            "mem": None if settings.mem_gb is None else f"{round(1024 * settings.mem_gb)}MB",
+            "mem": None if settings.mem_gb is None else f"{math.ceil(1024 * settings.mem_gb)}MB",
             "mail_type": settings.mail_type,
             "mail_user": settings.mail_user,
             "setup": settings.setup or None,

@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
-from rescaler.errors import InputError
+from rescaler.errors import InputError, listed
 
 _WAITING = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT", "SUSPENDED", "STOPPED"}
 _RUNNING = {"RUNNING", "COMPLETING", "STAGE_OUT", "SIGNALING", "RESIZING"}
@@ -68,9 +68,19 @@ def _in_accounts(ids: Iterable[str]) -> dict[str, JobState]:
 
 
 def cancel(ids: Iterable[str]) -> None:
-    """Cancel jobs; those that are over are left as they are."""
-    if wanted := list(ids):
-        _call(["scancel", *wanted])
+    """Cancel jobs; those that are over are left as they are.
+
+    Raises:
+        InputError: SLURM refused, and some of them still wait or run.
+    """
+    wanted = list(ids)
+    if not wanted:
+        return
+    finished = _call(["scancel", *wanted])
+    if finished.returncode != 0:  # as it also is where one of them was over already
+        alive = [job for job, state in states(wanted).items() if not state.is_over and state.name != "COMPLETING"]
+        if alive:
+            raise InputError(f"scancel: {complaint(finished.stderr)}; still there: {listed(alive)}")
 
 
 def max_array_size() -> int:

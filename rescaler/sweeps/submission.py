@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from rescaler.errors import InputError
 from rescaler.settings import SlurmSettings
 from rescaler.sweeps.cluster import Cluster
 from rescaler.sweeps.jobs import RunJob, TrunkJob
@@ -47,7 +48,8 @@ def _undone_on_failure(folders: Sequence[Path], jobs: Sequence[str]) -> Iterator
     try:
         yield
     except BaseException:
-        cancel(jobs)
+        with contextlib.suppress(InputError):  # why it failed matters more
+            cancel(jobs)
         for folder in new:
             shutil.rmtree(folder, ignore_errors=True)
         raise

@@ -34,7 +34,7 @@ def status_table(sweep: Sweep, found: Sequence[RunStatus]) -> TextTable:
         [
             one.name,
             f"{one.state}: {one.detail}" if one.detail else one.state,
-            "–" if one.epochs is None else f"{one.position:.3g} of {one.epochs}",
+            "–" if one.epochs is None else f"{round(one.position, 1):g} of {one.epochs}",
             "–" if one.top1 is None else percent(one.top1, 2),
             "–" if one.left_s is None else clock(one.left_s),
         ]

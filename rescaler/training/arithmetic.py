@@ -1,6 +1,7 @@
 """How networks compute: precision, memory format, compilation."""
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -63,6 +64,7 @@ def float32_as(precision: str) -> Iterator[None]:
             backend.fp32_precision = value
 
 
+@functools.cache
 def cannot_compile(device: torch.device) -> str | None:
     """Why torch.compile does not work here, if so (no C++ compiler on a CPU, no Triton on a GPU)."""
     try:

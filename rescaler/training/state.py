@@ -55,7 +55,7 @@ class State:
         self.network.load_state_dict(parts["network"])
         self.momentum = parts["momentum"]
         if parts["ema"]:
-            self.average = self.average or copy.deepcopy(self.network)
+            self.average = self.average or self._copy()
             self.average.load_state_dict(parts["ema"])
         if parts["scaler"]:
             self.scaler = self.scaler or GradScaler(self.device.type)
@@ -76,9 +76,12 @@ class State:
                 buffer.copy_(self.momentum[name])
         self.momentum = buffers
         if recipe.ema_decay is not None:
-            self.average = self.average or copy.deepcopy(self.network).requires_grad_(False)
+            self.average = self.average or self._copy()
         if recipe.precision == "fp16":
             self.scaler = self.scaler or GradScaler(self.device.type)
+
+    def _copy(self) -> nn.Module:
+        return copy.deepcopy(self.network).requires_grad_(False)
 
     def is_compiled(self, recipe: Recipe) -> bool:
         """Whether no compilation is to come in training."""
