@@ -46,6 +46,7 @@ class RescaleSettings:
     calibration_batches: int = 8
     """Mini-batches of training images that the fit and the recalibration look at."""
     momentum: str = "rescale"
+    """What becomes of the optimizer's momentum: ``rescale`` it as the kernels, or ``reset`` it."""
     warmup_batches: int = 0
     """Mini-batches over which the learning rate rises again from zero; 0: it is kept."""
 

@@ -23,7 +23,7 @@ def test_save_figure_goes_by_the_suffix(tmp_path: Path, suffix: str, start: byte
 
 
 def test_save_figure_lists_the_formats(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"--plot must end in \.png, \.svg, \.pdf; got .*plot\.gif"):
+    with pytest.raises(InputError, match=r"the file of a figure must end in \.png, \.svg, \.pdf; got .*plot\.gif"):
         save_figure(Figure(), tmp_path / "plot.gif")
     assert not list(tmp_path.iterdir())
 

@@ -249,7 +249,7 @@ def test_read_at_beyond_the_end_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_read_at_refuses_epoch_zero(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"--epochs must be at least 1; got 0"):
+    with pytest.raises(InputError, match=r"the epochs to read must be at least 1; got 0"):
         load(write(tmp_path, TARGET), 0)
 
 

@@ -14,7 +14,7 @@ from rescaler.texttable import counted
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Cancel them.
+    """Cancel what waits or runs.
 
     Raises:
         InputError: there is no such sweep, or it runs on another machine, or the cluster refuses.

@@ -3,9 +3,8 @@
 import argparse
 import csv
 import dataclasses
-import functools
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from rescaler.commands.output import write
 from rescaler.commands.parser import CPU_BATCH, STDOUT
@@ -96,7 +95,10 @@ def _measured(experiment: Experiment, batch_size: int | None) -> TextTable:
         for step in _steps(experiment.step, device.type):
             recipe = step_recipe(dataclasses.replace(experiment, optim=optim, step=step), device.type)
             setting = f"{step.precision} {step.memory_format}"
-            tell = functools.partial(_tell, say, setting)
+
+            def tell(text: str, setting: str = setting) -> None:
+                say(f"{setting}: {text}")
+
             measured[setting] = measure(networks, recipe, device=device, progress=tell)
         sizes_px = {name: network.image_px for name, network in networks.items()}
         loading = batch_loading_s(experiment.data, sizes_px, batch_size=batch_size, device=device, progress=say)
@@ -118,10 +120,6 @@ def _measured(experiment: Experiment, batch_size: int | None) -> TextTable:
         "turns. Random images on the device."
     )
     return TextTable(heading, columns, rows, [note, *verdicts], ("Memory format", "Network"))
-
-
-def _tell(say: Callable[[str], None], setting: str, text: str) -> None:
-    say(f"{setting}: {text}")
 
 
 def _steps(step: StepSettings, device_type: str) -> list[StepSettings]:

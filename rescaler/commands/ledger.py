@@ -10,7 +10,7 @@ from rescaler.training.ledger import Ledger
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Run the command.
+    """Show, prune or verify.
 
     Raises:
         InputError: there is no ledger, it cannot be written, or (verify) entries are damaged.

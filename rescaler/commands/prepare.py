@@ -17,7 +17,7 @@ from rescaler.data.preparation import Preparation, Progress
 from rescaler.data.prepared import is_prepared
 from rescaler.data.tree import read_tree
 from rescaler.errors import InputError, listed
-from rescaler.training.probe import candidates
+from rescaler.training.networks import Networks, networks_of
 from rescaler.waiting import Lines
 
 
@@ -57,7 +57,9 @@ def _preparation(runs: Sequence[Job], out: Path | None) -> Preparation:
     tree = image_folder(data)
     if is_prepared(tree):
         raise InputError(f"data.folder={data.folder} is a prepared set; it must be the tree that it was made from")
-    sizes = {shorter_px(network.image_px) for run in runs for network in candidates(run.experiment).values()}
+    known: dict[str, Networks] = {}
+    small_px = {shrunk.image_px for run in runs for shrunk in networks_of(run.experiment, known).pretrain}
+    sizes = set(map(shorter_px, small_px | {run.experiment.data.image_px for run in runs}))
     folder = out.expanduser().absolute() if out else tree / "prepared"
     return Preparation(read_tree(tree, classes=data.classes), folder, sorted(sizes), data.workers)
 

@@ -9,7 +9,7 @@ from rescaler.texttable import counted
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Run the command.
+    """Write the page.
 
     Raises:
         InputError: no runs, a bad option, or a file that cannot be written.

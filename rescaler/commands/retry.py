@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Run them.
+    """Run what did not finish.
 
     Raises:
         InputError: there is no such sweep, it is still running here, or a run failed again.

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Run the command.
+    """Send what W&B lacks.
 
     Raises:
         InputError: a folder has no run, the user is not logged in, or the server cannot be reached or refuses.
@@ -61,7 +61,7 @@ class _Recorded:
 
     def mirror(self, mode: str, folder: str) -> None:
         """Mirror the run as :class:`rescaler.tracking.Tracker` would have; the client keeps its files in ``folder``."""
-        # Of this machine and this process is nothing to tell: they trained nothing.
+        # There is nothing to say of this machine and process: they trained nothing.
         not_ours = {"x_disable_meta": True, "x_disable_stats": True, "x_save_requirements": False}
         mirror(self._messages({**self.opening, "mode": mode, "dir": folder}), **not_ours)
 
@@ -125,7 +125,7 @@ def _write(recorded: Sequence[_Recorded], console: Console) -> tuple[int, int]:
     for run in track(recorded, "writing", console=console):
         folder = Path(run.opening["dir"])
         if not os.access(folder, os.W_OK):
-            raise InputError(f"cannot write {folder}: W&B's offline files belong into the run's own folder")
+            raise InputError(f"cannot write {folder}: W&B's offline files belong in the run's own folder")
         kept = fragments(folder / "wandb", run.opening["id"])
         if not (kept and _same(kept[-1].summary, run)):
             run.mirror("offline", run.opening["dir"])

@@ -100,10 +100,11 @@ class Preparation:
     def estimated_bytes(self) -> int:
         """Size of the whole set, from a sample of its images."""
         total = 0
+        encoder = self._encoder()
         for name, split in zip(SPLITS, self.tree, strict=True):
             count = len(split.labels)
             sample = range(0, count, max(1, count // _SAMPLE_IMAGES))
-            sizes = [sum(map(len, self._encoder[name, index].files)) for index in sample]
+            sizes = [sum(map(len, encoder[name, index].files)) for index in sample]
             total += count * sum(sizes) // len(sizes)
         return total
 
@@ -158,7 +159,6 @@ class Preparation:
             manifest.write(self.folder)
             return manifest
 
-    @property
     def _encoder(self) -> _Encoder:
         return _Encoder(dict(zip(SPLITS, self.tree, strict=True)), self.shorter_px)
 
@@ -211,7 +211,7 @@ class Preparation:
     def _encoded(self, pieces: Sequence[_Piece]) -> Iterator[_Encoded]:
         """All images of some pieces, in order."""
         loader: DataLoader[Any] = DataLoader(
-            self._encoder,
+            self._encoder(),
             batch_size=None,
             sampler=((piece.split, index) for piece in pieces for index in piece.indices),
             num_workers=self.workers,

@@ -16,7 +16,7 @@ def workers_alive(loader: Iterable[T]) -> Iterator[T]:
     """What ``loader`` yields; the death of one of its processes becomes one clear line.
 
     Raises:
-        InputError: a worker died; says of what it may have died.
+        InputError: a worker died; says what may have killed it.
     """
     try:
         yield from loader

@@ -22,7 +22,7 @@ _CIRCLE: dict[str, Any] = {
 _TICK: dict[str, Any] = {"marker": "|", "linestyle": "", "markersize": 8, "markeredgewidth": 1.2}
 _TRAIN, _PLAIN = (0, (1, 1.3)), (0, (4, 1.2))
 _CUT = 0.15
-"""Share of the points, mostly of early epochs, that may lie below the frame, so that differences late on are seen."""
+"""Share of the points, mostly of early epochs, that may lie below the frame, so that late differences can be seen."""
 _TOGETHER = 6
 """Resized networks that can be told apart in one panel."""
 _APART_EPOCHS = 3

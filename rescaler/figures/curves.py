@@ -5,8 +5,9 @@ from typing import Any
 from pandas import DataFrame, Series
 
 from rescaler.results import network_label, order
+from rescaler.results.statistics import GROUP
 
-KIND = ["resize_epoch", "hold", "distinction"]
+KIND = [name for name in GROUP if name != "comparison"]
 """Runs of a comparison that agree in these differ in their seed at most."""
 
 _NAMED = 4

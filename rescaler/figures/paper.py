@@ -27,8 +27,7 @@ class _Content(NamedTuple):
 
 
 _FIGURE_6 = (17, 18, 19, 20, 28, 29, 30, 31, 42, 43, 44, 45, 51, 52, 53, 54)
-# Section 5.2 resizes at the end of epochs 18, 29 and 43; Figures 9-10's labels name the first target epoch.
-_HELD, _RESIDUAL = (18, 29, 43), (28, 29, 58, 59)
+_HELD, _RESIDUAL = paper.resize_epochs(3), paper.resize_epochs(4)
 
 _CONTENT: Mapping[PaperFigure, _Content] = {
     4: _Content("train and test accuracy of the baselines over epochs", "epoch", "table2", train=True),

@@ -111,7 +111,7 @@ def save_figure(figure: Figure, path: Path) -> None:
     """
     suffix = path.suffix.lower().removeprefix(".")
     if suffix not in _FORMATS:
-        raise InputError(f"--plot must end in .{', .'.join(_FORMATS)}; got {path}")
+        raise InputError(f"the file of a figure must end in .{', .'.join(_FORMATS)}; got {path}")
     # Without dates and random ids, equal figures are equal files.
     dates: dict[str, None] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(suffix, {})
     with replacing(path) as temporary, mpl.rc_context(_WRITING):

@@ -94,7 +94,7 @@ def read_at(runs: DataFrame, last_epoch: int) -> DataFrame:
         InputError: ``last_epoch`` is below 1.
     """
     if last_epoch < 1:
-        raise InputError(f"--epochs must be at least 1; got {last_epoch}")
+        raise InputError(f"the epochs to read must be at least 1; got {last_epoch}")
     return runs.assign(
         last_epoch=last_epoch,
         epochs=runs["epochs"].clip(upper=last_epoch),

@@ -56,6 +56,12 @@ CAPTIONS: dict[TableNumber, str] = {
 }
 
 
+def resize_epochs(number: TableNumber) -> tuple[int, ...]:
+    """When the resized networks of a table are resized, as our runs count."""
+    epochs = (run.resize_epoch for run in TABLES[number])
+    return tuple(epoch for epoch in epochs if epoch not in (0, "never"))  # type: ignore[misc]
+
+
 def target(number: TableNumber) -> PublishedRun:
     """The target baseline that a table is measured against; Table 3's stands in Table 2."""
     return next(run for run in TABLES[2 if number == 3 else number] if run.resize_epoch == 0)

@@ -40,12 +40,12 @@ class Observers:
         self._observers = observers
 
     def batch(self, epoch: Epoch, done: int) -> None:
-        """Tell each."""
+        """Pass on that a batch is done."""
         for observer in self._observers:
             observer.batch(epoch, done)
 
     def epoch(self, record: Record, *, reused: bool) -> None:
-        """Tell each."""
+        """Pass on that an epoch is done."""
         for observer in self._observers:
             observer.epoch(record, reused=reused)
 

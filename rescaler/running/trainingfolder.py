@@ -1,5 +1,6 @@
 """The folder of something that is trained, which says how far it is while it is trained."""
 
+import math
 import os
 import time
 from abc import ABC, abstractmethod
@@ -15,15 +16,13 @@ _WRITE_S = 15.0
 
 
 class TrainingFolder(ABC):
-    """Watches a training, and writes how it stands after every epoch and now and then within one.
-
-    A subclass says by :meth:`note` that it is ``running`` once it is made.
-    """
+    """Watches a training, and writes how it stands after every epoch and now and then within one."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.position = 0.0
         """Epochs behind it, in fractions."""
+        self._written = -math.inf
 
     def batch(self, epoch: Epoch, done: int) -> None:
         """Say now and then how far the epoch is."""

@@ -47,7 +47,7 @@ class TrainingJob(ABC):
 
     @abstractmethod
     def train(self) -> None:
-        """Train."""
+        """Train what the ledger lacks."""
 
     def note_save(self) -> None:
         """Remember that this attempt has come to a save."""
@@ -87,7 +87,7 @@ class RunJob(TrainingJob):
     group: str
 
     def train(self) -> None:
-        """Train it."""
+        """Train what the ledger lacks of it."""
         from rescaler.running.execution import execute
 
         execute(self.experiment, self.folder, group=self.group, on_save=self.note_save)
@@ -103,7 +103,7 @@ class TrunkJob(TrainingJob):
     folder: Path
 
     def train(self) -> None:
-        """Train it."""
+        """Train what the ledger lacks of it."""
         from rescaler.running.execution import execute_trunk
 
         parts = list(zip(self.experiments, self.trunk.parts, strict=True))

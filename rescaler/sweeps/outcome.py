@@ -26,7 +26,7 @@ def conclude(folder: Path) -> None:
     """
     try:
         show_results([folder], plot=folder / "accuracy.png", console=Console())
-    except InputError as error:  # no run came as far as an epoch: why, is said next
+    except InputError as error:  # no run finished an epoch; the reasons follow
         log.warning("%s", error)
     found = statuses(Sweep.read(folder))
     failed = [run for run in found if run.is_unfinished]

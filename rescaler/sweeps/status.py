@@ -38,6 +38,7 @@ class RunStatus:
     top1: float | None = None
     """Best test accuracy so far, a fraction."""
     left_s: float | None = None
+    """Seconds that it will still take, as far as is known."""
 
     @property
     def is_over(self) -> bool:
