@@ -46,7 +46,8 @@ def test_every_experiment_and_sweep_says_how_to_run_it(path: Path) -> None:
 @pytest.mark.parametrize("name", [path.stem for path in (CONF / "model").glob("*.yaml")])
 def test_every_model_config_makes_a_network(name: str) -> None:
     with torch.device("meta"):
-        build(experiment(f"model={name}", "data.image_px=231").model, classes=10, channels=1)
+        network = build(experiment(f"model={name}", "data.image_px=231").model, classes=10, channels=1)
+        assert network.eval()(torch.empty(2, 1, 231, 231)).shape == (2, 10)
 
 
 def test_the_default_is_the_papers_table_2_in_miniature() -> None:

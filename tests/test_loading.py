@@ -1,9 +1,12 @@
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from image_tree import plant
 
+from rescaler.data import EpochImages
 from rescaler.errors import InputError
 from rescaler.settings import DataSettings
 from rescaler.training import loading
@@ -31,6 +34,22 @@ def test_every_size_is_measured(tmp_path: Path, workers: int) -> None:
     assert found is not None
     assert found.keys() == sizes_px.keys()
     assert all(0 < spread.low <= spread.median <= spread.high for spread in found.values())
+
+
+def test_the_time_of_a_batch_is_what_it_takes_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow:
+        def train_batches(self, images: EpochImages) -> Iterator[int]:
+            for number in range(images.batches):
+                time.sleep(0.001 * images.image_px)
+                yield number
+
+    monkeypatch.setattr(loading, "load_data", lambda *_: Slow())
+    sizes_px = {"pre-train": 10, "middle": 10, "target": 30}
+    found = batch_loading_s(settings(plant(tmp_path)), sizes_px, batch_size=4, device=CPU)
+    assert found is not None
+    assert found["pre-train"] is found["middle"], "measured once"
+    assert found["pre-train"].low >= 0.01
+    assert found["target"].low >= 0.03
 
 
 def test_what_is_in_memory_or_not_here_is_not_loaded(tmp_path: Path) -> None:
