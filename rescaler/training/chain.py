@@ -18,7 +18,7 @@ from rescaler.settings import ScheduleSettings
 from rescaler.training.ledger import Ledger
 from rescaler.training.schedule import next_rule
 
-NUMERICS = 2
+NUMERICS = 3
 """Raised whenever a change of code changes the numbers of training: older results are then not taken for new ones."""
 
 
