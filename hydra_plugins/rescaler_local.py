@@ -28,7 +28,6 @@ class LocalLauncher(BasicLauncher):
         """
         from rescaler.sweeps.launching import plan_jobs
         from rescaler.sweeps.layout import freeze
-        from rescaler.sweeps.outcome import conclude
         from rescaler.sweeps.sweep import Sweep
 
         assert self.hydra_context is not None
@@ -42,6 +41,8 @@ class LocalLauncher(BasicLauncher):
         with sweep.running() if ranks.number() == 0 else contextlib.nullcontext():
             results = super().launch([overrides for overrides, _ in jobs], initial_job_idx)
         if ranks.number() == 0:
+            from rescaler.sweeps.outcome import conclude  # pandas and matplotlib take a second: training comes first
+
             conclude(sweep.folder)
         return results
 
