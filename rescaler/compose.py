@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import hydra
+import yaml
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_store import ConfigStore
@@ -22,7 +23,7 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from rescaler.errors import InputError
+from rescaler.errors import InputError, one_line
 from rescaler.experiment import check
 from rescaler.record import CONFIG_FILE
 from rescaler.settings import Experiment, SlurmSettings
@@ -38,6 +39,10 @@ _OPEN = {
     "shrink.padding": "'+shrink.padding={LAYER: PIXELS}'",  # names of layers have dots, at which Hydra parts keys
 }
 """Settings that take any entry, and how a command line adds one."""
+
+
+MISTAKES = (InputError, HydraException, OmegaConfBaseException, yaml.YAMLError)
+"""What is raised where a person has written what cannot be composed."""
 
 
 def register() -> None:
@@ -74,7 +79,7 @@ def jobs(overrides: Sequence[str], config_dir: Path | None = None) -> list[Job]:
                 GlobalHydra.instance().config_loader(), hydra.compose(NAME, return_hydra_config=True)
             )
             composed = [(split, composer.settings(split)) for split in _split(overrides)]
-    except (HydraException, OmegaConfBaseException) as error:
+    except MISTAKES as error:
         raise InputError(explain(error)) from error
     found = []
     for split, config in composed:
@@ -205,7 +210,9 @@ def read_experiment(folder: Path) -> Experiment:
 
 
 def explain(error: BaseException) -> str:
-    """What Hydra or OmegaConf objects to, in one line that names the key and the value."""
+    """What Hydra, OmegaConf or YAML objects to, in one line that names the key and the value."""
+    if isinstance(error, InputError | yaml.YAMLError):
+        return one_line(error)
     if isinstance(error, OverrideParseException) and "Lexer" in str(error):  # says nothing more
         word = str(error.override)
         how = _addition(word.lstrip("+~")) or """quote a value of other than plain characters: 'KEY="VALUE"'"""

@@ -72,6 +72,10 @@ def _check_data(data: DataSettings) -> None:
     _require(all(0 < std <= 1 for std in data.std), "data.std", data.std, "in (0, 1], by channel")
     for key in ("image_px", "classes", "channels"):
         _require(getattr(data, key) >= 1, f"data.{key}", getattr(data, key), "at least 1")
+    if data.name != "synthetic":
+        for key in ("train_images", "test_images"):
+            value = getattr(data, key)
+            _require(value == 0, f"data.{key}", value, f"0 with data={data.name}, which is always used whole")
     for key in ("pad_px", "workers", "train_images", "test_images"):
         _require(getattr(data, key) >= 0, f"data.{key}", getattr(data, key), "0 or more")
 

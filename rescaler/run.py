@@ -10,10 +10,8 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from rescaler import compose
@@ -75,16 +73,16 @@ def main() -> None:
     os.environ[_TRACEBACK] = "1"  # has Hydra raise rather than print its own account of an error
     logging.raiseExceptions = False  # a log file on a full disk is no reason for a traceback
     # Options first: argparse takes the settings from one place only, and refuses those behind an option.
-    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: "=" in word and not word.startswith("-"))
     compose.register()
     try:
         compose.refuse_unnamed_choices([word for word in sys.argv[1:] if "=" in word and not word.startswith("-")])
         with _quiet_unless_first():
             _application()
-    except (InputError, HydraException, OmegaConfBaseException) as error:
+    except compose.MISTAKES as error:
         if _wants_traceback:
             raise
-        sys.exit(f"error: {error if isinstance(error, InputError) else compose.explain(error)}")
+        sys.exit(f"error: {compose.explain(error)}")
     except (OSError, ValueError) as error:
         refused = error.__cause__ if isinstance(error, ValueError) else error  # logging wraps what it cannot open
         if _wants_traceback or not isinstance(refused, OSError) or refused.filename is None:

@@ -3,6 +3,7 @@ import torch
 
 from rescaler.errors import InputError
 from rescaler.settings import StepSettings
+from rescaler.training import arithmetic
 from rescaler.training.arithmetic import autocast, float32_as, step_constants
 
 
@@ -33,6 +34,7 @@ def test_a_compiler_that_does_not_work_is_named_before_training(monkeypatch: pyt
         raise RuntimeError("no C++ compiler\nfound")
 
     monkeypatch.setattr(torch, "compile", fails)
+    monkeypatch.setattr(arithmetic, "cannot_compile", arithmetic.cannot_compile.__wrapped__)
     with pytest.raises(
         InputError, match="^step.compile=true, but torch.compile does not work here: no C.. compiler fo"
     ):

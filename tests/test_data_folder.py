@@ -152,7 +152,8 @@ def test_damaged_image_is_named_in_one_line(tree: Path, workers: int) -> None:
     path.write_bytes(path.read_bytes()[:-200])
     data = made(tree, workers)
     # No "as raised": it would keep the workers until the garbage is collected, which has to wait for them.
-    with pytest.raises(InputError, match=rf"\Acannot read the image {path}: image file is truncated[^\n]*\Z"):
+    hint = "; `rescaler prepare` leaves such files out"
+    with pytest.raises(InputError, match=rf"\Acannot read the image {path}: image file is truncated[^\n]*{hint}\Z"):
         list(train(data, 24, 1))
     assert len(list(data.test_batches(image_px=24, batch_size=4))) == 1
 

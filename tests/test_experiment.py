@@ -120,6 +120,10 @@ def test_impossible_resize_epochs_are_refused(value: object) -> None:
             "schedule.warmup_epochs must be from 1 to 54 with schedule.rule=one_cycle; got 0",
         ),
         ({"data__image_px": 0}, "data.image_px must be at least 1; got 0"),
+        (
+            {"data__train_images": 500},
+            "data.train_images must be 0 with data=fashion_mnist, which is always used whole",
+        ),
     ],
 )
 def test_each_impossible_value_is_named_with_what_is_allowed(changes: dict[str, Any], message: str) -> None:

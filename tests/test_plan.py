@@ -204,6 +204,7 @@ def test_every_network_of_a_seed_starts_from_the_same_weights(make_experiment: M
     ("changes", "message"),
     [
         ({"rescale__warmup_batches": 6}, "rescale.warmup_batches must be at most 5, the batches of an epoch; got 6"),
+        ({"optim__batch_size": 300}, "optim.batch_size must be at most 200"),
         ({"optim__batch_size": 300, "schedule__batches_per_epoch": None}, "optim.batch_size must be at most 200"),
     ],
 )

@@ -189,6 +189,13 @@ def test_table_without_a_finished_target_estimates_its_time(tmp_path: Path) -> N
     assert rows["estimated"].to_dict() == {"never": False, 0: False, 2: True}
 
 
+def test_table_estimate_counts_what_compiling_the_target_took(tmp_path: Path) -> None:
+    runs, epochs = load(write(tmp_path, RESIZED))
+    compiled = epochs.assign(compile_s=3.0 * (epochs["epoch"] == 3) + 100.0 * (epochs["epoch"] == 1))
+    plain, slower = (table(runs, each)["saved_s"][0] for each in (epochs, compiled))
+    assert slower == plain + 3.0, "the target would compile too, but no pre-train network"
+
+
 def test_table_estimate_leaves_out_held_epochs(tmp_path: Path) -> None:
     held = FakeRun(2, [0.5, 0.6, 0.7, 0.6, 0.7, 0.7], hold=True, held=2)
     (row,) = table(*load(write(tmp_path, held))).to_dict("records")

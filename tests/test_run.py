@@ -175,10 +175,26 @@ def test_a_diverging_run_says_so_and_the_others_finish(tmp_path: Path, applicati
 def test_one_bad_job_refuses_the_whole_sweep(tmp_path: Path, application: Application) -> None:
     error = application("-m", "resize_epoch=2,70", *TINY)
     assert error == (
-        f"error: resize_epoch=70 {' '.join(TINY)}: "
-        'resize_epoch must be between 0 and epochs (=6), "never" or "auto"; got 70'
+        'error: resize_epoch=70: resize_epoch must be between 0 and epochs (=6), "never" or "auto"; got 70'
     )
     assert runs(tmp_path) == []
+
+
+def test_a_config_that_yaml_cannot_read_is_named(tmp_path: Path, application: Application) -> None:
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    (tmp_path / "mine" / "model" / "broken.yaml").write_text("_target_: networks.slow\nwidths: [8\n")
+    error = application(*TINY, "--config-dir", "mine", "model=broken")  # options may stand behind settings
+    assert error is not None
+    assert error.startswith("error: while parsing a flow sequence")
+    assert f'{tmp_path / "mine" / "model" / "broken.yaml"}", line 2' in error
+
+
+def test_a_ledger_that_is_a_file_is_named(tmp_path: Path, application: Application) -> None:
+    (tmp_path / "afile").write_text("")
+    error = application(*TINY, "ledger.folder=afile")
+    assert (
+        error == f"error: ledger.folder={tmp_path / 'afile'}: cannot write {tmp_path}/afile/tmp/probe: Not a directory"
+    )
 
 
 def test_settings_may_stand_before_the_option_of_a_sweep(tmp_path: Path, application: Application) -> None:

@@ -262,6 +262,27 @@ def test_notes_say_what_was_left_alone_and_why() -> None:
     assert shrink(two_layers(), 9).notes == ()
 
 
+def test_convolutions_without_a_layer_are_noted() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.last = nn.Conv2d(1, 4, 3, padding=1), nn.Linear(4, 2)
+            self.weight = nn.Parameter(torch.randn(4, 4, 3, 3))
+
+        def forward(self, images: Tensor) -> Tensor:
+            scores: Tensor = self.last(F.conv2d(self.conv(images), self.weight, padding=1).mean((2, 3)))
+            return scores
+
+    what = "a convolution called as a function, left as it is and not counted: only layers are seen"
+    assert shrink(Net(), 12).notes == (f'in or after layer "conv" (1x12x12 input): {what}',)
+    alone = Net()
+    alone.conv = nn.Identity()  # type: ignore[assignment]
+    alone.unused = nn.Conv2d(1, 4, 3)
+    alone.weight = nn.Parameter(torch.randn(4, 1, 3, 3))
+    with pytest.raises(InputError, match="Net has no kernel to shrink: it never calls a Conv2d on an image$"):
+        shrink(alone, 12)
+
+
 # Smaller images only.
 
 

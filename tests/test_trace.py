@@ -25,7 +25,7 @@ def test_positions_are_where_weights_are_applied() -> None:
             scores: Tensor = self.scores(maps.mean((1, 2)))
             return scores
 
-    calls = trace(outline(Net()), 2, 8, key="data.image_px")
+    calls = trace(outline(Net()), 2, 8, key="data.image_px").calls
     assert {name: (call.positions, call.count) for name, call in calls.items()} == {
         "conv": (64 + 64 + 16, 3),
         "up": (64, 1),
@@ -46,7 +46,7 @@ def test_images_folded_into_the_batch_are_counted() -> None:
             scores: Tensor = self.scores(self.conv(quarters).mean((2, 3)))
             return scores.reshape(len(images), 4, 3).mean(1)
 
-    calls = trace(outline(Quarters()), 1, 8, key="data.image_px")
+    calls = trace(outline(Quarters()), 1, 8, key="data.image_px").calls
     assert (calls["conv"].positions, calls["scores"].positions) == (8 * 8, 4)
 
 
@@ -69,7 +69,7 @@ def test_constants_that_are_no_buffers_do_not_matter() -> None:
             maps: Tensor = self.conv(torch.cat([images, self.mean.expand(2, 3, 8, 8)], 1))
             return maps.mean((2, 3))
 
-    assert trace(outline(Net()), 3, 8, key="data.image_px")["conv"].output == (4, 6, 6)
+    assert trace(outline(Net()), 3, 8, key="data.image_px").calls["conv"].output == (4, 6, 6)
 
 
 def test_a_network_that_cannot_be_copied_is_refused() -> None:
@@ -95,7 +95,7 @@ def test_functions_are_followed_however_their_arguments_are_given() -> None:
             scores: Tensor = F.linear(maps.mean((2, 3)), self.scale) + F.linear(self.scale, self.scale)
             return scores
 
-    call = trace(outline(Net()), 3, 8, key="data.image_px")["conv"]
+    call = trace(outline(Net()), 3, 8, key="data.image_px").calls["conv"]
     assert (call.output_size, call.count) == ((6, 6), 2)
 
 
@@ -122,7 +122,7 @@ def test_what_a_network_computes_from_its_weights_is_the_same_each_time() -> Non
             assert not self.conv.weight.any()
             return scores
 
-    assert trace(outline(Net()), 1, 8, key="data.image_px").keys() == {"conv", "turn"}
+    assert trace(outline(Net()), 1, 8, key="data.image_px").calls.keys() == {"conv", "turn"}
 
 
 def test_a_parameter_may_be_written_to() -> None:
@@ -137,7 +137,7 @@ def test_a_parameter_may_be_written_to() -> None:
             maps: Tensor = self.conv(images) * self.scale.data.clamp_(min=0)
             return maps.mean((2, 3))
 
-    assert trace(outline(Net()), 3, 8, key="data.image_px")["conv"].output == (4, 6, 6)
+    assert trace(outline(Net()), 3, 8, key="data.image_px").calls["conv"].output == (4, 6, 6)
 
 
 def test_an_outline_takes_no_memory() -> None:

@@ -19,7 +19,7 @@ from rescaler.texttable import TextTable
 from rescaler.training.loading import batch_loading_s, loading_notes
 from rescaler.training.networks import initial_target, shrunk_stages
 from rescaler.training.plan import device_for
-from rescaler.training.probe import candidates, measure, step_recipe
+from rescaler.training.probe import candidates, doubts, measure, step_recipe
 from rescaler.waiting import told
 
 
@@ -108,9 +108,8 @@ def _measured(experiment: Experiment, batch_size: int | None) -> TextTable:
         for name, pretrain_s in step_s.items():
             faster = Spread.of_ratios(target_s, pretrain_s)
             milliseconds = [f"{1000 * Spread.of(seconds).median:,.2f} ms" for seconds in (pretrain_s, target_s)]
-            ratio = f"{faster.median:.2f} ({faster.low:.2f} to {faster.high:.2f})"
-            rows.append([*setting.split(), name, *milliseconds, ratio, str(len(target_s))])
-            verdicts += _verdict(setting, name, faster)
+            rows.append([*setting.split(), name, *milliseconds, faster.shown(), str(len(target_s))])
+            verdicts += doubts(name, faster, f"here ({setting})")
             if loading:
                 verdicts += _waiting(setting, name, target_s, pretrain_s, loading)
     heading = f"Measured: a training step of {batch_size} images, {device_name(device)}, torch {torch_version()}"
@@ -144,12 +143,3 @@ def _waiting(
         f"Loading sets the pace ({setting}): with it an epoch of the {name} network is "
         f"{loaded_target_s / loaded_s:.2f} times faster than the target's, not {target_s / pretrain_s:.2f}."
     ]
-
-
-def _verdict(setting: str, name: str, faster: Spread) -> list[str]:
-    if faster.median <= 1:
-        slower = f"its step takes {1 / faster.median:.2f} times as long as the target's"
-        return [f"The {name} network is not faster here ({setting}): {slower}."]
-    if faster.low <= 1:
-        return [f"The {name} network is not clearly faster here ({setting}): in some rounds it was slower."]
-    return []

@@ -15,9 +15,9 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         InputError: there is no ledger, it cannot be written, or (verify) entries are damaged.
     """
-    if not arguments.folder.is_dir():
-        raise InputError(f"--folder: no ledger at {arguments.folder}")
     ledger, console = Ledger(arguments.folder), Console()
+    if ledger.id is None:
+        raise InputError(f"--folder: no ledger at {arguments.folder}")
     if arguments.action == "prune":
         removal = ledger.prune(dry_run=arguments.dry_run)
         verb = "would remove" if arguments.dry_run else "removed"

@@ -11,7 +11,7 @@ import io
 import numpy as np
 import simplejpeg
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
@@ -40,6 +40,8 @@ def decode(content: Content) -> Tensor:
         try:
             with Image.open(io.BytesIO(content)) as image:
                 pixels = np.array(image.convert("RGB"))
+        except UnidentifiedImageError as error:
+            raise InputError("no image, or of no known kind") from error
         except Exception as error:  # Pillow raises many kinds
             raise InputError(one_line(error)) from error
     return torch.from_numpy(pixels).permute(2, 0, 1)

@@ -14,7 +14,7 @@ from rescaler.data.images import EVERY_IMAGE, Batch, Content, EpochImages
 from rescaler.data.order import epoch_order, sample_seeds
 from rescaler.data.pixels import Normalise
 from rescaler.data.prepared import Prepared, is_prepared, read_prepared
-from rescaler.data.tree import Tree, read_tree
+from rescaler.data.tree import Tree, TreeSplit, read_tree
 from rescaler.data.workers import workers_alive
 from rescaler.errors import InputError
 from rescaler.interruption import leave_to_parent
@@ -82,7 +82,8 @@ def _pixels(split: Split, index: int, image_px: int) -> Tensor:
     except OSError as error:
         raise InputError(f"cannot read the image {split.where(index)}: {error.strerror}") from error
     except InputError as error:
-        raise InputError(f"cannot read the image {split.where(index)}: {error}") from error
+        hint = "; `rescaler prepare` leaves such files out" if isinstance(split, TreeSplit) else ""
+        raise InputError(f"cannot read the image {split.where(index)}: {error}{hint}") from error
 
 
 class _Requests(Sampler[_Request]):

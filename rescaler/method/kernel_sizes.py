@@ -43,6 +43,8 @@ def smaller_kernels(
         used = {side: table[side] for conv in convolutions.values() for side in _overlapping(conv)}
         if used:
             raise InputError(f"shrink.table={used} shrinks none of the network's kernels: {layers}")
+        if not convolutions:
+            raise InputError(f"{type(target).__name__} has no kernel to shrink: it never calls a Conv2d on an image")
         raise InputError(
             f"{type(target).__name__} has no kernel to shrink: none reaches beyond its stride, and a smaller one would "
             f"leave pixels out: {layers}"

@@ -1,6 +1,6 @@
 """Derive the pre-train network from the target network (Gusmão et al., section 3.2)."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -76,7 +76,7 @@ def shrink(
     padding = padding or {}
     channels = channels or next(iter(convolutions.values())).in_channels
     outlined = outline(target)
-    target_calls = trace(outlined, channels, image_px, key="data.image_px")
+    target_calls, functional = trace(outlined, channels, image_px, key="data.image_px")
     whole = whole_maps(target, target_calls) - padding.keys()
     usual = {name: convolutions[name] for name in target_calls if name in convolutions and name not in whole}
     kernels = {name: size_of(conv) for name, conv in usual.items()}
@@ -86,13 +86,13 @@ def shrink(
         kernels = kernels if input_only else smaller
     layers = _plan(outlined, kernels, target_calls, _wanted(target, convolutions, kernels, padding))
     outlined_pretrain = pretrain_network(outlined, layers, shared=outlined.parameters())
-    pretrain_calls = trace(outlined_pretrain, channels, pretrain_px, key="shrink.image_px", fitted=whole)
+    pretrain_calls = trace(outlined_pretrain, channels, pretrain_px, key="shrink.image_px", fitted=whole).calls
     if pretrain_calls.keys() != target_calls.keys():
         raise InputError(f"the network calls other layers on images of {pretrain_px} px than on {image_px} px")
     layers = [replace(layer, pretrain_output=pretrain_calls[layer.name].output_size) for layer in layers]
     layers += _interfaces(target, target_calls, pretrain_calls, whole)
     del outlined, outlined_pretrain  # they would stand beside the network that is made next
-    notes = () if input_only else _notes(target, kernels, target_calls, table)
+    notes = () if input_only else _notes(target, kernels, target_calls, functional, table)
     return Shrunk(pretrain_network(target, layers), pretrain_px, tuple(layers), notes)
 
 
@@ -188,7 +188,11 @@ def _flattened_sizes(name: str, linear: nn.Linear, call: Call, pretrain_call: Ca
 
 
 def _notes(
-    target: nn.Module, kernels: Mapping[str, Size], calls: Mapping[str, Call], table: Mapping[int, int]
+    target: nn.Module,
+    kernels: Mapping[str, Size],
+    calls: Mapping[str, Call],
+    functional: Sequence[str],
+    table: Mapping[int, int],
 ) -> tuple[str, ...]:
     """Say what was left alone and why."""
     bound, uncalled, other = [], [], []
@@ -206,5 +210,6 @@ def _notes(
         (bound, "as large as the stride, since a smaller kernel would leave pixels out"),
         (uncalled, "left as it is, since the network never calls it on an image"),
         (other, "left as it is, since only Conv2d is shrunk"),
+        (functional, "a convolution called as a function, left as it is and not counted: only layers are seen"),
     )
     return tuple(f"{listed(names)}: {reason}" for names, reason in reasons if names)

@@ -10,7 +10,7 @@ import copy
 import math
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import Any, Self, cast
+from typing import Any, NamedTuple, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -51,6 +51,15 @@ class Call:
     def output_size(self) -> Size:
         """Height and width of the output."""
         return self.output[-2], self.output[-1]
+
+
+class Traced(NamedTuple):
+    """What was seen of a network."""
+
+    calls: dict[str, Call]
+    """By the name of the layer, in the order of the first calls."""
+    functional: list[str]
+    """Where a convolution was called as a function, which has no layer."""
 
 
 def outline(network: nn.Module) -> nn.Module:
@@ -97,9 +106,8 @@ class Shapes(TorchFunctionMode):
             return _shape(func, args, kwargs)
 
 
-_WEIGHTED = frozenset(
-    (F.linear, F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
-)
+_CONVOLUTIONS = frozenset((F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d))
+_WEIGHTED = _CONVOLUTIONS | {F.linear}
 
 
 def _shape(func: Any, args: Any, kwargs: Any) -> Any:
@@ -115,9 +123,7 @@ def _shape(func: Any, args: Any, kwargs: Any) -> Any:
     return func(*args, **kwargs)
 
 
-def trace(
-    network: nn.Module, channels: int, image_px: int, *, key: str, fitted: Collection[str] = ()
-) -> dict[str, Call]:
+def trace(network: nn.Module, channels: int, image_px: int, *, key: str, fitted: Collection[str] = ()) -> Traced:
     """Call a network on square images and note its convolutions, poolings and fully-connected layers in order.
 
     A layer that is called several times counts where it is first. A fully-connected layer takes here any number of
@@ -145,7 +151,7 @@ def trace(
     except Exception as error:  # whatever a user's network raises
         reason = one_line(error)
         raise InputError(f"{key}={image_px} does not suit the network: {tracer.position}: {reason}") from error
-    return tracer.calls
+    return Traced(tracer.calls, tracer.functional)
 
 
 class _Tracer(Shapes):
@@ -154,8 +160,10 @@ class _Tracer(Shapes):
     def __init__(self, network: nn.Module, fitted: Collection[str]) -> None:
         super().__init__()
         self.calls: dict[str, Call] = {}
+        self.functional: list[str] = []
         self.position = "before its first layer"
         self._fitted = fitted
+        self._convolving = 0
         self._maps: dict[Tensor, FeatureMap] = {}
         self._hooks = []
         for name, module in network.named_modules():
@@ -169,6 +177,8 @@ class _Tracer(Shapes):
             hook.remove()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _CONVOLUTIONS and not self._convolving:
+            self.functional.append(self.position)
         result = super().__torch_function__(func, types, args, kwargs)
         source = next((value for value in (*args, *(kwargs or {}).values()) if isinstance(value, Tensor)), None)
         if source is None or not isinstance(result, Tensor):
@@ -181,6 +191,7 @@ class _Tracer(Shapes):
 
     def _before(self, name: str) -> Any:
         def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self._convolving += isinstance(module, _ConvNd)
             images = received(args, kwargs)
             if not isinstance(images, Tensor):
                 return
@@ -197,6 +208,7 @@ class _Tracer(Shapes):
 
     def _after(self, name: str) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
+            self._convolving -= isinstance(module, _ConvNd)
             images = received(args, kwargs)
             taken, given = tuple(images.shape[1:]), tuple(output.shape[1:])
             if isinstance(module, nn.Linear):

@@ -11,7 +11,7 @@ from pandas import DataFrame
 from rescaler.page.headline import Headline, headline
 from rescaler.page.pictures import Picture, pictures
 from rescaler.page.settings import Comparison, compare, read_command, read_settings
-from rescaler.results import over_seeds, paper, paper_table, table
+from rescaler.results import is_baseline, over_seeds, paper, paper_table, table
 from rescaler.results.quantities import NONE
 from rescaler.results.report import paper_reports, reports, seed_reports
 from rescaler.texttable import TextTable, counted
@@ -113,7 +113,8 @@ def _facts(runs: DataFrame, epochs: DataFrame, settings: Comparison | None) -> I
     seeds = runs["seed"].nunique()
     yield "Runs", f"{', '.join(f'{n} {status}' for status, n in statuses.items())}; {counted(seeds, 'seed')}"
     yield "Network", _distinct(runs, "model")
-    if (kernels := _distinct(runs, "variant")) != NONE:
+    resized = runs[~is_baseline(runs["resize_epoch"])]  # which have what the pre-train baseline has, and more
+    if (kernels := _distinct(runs if resized.empty else resized, "variant")) != NONE:
         yield "Kernels", kernels.replace("->", " → ")
     sides = " → ".join(f"{px} px" for px in sorted(epochs["image_px"].unique()))
     yield "Data", f"{_distinct(runs, 'data')}{f', images of {sides}' if sides else ''}"

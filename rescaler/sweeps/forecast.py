@@ -55,14 +55,12 @@ def batches_per_epoch(experiment: Experiment) -> int:
     Raises:
         InputError: a batch takes more images than there are.
     """
-    if experiment.schedule.batches_per_epoch is not None:
-        return experiment.schedule.batches_per_epoch
     batch_size, images = experiment.optim.batch_size, DATA_SETS[experiment.data.name].train_images
     if images is None:
         images = experiment.data.train_images
     if batch_size > images:
         raise InputError(f"optim.batch_size must be at most {images}, all training images; got {batch_size}")
-    return images // batch_size
+    return experiment.schedule.batches_per_epoch or images // batch_size
 
 
 def what_takes_time(experiment: Experiment) -> dict[str, Any]:

@@ -46,11 +46,11 @@ def plan_jobs(
     words = [filter_overrides(overrides) for overrides in job_overrides]
     everywhere = set.intersection(*map(set, words)) if len(words) > 1 else set()
     for overrides, own in zip(job_overrides, words, strict=True):
+        name = " ".join(word for word in own if word not in everywhere) or " ".join(own)
         try:
             run = plan(to_experiment(composer.settings(overrides)), elsewhere=elsewhere, networks=networks)
         except InputError as error:
-            raise InputError(f"{' '.join(own)}: {error}") from error
-        name = " ".join(word for word in own if word not in everywhere) or " ".join(own)
+            raise InputError(f"{name}: {error}") from error
         subdir = _subdir(context, config, overrides, first + len(found))
         planned = Planned(SweepRun(name, subdir), run, Path(config.hydra.sweep.dir, subdir).absolute())
         same = found.setdefault((run.id, str(planned.ledger.folder)), (overrides, planned))

@@ -58,16 +58,19 @@ class Ledger:
         Raises:
             InputError: the folder cannot be written.
         """
-        write_text(self._tmp / "probe", "")
-        if self.id is None:
-            self._publish_id()
+        try:
+            write_text(self._tmp / "probe", "")
+            if self.id is None:
+                self._publish_id()
+        except InputError as error:
+            raise InputError(f"ledger.folder={self.folder}: {error}") from error
 
     @property
     def id(self) -> str | None:
         """Tells this ledger from one that another machine has under the same path; None before it is written to."""
         try:
             return (self.folder / "id").read_text(encoding="utf-8")
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
 
     def _publish_id(self) -> None:
@@ -280,7 +283,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _warn_of_damage(path: Path, error: ValueError) -> None:
-    log.warning("damaged ledger entry %s: not trusted, its epoch is trained again", path)
+    log.warning("damaged ledger entry %s: not trusted; a run that needs it trains its epoch again", path)
     log.debug("%s", error)
 
 

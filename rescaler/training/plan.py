@@ -86,7 +86,7 @@ def plan(experiment: Experiment, *, elsewhere: str | None = None, networks: dict
     data = load_data(experiment.data, device)  # after all that can be refused without it: it may be downloaded
     optim, batches = experiment.optim, experiment.schedule.batches_per_epoch
     batches = data.train_count // optim.batch_size if batches is None else batches
-    if batches == 0:
+    if optim.batch_size > data.train_count:
         raise InputError(
             f"optim.batch_size must be at most {data.train_count}, all training images; got {optim.batch_size}"
         )

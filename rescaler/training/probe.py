@@ -13,7 +13,7 @@ from torch import nn
 
 from rescaler.errors import InputError, first_line, is_out_of_memory
 from rescaler.experiment import network_names
-from rescaler.measuring import turns
+from rescaler.measuring import Spread, turns
 from rescaler.settings import Experiment
 from rescaler.training.arithmetic import MEMORY_FORMATS, float32_as
 from rescaler.training.chain import Recipe
@@ -106,6 +106,22 @@ def measure(
     if recipe.compile:
         torch.compiler.reset()  # else the next networks' shapes would count as recompilations of these
     return step_s
+
+
+def doubts(name: str, faster: Spread, where: str = "here") -> list[str]:
+    """What to say of a network that is not clearly faster than the target; nothing of one that is.
+
+    Args:
+        name: the network's.
+        faster: how many times faster it was.
+        where: on what, or how, it was measured.
+    """
+    if faster.median <= 1:
+        slower = f"its step takes {1 / faster.median:.2f} times as long as the target's"
+        return [f"The {name} network is not faster {where}: {slower}."]
+    if faster.low <= 1:
+        return [f"The {name} network is not clearly faster {where}: in some rounds it was slower."]
+    return []
 
 
 class _Trainer:

@@ -1,6 +1,7 @@
 """Saves in the middle of an epoch: when a signal asks for one, and every few minutes."""
 
 import dataclasses
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -11,6 +12,8 @@ from rescaler.training.chain import Epoch
 from rescaler.training.clocks import Clocks
 from rescaler.training.ledger import Ledger
 from rescaler.training.state import State
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -58,5 +61,7 @@ class Saver:
             more = {**dataclasses.asdict(progress), "parent_digest": state.digest, "seconds": dict(clocks.so_far())}
             self._ledger.save(epoch.key, state.tensors(), more)
         self._saved = time.monotonic()
+        if self._interruption.pending:
+            log.info("told to end: epoch %d is saved after %d mini-batches", epoch.number, progress.batches)
         self._on_save()
         self._interruption.deliver()
