@@ -172,6 +172,21 @@ def test_comparisons_are_separate_tables(tmp_path: Path) -> None:
     assert "(comparison deadbeef)" in out
 
 
+def test_comparisons_of_the_same_heading_say_what_tells_them_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    others = {"c0ffee00": 16, "deadbeef01": 32, "abad1dea02": 64}
+    for comparison, batch_size in others.items():
+        model = "resnet_small" if batch_size == 64 else "overfeat_small"
+        folder = FakeRun(0, [0.5] * 4, comparison=comparison, model=model).write(tmp_path / comparison)
+        (folder / "config.yaml").write_text(f"optim: {{batch_size: {batch_size}, momentum: 0.9}}\nseed: {batch_size}\n")
+    tables(tmp_path)
+    out = capsys.readouterr().out
+    assert out.count("Where those of the same heading differ") == 2
+    assert "Where those of the same heading differ: optim.batch_size=16\n" in out
+    assert "Where those of the same heading differ: optim.batch_size=32\n" in out
+
+
 @pytest.mark.parametrize(
     ("target_s", "time"),
     [(2.0, "8.00 s"), (149.9, "599.6 s"), (150.0, "10.00 min"), (17611.2, "19.57 h"), (1e5, "111.1 h")],

@@ -1,15 +1,22 @@
 """``rescaler tables``: the paper's tables and figures from the runs found in some folders."""
 
 import argparse
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
+from pandas import DataFrame
 from rich.console import Console
 
 from rescaler.commands import sources
 from rescaler.commands.output import write
 from rescaler.commands.parser import STDOUT
+from rescaler.page.settings import set_apart
 from rescaler.results import over_seeds, paper_table, table
 from rescaler.results.report import paper_reports, reports
 from rescaler.sweeps.outcome import show
+from rescaler.texttable import TextTable
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -24,7 +31,7 @@ def run(arguments: argparse.Namespace) -> None:
     # What is piped on is the file alone; a person still sees the tables.
     console = Console(stderr=STDOUT in (arguments.csv, arguments.markdown, arguments.latex))
     if arguments.table is None:
-        found, numbers = reports(rows, seeds, epochs), rows
+        found, numbers = _told_apart(reports(rows, seeds, epochs), rows), rows
     else:
         numbers = paper_table(arguments.table, seeds)
         found = paper_reports(arguments.table, numbers, rows, epochs)
@@ -35,3 +42,17 @@ def run(arguments: argparse.Namespace) -> None:
         write(arguments.markdown, "\n".join(report.markdown() for report in found))
     if arguments.latex is not None:
         write(arguments.latex, "\n".join(report.latex() for report in found))
+
+
+def _told_apart(found: Sequence[TextTable], rows: DataFrame) -> list[TextTable]:
+    """Tables of several comparisons; those of the same heading have a note on what tells them apart."""
+    folders = rows.groupby("comparison", sort=False)["folder"].first()
+    namesakes: dict[str, dict[str, Path]] = defaultdict(dict)
+    for one, (comparison, folder) in zip(found, folders.items(), strict=True):
+        namesakes[one.heading.replace(str(comparison)[:8], "")][str(comparison)] = Path(folder)
+    words = {comparison: own for group in namesakes.values() for comparison, own in set_apart(group).items()}
+    told = [words.get(str(comparison)) for comparison in folders.index]
+    return [
+        replace(one, notes=[*one.notes, f"Where those of the same heading differ: {own}"]) if own else one
+        for one, own in zip(found, told, strict=True)
+    ]

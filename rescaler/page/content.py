@@ -10,7 +10,7 @@ from pandas import DataFrame
 
 from rescaler.page.headline import Headline, headline
 from rescaler.page.pictures import Picture, pictures
-from rescaler.page.settings import Comparison, compare, read_command, read_settings
+from rescaler.page.settings import Comparison, compare, differing, read_command, read_settings
 from rescaler.results import is_baseline, over_seeds, paper, paper_table, table
 from rescaler.results.quantities import NONE
 from rescaler.results.report import paper_reports, reports, seed_reports
@@ -82,11 +82,9 @@ def between(parts: Sequence[Section]) -> TextTable | None:
     if len(known) < 2:
         return None
     shared = [part.settings.shared for part in known if part.settings is not None]
-    keys = dict.fromkeys(key for settings in shared for key in settings)
-    rows = [[key, *(settings.get(key, "differs within") for settings in shared)] for key in keys]
+    rows = [[key, *(settings.get(key, "differs within") for settings in shared)] for key in differing(shared)]
     columns = ["Setting", *(part.heading for part in known)]
-    differing = [row for row in rows if len(set(row[1:])) > 1]
-    return TextTable("Settings in which the comparisons differ", columns, differing, words=columns)
+    return TextTable("Settings in which the comparisons differ", columns, rows, words=columns)
 
 
 def grouped(rows: Sequence[Sequence[str]]) -> list[tuple[str, list[list[str]]]]:
