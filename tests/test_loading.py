@@ -25,6 +25,7 @@ def settings(folder: Path, workers: int = 0) -> DataSettings:
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "_ROUND_S", 0.02)
+    monkeypatch.setattr(loading, "_MOST_IMAGES", 2000)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -9,10 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 from slurm_cluster import wait_until
 from test_run import TINY, metrics, runs, summary
+from torch import nn
 
-from rescaler.training import statefile
+from rescaler.errors import InputError
+from rescaler.training import processes, ranks, statefile
 
 MODERN = ["optim.label_smoothing=0.1", "optim.ema_decay=0.9", "step.micro_batch_size=6", "step.precision=fp16"]
 ALONE = ["+model.dropout=0.0", "optim.batch_size=16", "resize_epoch=3", *MODERN, *TINY]
@@ -131,12 +134,20 @@ def test_only_the_first_process_writes(folders: dict[int, Path]) -> None:
     assert json.loads((runs(folders[2])[0] / "chain.json").read_text())["forks"] == [3]
 
 
-@pytest.mark.parametrize("key", ["optim.batch_size", "step.micro_batch_size"])
-def test_a_batch_that_cannot_be_shared_is_refused_once(tmp_path: Path, key: str) -> None:
-    finished = torchrun(tmp_path, *(word for word in ALONE if key not in word), f"{key}=15", processes=2)
+def test_a_batch_that_cannot_be_shared_is_refused_once(tmp_path: Path) -> None:
+    finished = torchrun(
+        tmp_path, *(word for word in ALONE if "optim.batch_size" not in word), "optim.batch_size=15", processes=2
+    )
     assert finished.returncode != 0
-    message = f"{key} must be a multiple of the processes that share it (their number is 2); got 15"
+    message = "optim.batch_size must be a multiple of the processes that share it (their number is 2); got 15"
     assert finished.stderr.count(message) == 1
+
+
+def test_micro_batches_are_shared_as_batches_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranks, "count", lambda: 2)
+    processes.check(nn.Identity(), 16, 6, torch.device("cpu"))
+    with pytest.raises(InputError, match="step.micro_batch_size must be a multiple of the processes .*; got 5"):
+        processes.check(nn.Identity(), 16, 5, torch.device("cpu"))
 
 
 def test_ctrl_c_saves_first(tmp_path: Path) -> None:

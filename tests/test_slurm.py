@@ -161,6 +161,7 @@ def test_what_fails_is_named_and_tried_again_and_the_rest_finishes(
     write_case(cases, "killed", schedule={"learning_rates": [0.02, 0.01]})
     write_case(cases, "memory", model={"scratch_gb": 1000})
     files = {"folder": str(images), "image_px": 28, "classes": 2, "channels": 3, "workers": 0}
+    files |= {"train_images": 0, "test_images": 0}  # all that are there
     write_case(cases, "files", "imagenet", data=files, optim={"batch_size": 2})
     arguments = ["-m", "--config-dir", "cases", "experiment=good,diverges,killed,memory,files", "resize_epoch=3"]
     arguments += ["device=cpu", "logger=none", *ON_SLURM, "hydra.launcher.setup=['ulimit -v 60000000']"]
