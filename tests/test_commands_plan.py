@@ -44,6 +44,8 @@ def test_rows_name_what_else_is_swept(capsys: pytest.CaptureFixture[str]) -> Non
     assert "Resized at epoch 3 [seed=2]" in capsys.readouterr().out
     main(["plan", "-m", "seed=1,2", "--hours", "1.1", "3.3"])
     assert re.search(r"each alone: (.*); epochs in common trained once: \1$", capsys.readouterr().out, re.MULTILINE)
+    main(["plan", "-m", "resize_epoch=0,17", "--hours", "0.0021", "0.0055"])
+    assert "beside the baselines" not in capsys.readouterr().out, "the target shares nothing with the resized"
 
 
 def test_held_runs_are_counted_without_their_extra_epochs(capsys: pytest.CaptureFixture[str]) -> None:

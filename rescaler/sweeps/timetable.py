@@ -96,7 +96,7 @@ def _sums(runs: Sequence[Forecast], time: Callable[[float], str]) -> list[str]:
     baselines = [run for run in runs if run.resize_epoch in (0, "never")]
     if resized and baselines:
         alone, beside = sum(run.hours for run in resized), shared_hours(resized, beside=baselines)
-        if beside < alone:
+        if not math.isclose(alone, beside):
             less = _less(alone, beside)
             notes.append(f"The resized runs, each alone: {time(alone)}; beside the baselines: {time(beside)}{less}")
     return notes
