@@ -67,7 +67,7 @@ import os, sys
 
 def note(event, arguments):
     if event == "os.rename" and "ledger" in str(arguments[1]):  # as all that is written there is
-        open(f"ledger_writer_{os.environ['RANK']}", "w").close()
+        open(f"ledger_writer_{os.environ.get('RANK', 0)}", "w").close()
 
 sys.addaudithook(note)
 from rescaler.run import main
@@ -80,10 +80,9 @@ def torchrun(
     folder: Path, *arguments: str, processes: int, program: Sequence[str] = ("-m", "rescaler.run")
 ) -> subprocess.CompletedProcess[str]:
     folder.mkdir(exist_ok=True)
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *program]
-    return subprocess.run(
-        [sys.executable, *launcher, *arguments], cwd=folder, capture_output=True, text=True, check=False
-    )
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command = [sys.executable, *(launcher if processes > 1 else []), *program, *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
