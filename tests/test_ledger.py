@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from rescaler.__main__ import main
 from rescaler.errors import InputError
 from rescaler.files import write_text
 from rescaler.record import Record
@@ -299,3 +300,9 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half(ledger: Ledger, monkeyp
         ledger.publish(record(), tensors(1))
     assert ledger.record(KEY) is None
     assert list((ledger.folder / "tmp").iterdir()) == []
+
+
+def test_a_folder_of_other_things_is_no_ledger(tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text("")
+    with pytest.raises(SystemExit, match=f"^error: --folder: no ledger at {tmp_path}$"):
+        main(["ledger", "--folder", str(tmp_path)])
