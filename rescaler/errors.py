@@ -1,6 +1,7 @@
 """The one exception for what a person can mend, and how errors are put into words."""
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 
 
 class InputError(ValueError):
@@ -34,6 +35,24 @@ def one_line(error: BaseException) -> str:
 def first_line(error: BaseException) -> str:
     """What an error says first, where more would be too much; its type where it says nothing."""
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+@contextlib.contextmanager
+def enough_memory(otherwise: str) -> Iterator[None]:
+    """Turn a lack of memory into one clear line.
+
+    Args:
+        otherwise: what it was too small for, or what to do, as it follows on "too small".
+
+    Raises:
+        InputError: the machine's memory, or a GPU's, is too small.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise InputError(f"the device's memory is too small{otherwise}: {first_line(error)}") from error
 
 
 def listed(names: Iterable[str], most: int = 4) -> str:

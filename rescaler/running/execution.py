@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from rescaler.errors import InputError, first_line, is_out_of_memory, one_line
+from rescaler.errors import enough_memory, one_line
 from rescaler.interruption import Interruption, following_the_first
 from rescaler.record import Record
 from rescaler.running.data_wait import DataWait
@@ -31,6 +31,8 @@ Close = Callable[[Status, str | None], None]
 """Is told how a training ended."""
 OnSave = Callable[[], None]
 """Is called after each save in the middle of an epoch."""
+_LESS = "; lower step.micro_batch_size, optim.batch_size or data.image_px"
+"""What helps where the memory is too small."""
 
 
 class Observers:
@@ -62,7 +64,7 @@ def execute(experiment: Experiment, folder: Path, *, group: str, on_save: OnSave
     Raises:
         InputError: the experiment cannot run as it is, or diverged, or could not write.
     """
-    with _out_of_memory():
+    with enough_memory(_LESS):
         run = _joined(experiment)
         if ranks.number() > 0:
             with following_the_first():
@@ -100,12 +102,12 @@ def execute_trunk(parts: Sequence[tuple[Experiment, Part]], folder: Path, *, on_
         InputError: as of :func:`execute`.
     """
     if ranks.number() > 0:
-        with _out_of_memory(), following_the_first():
+        with enough_memory(_LESS), following_the_first():
             for experiment, part in parts:
                 run = _joined(experiment)
                 train(run, _ledger(run), folder, Observers([]), part=part)
         return
-    with _out_of_memory(), Interruption() as interruption:  # what comes between two parts, the second one saves for
+    with enough_memory(_LESS), Interruption() as interruption:  # what comes between two parts, the second one saves for
         for experiment, part in parts:
             run, trunk_folder = _joined(experiment), TrunkFolder(folder, part.last_epoch)
             _train(run, folder, [trunk_folder], trunk_folder.note, interruption, on_save, part)
@@ -131,7 +133,7 @@ def _train(
 def _closing(close: Close) -> Iterator[None]:
     """Tell how the block ended."""
     try:
-        with _out_of_memory():
+        with enough_memory(_LESS):
             yield
     except SystemExit:  # told to end, and to go on later
         raise
@@ -150,16 +152,3 @@ def _joined(experiment: Experiment) -> Run:
     run = processes.together(lambda: plan(experiment))
     processes.from_first(_ledger(run).check_writable)
     return run
-
-
-@contextlib.contextmanager
-def _out_of_memory() -> Iterator[None]:
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise InputError(
-            "the device's memory is too small; lower step.micro_batch_size, optim.batch_size or data.image_px "
-            f"({first_line(error)})"
-        ) from error

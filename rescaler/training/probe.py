@@ -3,15 +3,14 @@
 Networks take turns, so that a machine that slows down or speeds up does so for all of them.
 """
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
-from rescaler.errors import InputError, first_line, is_out_of_memory
+from rescaler.errors import enough_memory
 from rescaler.experiment import network_names
 from rescaler.measuring import Spread, turns
 from rescaler.settings import Experiment
@@ -91,7 +90,7 @@ def measure(
         InputError: the device's memory is too small.
     """
     step_s: dict[str, list[float]] = {name: [] for name in networks}
-    with float32_as(recipe.precision), _enough_memory(recipe.batch_size):
+    with float32_as(recipe.precision), enough_memory(f" for batches of {recipe.batch_size} images"):
         trainers = {}
         for name, candidate in networks.items():
             progress(f"warming up {name}")
@@ -153,15 +152,3 @@ class _Trainer:
     def _wait(self) -> None:
         if self._labels.device.type == "cuda":
             torch.cuda.synchronize(self._labels.device)
-
-
-@contextlib.contextmanager
-def _enough_memory(batch_size: int) -> Iterator[None]:
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise InputError(
-            f"the device's memory is too small for batches of {batch_size} images: {first_line(error)}"
-        ) from error
