@@ -40,14 +40,16 @@ def test_images_folded_into_the_batch_are_counted() -> None:
         def __init__(self) -> None:
             super().__init__()
             self.conv, self.scores = nn.Conv2d(1, 2, 3, padding=1), nn.Linear(2, 3)
+            self.shift = nn.Linear(2, 3)
 
         def forward(self, images: Tensor) -> Tensor:
             quarters = images.unfold(2, 4, 4).unfold(3, 4, 4).reshape(-1, 1, 4, 4)
-            scores: Tensor = self.scores(self.conv(quarters).mean((2, 3)))
-            return scores.reshape(len(images), 4, 3).mean(1)
+            scores = self.scores(self.conv(quarters).mean((2, 3))).reshape(len(images), 4, 3)
+            result: Tensor = scores.mean(1) + self.shift(torch.ones(2))
+            return result
 
     calls = trace(outline(Quarters()), 1, 8, key="data.image_px").calls
-    assert (calls["conv"].positions, calls["scores"].positions) == (8 * 8, 4)
+    assert {name: call.positions for name, call in calls.items()} == {"conv": 8 * 8, "scores": 4, "shift": 1}
 
 
 def test_a_traced_network_can_be_called_and_copied_as_before() -> None:

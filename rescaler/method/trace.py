@@ -197,8 +197,8 @@ class _Tracer(Shapes):
                 return
             shape = images.shape[1:]
             self.position = f'in or after layer "{name}" ({"x".join(map(str, shape))} input)' if name else self.position
-            if isinstance(module, nn.Linear) and shape[-1] != module.in_features:
-                _exchange_weight(name, module, (module.out_features, shape[-1]))
+            if isinstance(module, nn.Linear) and images.shape[-1] != module.in_features:
+                _exchange_weight(name, module, (module.out_features, images.shape[-1]))
             elif name in self._fitted:
                 module.kernel_size = tuple(shape[-2:])
                 if isinstance(module, nn.Conv2d):
@@ -210,12 +210,13 @@ class _Tracer(Shapes):
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
             self._convolving -= isinstance(module, _ConvNd)
             images = received(args, kwargs)
-            taken, given = tuple(images.shape[1:]), tuple(output.shape[1:])
+            taken, given = (tuple(tensor.shape[1:] or tensor.shape) for tensor in (images, output))  # or a lone vector
             if isinstance(module, nn.Linear):
-                positions = math.prod(given[:-1])
+                positions = math.prod(output.shape[:-1])
             else:
-                positions = math.prod((taken if isinstance(module, _ConvTransposeNd) else given)[1:])
-            positions = positions * len(output) // _IMAGES  # parts of an image may stand in the batch
+                maps = images if isinstance(module, _ConvTransposeNd) else output
+                positions = len(maps) * math.prod(maps.shape[2:])
+            positions = math.ceil(positions / _IMAGES)  # several of an image may stand in the batch, or one for all
             call = self.calls.get(name, Call(taken, given, self._maps.get(images), positions=0, count=0))
             self.calls[name] = replace(call, positions=call.positions + positions, count=call.count + 1)
 
