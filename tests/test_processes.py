@@ -32,14 +32,14 @@ class Dying(Saver):
 
     def save(self, state, epoch, progress, clocks):
         super().save(state, epoch, progress, clocks)
-        if progress.batches == 3:
+        if progress.batches == int(os.environ["LAST_BATCH"]):
             os._exit(1)
 
 import rescaler.running.execution
 rescaler.running.execution.Saver = Dying
 main()
 """
-"""A run whose first process dies after the third batch."""
+"""A run whose first process dies after the batch of its first epoch that ``LAST_BATCH`` says."""
 
 
 SLOW = """
@@ -106,17 +106,18 @@ def test_two_processes_learn_what_one_does(folders: dict[int, Path]) -> None:
     assert two["key"].tolist() == one["key"].tolist()
 
 
-@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
 def test_an_epoch_goes_on_with_another_number_of_processes(
-    folders: dict[int, Path], tmp_path: Path, before: int, after: int
+    folders: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = tmp_path / "dying.py"
     program.write_text(DYING)
     folder = tmp_path / "resumed"
-    assert torchrun(folder, *ALONE, processes=before, program=[str(program)]).returncode != 0
-    (save,) = folder.glob("ledger/saves/*.pt")
-    assert statefile.read(save).more["batches"] == 3
-    finished = torchrun(folder, *ALONE, processes=after)
+    for count, last_batch in ((1, 2), (2, 4)):
+        monkeypatch.setenv("LAST_BATCH", str(last_batch))
+        assert torchrun(folder, *ALONE, processes=count, program=[str(program)]).returncode != 0
+        (save,) = folder.glob("ledger/saves/*.pt")
+        assert statefile.read(save).more["batches"] == last_batch
+    finished = torchrun(folder, *ALONE, processes=1)
     assert finished.returncode == 0, finished.stderr
     resumed, whole = metrics(runs(folder)[-1]), metrics(runs(folders[1])[0])
     assert resumed["train_loss"].tolist() == pytest.approx(whole["train_loss"].tolist(), rel=1e-4)
