@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,20 +43,19 @@ class Cache:
         Returns:
             The columns, and ``file``.
         """
-        worthwhile = len(stamps) >= _WORTHWHILE
-        rows, known = self._load() if worthwhile else (DataFrame(columns=self._columns), {})
+        if len(stamps) < _WORTHWHILE:
+            return _joined(_read_each(stamps, read).values(), stamps)
+        copy, known = self._load()
         valid = {file for file, stamp in stamps.items() if stamp and known.get(file) == stamp}
-        fresh = {file: frame for file in stamps if file not in valid and (frame := read(file)) is not None}
-        if not fresh and len(valid) == len(known) == len(stamps) and list(known) == list(stamps):
-            return rows  # whole and in order: what is read most often
-        parts = [rows[rows["file"].isin(valid)], *(frame.assign(file=file) for file, frame in fresh.items())]
-        wanted = _joined(parts, stamps)
-        if worthwhile and any(stamps[file] for file in fresh):
-            others = {file: known[file] for file in known if file not in stamps and (self._folder / file).exists()}
+        if len(valid) == len(stamps) and list(known) == list(stamps):
+            return copy  # whole and in order: what is read most often
+        fresh = _read_each([file for file in stamps if file not in valid], read)
+        rows = _joined([copy[copy["file"].isin(valid)], *fresh.values()], stamps)
+        if any(stamps[file] for file in fresh):
             copied = {file: stamp for file, stamp in stamps.items() if stamp and (file in valid or file in fresh)}
-            kept = _joined([wanted, rows[rows["file"].isin(others)]], {**copied, **others})
-            self._write(kept, {**copied, **others})
-        return wanted
+            others = {file: known[file] for file in known if file not in stamps and (self._folder / file).exists()}
+            self._write(_joined([rows, copy[copy["file"].isin(others)]], copied | others), copied | others)
+        return rows
 
     def _load(self) -> tuple[DataFrame, dict[str, str]]:
         import pyarrow
@@ -101,7 +100,13 @@ def _digest(content: Any) -> bytes:
     return hashlib.blake2b(content, digest_size=_DIGEST_BYTES).digest()
 
 
-def _joined(parts: Sequence[DataFrame], order: Mapping[str, str]) -> DataFrame:
+def _read_each(files: Iterable[str], read: Callable[[str], DataFrame | None]) -> dict[str, DataFrame]:
+    """The rows of those files that have any, by file."""
+    found = ((file, read(file)) for file in files)
+    return {file: rows.assign(file=file) for file, rows in found if rows is not None}
+
+
+def _joined(parts: Iterable[DataFrame], order: Mapping[str, str]) -> DataFrame:
     """Frames below each other, those files alone that ``order`` names, in its order."""
     parts = [part for part in parts if not part.empty]
     if not parts:

@@ -65,24 +65,22 @@ def load_epochs(runs: DataFrame) -> DataFrame:
         ones left out; ``training_s`` of the epoch; ``time_s``, training up to and including it, as if run alone.
     """
     parts = [_epochs_of(str(source), part) for source, part in runs.groupby("source", sort=False)]
-    parts = [part for part in parts if not part.empty]
-    rows = pd.concat(parts, ignore_index=True) if parts else epoch_frame(()).assign(folder="")
-    row = pd.Series(range(len(runs)), index=runs["folder"].astype(str))
-    at = row.reindex(rows["folder"].astype(str)).to_numpy()
-    for name in IDENTITY:
-        values = runs[name].to_numpy()
-        # The same few texts again and again: as categories they take a byte or two each.
-        kind = values.dtype if name in ("seed", "hold", "resize_epoch") else "category"
-        rows[name] = pd.Series(values[at] if len(rows) else [], dtype=kind)
+    rows = pd.concat([part for part in parts if not part.empty] or [epoch_frame(()).assign(folder="")])
+    own, each = (pd.Index(frame["folder"].astype(str)) for frame in (runs, rows))
+    whose = own.get_indexer(each)  # row of runs, by epoch
     # The summary and the metrics of a live run are two files: what the summary does not count yet is left out.
-    rows = rows[rows["epoch"].to_numpy() <= runs["epochs"].to_numpy()[at]] if len(rows) else rows
-    held = rows.groupby("run", observed=True)["held"].sum().reindex(runs["run"], fill_value=0)
-    scheduled = (runs["epochs_planned"] - held.to_numpy()).clip(upper=runs["last_epoch"])
-    rows["epochs_scheduled"] = pd.Series(scheduled.to_numpy(), index=runs["run"]).reindex(rows["run"]).to_numpy()
+    counted = rows["epoch"].to_numpy() <= runs["epochs"].to_numpy()[whose]
+    rows, whose = rows[counted].reset_index(drop=True), whose[counted]
+    for name in IDENTITY:
+        # The same few texts again and again: as categories they take a byte or two each.
+        kind = runs[name].dtype if name in ("seed", "hold", "resize_epoch") else "category"
+        rows[name] = pd.Series(runs[name].to_numpy()[whose], dtype=kind)
+    held = rows["held"].groupby(whose).sum().reindex(range(len(runs)), fill_value=0).to_numpy()
+    scheduled = (runs["epochs_planned"] - held).clip(upper=runs["last_epoch"])
+    rows["epochs_scheduled"] = scheduled.to_numpy()[whose]
     rows["training_s"] = rows[list(TRAINING_CLOCKS)].sum(axis=1, skipna=False)
-    rows["time_s"] = rows.groupby("run", observed=True)["training_s"].cumsum()
-    order = [*IDENTITY, *EPOCH_FIELDS, "epochs_scheduled", "training_s", "time_s"]
-    return rows[order].reset_index(drop=True)
+    rows["time_s"] = rows["training_s"].groupby(whose).cumsum()
+    return rows[[*IDENTITY, *EPOCH_FIELDS, "epochs_scheduled", "training_s", "time_s"]]
 
 
 def read_at(runs: DataFrame, last_epoch: int) -> DataFrame:
