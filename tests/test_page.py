@@ -145,8 +145,14 @@ def test_unfinished_runs_are_listed_with_their_error(tmp_path: Path) -> None:
     assert "<b>" not in found
     assert "2 unfinished runs" in found
     when = "last written 2024-05-01 12:00 UTC"
-    assert f"Resized at epoch 2, seed 0: failed after 2 of 4 epochs, {when}: <b>no space</b> & more" in text(found)
-    assert f"Target (28×28), seed 1: running after 1 of 4 epochs, {when} " in text(found)
+    assert f"Resized at epoch 2, seed 0: failed, 2 of 4 epochs, {when}: <b>no space</b> & more" in text(found)
+    assert f"Target (28×28), seed 1: running, 1 of 4 epochs, {when} " in text(found)
+
+
+def test_a_run_whose_metrics_lack_epochs_is_listed(tmp_path: Path) -> None:
+    path = write(tmp_path, *TARGETS[:1]) / "0" / "metrics.csv"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:3]))
+    assert "Target (28×28), seed 0: done, 2 of 4 epochs in its metrics, last written" in text(page(tmp_path))
 
 
 def test_a_sweep_that_has_just_begun_has_a_page(tmp_path: Path) -> None:

@@ -128,22 +128,22 @@ def test_unfinished_runs_say_so(tmp_path: Path) -> None:
     running = FakeRun(3, [0.5] * 4, status="running", hold=True, held=1)
     out = shown(TARGET, failed, running, folder=tmp_path)
     assert re.search(r"Target .* –  done *\n", out)
-    assert "failed (0/4 epochs): cannot write [/x]: No space left | on device" in out
+    assert "failed, 0 of 4 epochs: cannot write [/x]: No space left | on device" in out
     assert "Resized at epoch 3 (held, +1 epoch) " in out
-    assert "running (4/5 epochs)" in out
+    assert "running, 4 of 5 epochs" in out
 
 
 def test_runs_that_never_got_anywhere(tmp_path: Path) -> None:
     failed = [FakeRun(k, [], status="failed", error=error) for k, error in ((0, None), (2, "no data"))]
     lines = [line.split() for line in shown(*failed, folder=tmp_path).splitlines()]
-    assert ["Target", "–", "–", "–", "failed", "(0/4", "epochs)"] in lines
-    assert ["Resized", "at", "epoch", "2", "–", "–", "–", "failed", "(0/4", "epochs):", "no", "data"] in lines
+    assert ["Target", "–", "–", "–", "failed,", "0", "of", "4", "epochs"] in lines
+    assert ["Resized", "at", "epoch", "2", "–", "–", "–", "failed,", "0", "of", "4", "epochs:", "no", "data"] in lines
 
 
 def test_a_finished_run_whose_metrics_lack_epochs_is_not_taken_for_whole(tmp_path: Path) -> None:
     path = RESIZED.write(tmp_path / "cut") / "metrics.csv"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:3]))
-    assert "done, but its metrics lack epochs (2 are there)" in shown(TARGET, folder=tmp_path)
+    assert "done, 2 of 4 epochs in its metrics" in shown(TARGET, folder=tmp_path)
 
 
 @pytest.mark.parametrize("number", ["2", "3", "4"])

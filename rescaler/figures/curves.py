@@ -5,6 +5,7 @@ from typing import Any
 from pandas import DataFrame, Series
 
 from rescaler.results import network_label, order
+from rescaler.results.labels import progress_label
 from rescaler.results.statistics import GROUP
 
 KIND = [name for name in GROUP if name != "comparison"]
@@ -102,6 +103,6 @@ def unfinished(epochs: DataFrame) -> list[str]:
     for _, rows in epochs[epochs["status"] != "done"].groupby("run", sort=False, observed=True):
         run = rows.iloc[0]
         name = network_label(run["resize_epoch"], hold=run["hold"], distinction=run["distinction"])
-        planned = run["epochs_scheduled"] + rows["held"].sum()
-        words.append(f"{name}, seed {run['seed']}: {run['status']}, {len(rows)} of {planned} epochs")
+        how = progress_label(run["status"], len(rows), run["epochs_scheduled"] + rows["held"].sum())
+        words.append(f"{name}, seed {run['seed']}: {how}")
     return words[:_NAMED] + [f"{len(words) - _NAMED} more"] * (len(words) > _NAMED)

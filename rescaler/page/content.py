@@ -12,6 +12,7 @@ from rescaler.page.headline import Headline, headline
 from rescaler.page.pictures import Picture, pictures
 from rescaler.page.settings import Comparison, compare, differing, read_command, read_settings
 from rescaler.results import is_baseline, over_seeds, paper, paper_table, table
+from rescaler.results.labels import progress_label
 from rescaler.results.quantities import NONE
 from rescaler.results.report import paper_reports, reports, seed_reports
 from rescaler.texttable import TextTable, counted
@@ -136,10 +137,9 @@ def _facts(runs: DataFrame, epochs: DataFrame, settings: Comparison | None) -> I
 def _unfinished(rows: DataFrame, runs: DataFrame) -> list[str]:
     updated = runs.set_index("run")["updated"]
     lines = []
-    for _, row in rows[rows["status"] != "done"].iterrows():
-        scheduled = row["epochs_scheduled"] + row["held_epochs"]
-        line = f"{row['network']}, seed {row['seed']}: {row['status']} after {row['epochs']} of {scheduled} epochs, "
-        line += f"last written {_when(updated[row['run']])}"
+    for _, row in rows[~rows["complete"]].iterrows():
+        how = progress_label(row["status"], row["epochs"], row["epochs_scheduled"] + row["held_epochs"])
+        line = f"{row['network']}, seed {row['seed']}: {how}, last written {_when(updated[row['run']])}"
         lines.append(f"{line}: {row['error']}" if isinstance(row["error"], str) else line)
     return lines
 

@@ -38,6 +38,11 @@ def network_label(
     return f"{label} [{distinction}]" if distinction else label
 
 
+def progress_label(status: str, epochs: int, planned: int) -> str:
+    """How a run stands whose recorded epochs are not all of a finished one's; ``planned`` includes those held."""
+    return f"{status}, {epochs} of {planned} epochs{' in its metrics' if status == 'done' else ''}"
+
+
 def is_baseline(resize_epochs: "pd.Series[Any]") -> "pd.Series[bool]":
     """Whether each is the target's or the pre-train baseline's."""
     return resize_epochs.isin([0, "never"])

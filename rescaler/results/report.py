@@ -7,7 +7,7 @@ import pandas as pd
 from pandas import DataFrame
 
 from rescaler.results import paper
-from rescaler.results.labels import headings
+from rescaler.results.labels import headings, progress_label
 from rescaler.results.quantities import (
     ACCURACY,
     COUNT,
@@ -166,10 +166,8 @@ def _cells(rows: DataFrame, time: Quantity) -> DataFrame:
     def status(row: "pd.Series[Any]") -> str:
         if row["complete"]:
             return "done"
-        if row["status"] == "done":
-            return f"done, but its metrics lack epochs ({row['epochs']} are there)"
-        error = f": {row['error']}" if row["status"] == "failed" and isinstance(row["error"], str) else ""
-        return f"{row['status']} ({row['epochs']}/{row['epochs_scheduled'] + row['held_epochs']} epochs){error}"
+        error = f": {row['error']}" if isinstance(row["error"], str) else ""
+        return progress_label(row["status"], row["epochs"], row["epochs_scheduled"] + row["held_epochs"]) + error
 
     cells = {"Network": rows["network"]}
     if rows["seed"].nunique() > 1:
