@@ -111,9 +111,12 @@ def test_a_source_without_runs_is_a_line_beside_the_tables_of_the_others(folder:
         (["--margin", "-1"], "--margin must be between 0 and 100 points; got -1"),
     ],
 )
-def test_bad_options_are_named(folder: Path, arguments: list[str], message: str) -> None:
+def test_bad_options_are_named(
+    folder: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit, match=message):
         tables(folder, *arguments)
+    assert capsys.readouterr().out == "", "nothing is printed that has to be read again"
 
 
 def test_estimates_are_marked_and_explained(tmp_path: Path) -> None:

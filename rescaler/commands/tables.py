@@ -12,6 +12,7 @@ from rich.console import Console
 from rescaler.commands import sources
 from rescaler.commands.output import write
 from rescaler.commands.parser import STDOUT
+from rescaler.figures import figure_format
 from rescaler.page.settings import set_apart
 from rescaler.results import over_seeds, paper_table, table
 from rescaler.results.report import paper_reports, reports
@@ -25,6 +26,8 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         InputError: no runs, a bad option, or a file that cannot be written.
     """
+    if arguments.plot is not None:
+        figure_format(arguments.plot)  # before all is read
     runs, epochs, margin = sources.load(arguments)
     rows = table(runs, epochs)
     seeds = over_seeds(rows, margin=margin)

@@ -8,9 +8,9 @@ from rescaler.figures.accuracy import accuracy_figure
 from rescaler.figures.clocks import clock_figure, cost_figure
 from rescaler.figures.paper import PAPER_FIGURES, paper_figure
 from rescaler.figures.saving import pareto_front, saving_figure
-from rescaler.figures.style import save_figure, to_svg
+from rescaler.figures.style import figure_format, save_figure, to_svg
 
 __all__ = [
-    "PAPER_FIGURES", "accuracy_figure", "clock_figure", "cost_figure", "paper_figure", "pareto_front", "save_figure",
-    "saving_figure", "to_svg",
+    "PAPER_FIGURES", "accuracy_figure", "clock_figure", "cost_figure", "figure_format", "paper_figure", "pareto_front",
+    "save_figure", "saving_figure", "to_svg",
 ]  # fmt: skip

@@ -103,15 +103,25 @@ def to_svg(figure: Figure) -> str:
     return text.getvalue()
 
 
+def figure_format(path: Path) -> str:
+    """The format that the suffix of a figure's file names.
+
+    Raises:
+        InputError: no such format.
+    """
+    suffix = path.suffix.lower().removeprefix(".")
+    if suffix not in _FORMATS:
+        raise InputError(f"the file of a figure must end in .{', .'.join(_FORMATS)}; got {path}")
+    return suffix
+
+
 def save_figure(figure: Figure, path: Path) -> None:
     """Write ``figure`` to ``path`` in one step, in the format that its suffix names.
 
     Raises:
         InputError: no such format, or the file cannot be written.
     """
-    suffix = path.suffix.lower().removeprefix(".")
-    if suffix not in _FORMATS:
-        raise InputError(f"the file of a figure must end in .{', .'.join(_FORMATS)}; got {path}")
+    suffix = figure_format(path)
     # Without dates and random ids, equal figures are equal files.
     dates: dict[str, None] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(suffix, {})
     with replacing(path) as temporary, mpl.rc_context(_WRITING):
