@@ -26,7 +26,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from rescaler.errors import InputError, one_line
 from rescaler.experiment import check
 from rescaler.record import CONFIG_FILE
-from rescaler.settings import Experiment, SlurmSettings
+from rescaler.settings import Experiment, SlurmSettings, architecture
 from rescaler.tracking import resolve_mode
 
 CONF = Path(__file__).with_name("conf")
@@ -46,8 +46,9 @@ MISTAKES = (InputError, HydraException, OmegaConfBaseException, yaml.YAMLError)
 
 
 def register() -> None:
-    """Make the schema known to Hydra, under the name that ``conf/config.yaml`` starts from."""
+    """Make the schema, and how a network is named, known to Hydra as ``conf/config.yaml`` calls them."""
     ConfigStore.instance().store(name="schema", node=Experiment, provider="rescaler")
+    OmegaConf.register_new_resolver("architecture", architecture, replace=True)
 
 
 class Job(NamedTuple):
@@ -101,7 +102,7 @@ def distinctions(found: Sequence[Job]) -> list[str]:
 
 
 def refuse_unnamed_choices(overrides: Sequence[str]) -> None:
-    """Refuse a number where the name of a config is wanted, which Hydra takes for a fault of its own.
+    """Refuse a number or null where the name of a config is wanted, which Hydra takes for a fault of its own.
 
     Raises:
         InputError: there is one; names those to choose from.
@@ -113,7 +114,7 @@ def refuse_unnamed_choices(overrides: Sequence[str]) -> None:
             configs = sorted(path.stem for path in (CONF / override.key_or_group).glob("*.yaml"))
             value = override.value()
             values = value.list if isinstance(value, ChoiceSweep) else [value]
-            if configs and any(isinstance(one, bool | int | float) for one in values):
+            if configs and any(isinstance(one, bool | int | float | None) for one in values):
                 raise InputError(
                     f"{override.key_or_group} must be one of {', '.join(configs)}; got {override.get_value_string()}"
                 )

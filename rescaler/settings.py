@@ -4,6 +4,7 @@ Plain dataclasses, so that nothing below the Hydra application needs Hydra. Valu
 :mod:`rescaler.experiment`; types and unknown keys are refused by OmegaConf, which reads these classes as its schema.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -183,6 +184,11 @@ class Experiment:
     checkpoint_every_min: float = 10.0
     """Minutes between saves in the middle of an epoch; 0: only when a signal ends the process."""
     progress: bool = True
+
+
+def architecture(model: Mapping[str, Any]) -> str:
+    """The last part of a network's import path, by which tables and folders name it."""
+    return str(model.get("_target_")).rpartition(".")[2]
 
 
 @dataclass

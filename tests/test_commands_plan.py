@@ -16,7 +16,7 @@ from rescaler.training.chain import Recipe
 def test_table_2_from_the_papers_hours(capsys: pytest.CaptureFixture[str]) -> None:
     main(["plan", "sweep=table2_imagenet", "--hours", str(106.8 / 55), str(269.1 / 55)])
     out = capsys.readouterr().out
-    assert "imagenet_overfeat: 6 runs of 55 epochs" in out
+    assert "imagenet_overfeat_fast: 6 runs of 55 epochs" in out
     rows = {line.split("  ")[0]: line.split()[-6:] for line in out.splitlines() if " h " in line}
     assert rows["Pre-train"] == ["106.8", "h", "162.3", "h", "(60.3", "%)"]
     assert rows["Resized at epoch 17"] == ["218.9", "h", "50.2", "h", "(18.6", "%)"]

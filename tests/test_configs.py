@@ -52,7 +52,7 @@ def test_every_model_config_makes_a_network(name: str) -> None:
 
 def test_the_default_is_the_papers_table_2_in_miniature() -> None:
     made = experiment()
-    assert made.name == "fashion_overfeat"
+    assert made.name == "fashion_mnist_overfeat_small"
     assert resolve_resize_epoch(made) == 17
     assert (made.schedule.epochs, made.schedule.milestones) == (55, [18, 29, 43, 52])
     assert made.schedule.weight_decay_until == 29

@@ -21,7 +21,7 @@ from rescaler import provenance
 from rescaler.files import write_text
 from rescaler.record import CONFIG_FILE, EPOCH_FIELDS, METRICS_FILE, SUMMARY_FILE, Record, totals
 from rescaler.running.trainingfolder import TrainingFolder
-from rescaler.settings import Experiment
+from rescaler.settings import Experiment, architecture
 from rescaler.training.chain import Stage
 from rescaler.training.pace import epochs_planned, left_s
 from rescaler.training.plan import Run
@@ -90,7 +90,7 @@ class RunFolder(TrainingFolder):
             "run": run.id,
             "comparison": run.comparison,
             "name": experiment.name,
-            "model": str(experiment.model["_target_"]).rpartition(".")[2],
+            "model": architecture(experiment.model),
             "data": experiment.data.name,
             "seed": experiment.seed,
             "resize_epoch": run.resize_epoch,
