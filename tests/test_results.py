@@ -283,6 +283,7 @@ def test_headings_tell_equal_ones_apart(tmp_path: Path) -> None:
     rows = table(*load(write(tmp_path, TARGET, held)))
     text = "table2: overfeat_small on fashion_mnist, 4 epochs, cpu A"
     assert headings(rows[:1]) == {"c0ffee00": text}
+    assert headings(rows[:1].assign(name="fashion_mnist_overfeat_small")) == {"c0ffee00": text.removeprefix("table2: ")}
     assert headings(rows)["deadbeef01"] == f"{text} (comparison deadbeef)"
 
 

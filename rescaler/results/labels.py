@@ -54,11 +54,12 @@ def order(resize_epochs: "pd.Series[Any]") -> "pd.Series[int]":
 
 
 def headings(frame: DataFrame) -> dict[str, str]:
-    """What each comparison is of: names, model, data, length, devices; ``frame`` is a table, or epochs."""
+    """What each comparison is of: name if one was given, model, data, epochs, devices; ``frame``: table or epochs."""
     titles = {}
     for comparison, rows in frame.groupby("comparison", sort=False, observed=True):
         names, models, data, devices = (", ".join(rows[key].unique()) for key in ("name", "model", "data", "device"))
-        titles[str(comparison)] = f"{names}: {models} on {data}, {rows['epochs_scheduled'].max()} epochs, {devices}"
+        title = f"{models} on {data}, {rows['epochs_scheduled'].max()} epochs, {devices}"
+        titles[str(comparison)] = title if names == f"{data}_{models}" else f"{names}: {title}"
     if len(titles) == 1:
         return titles
     return {comparison: f"{title} (comparison {comparison[:8]})" for comparison, title in titles.items()}
