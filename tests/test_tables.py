@@ -119,6 +119,16 @@ def test_bad_options_are_named(
     assert capsys.readouterr().out == "", "nothing is printed that has to be read again"
 
 
+@pytest.mark.parametrize(("slow_s", "is_said"), [(4.3, False), (5.0, True)])
+def test_a_device_that_was_not_equally_fast_is_said(tmp_path: Path, slow_s: float, is_said: bool) -> None:
+    slow = FakeRun(1, [0.5, 0.6, 0.7, 0.8], target_s=slow_s)
+    note = (
+        "The device was not equally fast in all runs: an epoch of the target network took 4.00 s in one and 5.00 s in "
+        "another (25.0 % more), medians;"
+    )
+    assert (note in " ".join(shown(TARGET, slow, folder=tmp_path).split())) == is_said
+
+
 def test_estimates_are_marked_and_explained(tmp_path: Path) -> None:
     out = shown(RESIZED, folder=tmp_path)
     assert "~5.50 s (34.4 %)" in out

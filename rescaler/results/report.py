@@ -27,6 +27,10 @@ _ESTIMATED = "~ estimated from the run's own target epochs; run resize_epoch=0 t
 _NOT_THE_SAME = (
     "Accuracies compare only on the same network and data; shares of time and differences to the target do in any case"
 )
+_UNSTEADY = 0.1
+"""By how much more the epochs of a network may take in one run than in another, before it is said."""
+_TELLING = 3
+"""Epochs whose median tells how fast a run was."""
 _WORDS = ("Of", "Accuracy", "Status")
 
 
@@ -83,7 +87,7 @@ def paper_reports(number: paper.TableNumber, beside: DataFrame, rows: DataFrame,
         notes = ["Ours: none of these was run"]
         if title := titles.get(str(comparison)):
             notes = [f"Ours: {title}. {_NOT_THE_SAME}"]
-            notes += _device_notes(rows, epochs[epochs["comparison"] == comparison])
+            notes += _timing_notes(rows, epochs[epochs["comparison"] == comparison])
             notes += _estimate_notes(lines)
             notes += [f"Ours: mean ± standard deviation of n seeds. {_against_the_target(lines)}"]
         result.append(TextTable(paper.CAPTIONS[number], columns, cells, notes, _WORDS))
@@ -200,7 +204,7 @@ def _seed_notes(seeds: DataFrame, time: Quantity) -> list[str]:
 
 
 def _cost_notes(rows: DataFrame, epochs: DataFrame) -> list[str]:
-    notes = _device_notes(rows, epochs)
+    notes = _timing_notes(rows, epochs)
     spent = cost(epochs)
     time = time_quantity(max(spent.alone_s, spent.evaluation_s))
     if len(rows) > 1 and spent.alone_s > 0:
@@ -216,10 +220,26 @@ def _cost_notes(rows: DataFrame, epochs: DataFrame) -> list[str]:
     return notes
 
 
-def _device_notes(rows: DataFrame, epochs: DataFrame) -> list[str]:
+def _timing_notes(rows: DataFrame, epochs: DataFrame) -> list[str]:
+    """Why the times of these runs compare badly, if they do."""
     if epochs["device"].nunique() < 2:
-        return []
+        return _speed_notes(epochs)
     networks = epochs["run"].astype(str).map(rows.set_index("run")["network"])
     by_device = networks.groupby(epochs["device"].astype(str)).unique().map(", ".join)
     devices = "; ".join(f"{device}: {names}" for device, names in by_device.items())
     return [f"Epochs ran on different devices, so their times do not compare. {devices}"]
+
+
+def _speed_notes(epochs: DataFrame) -> list[str]:
+    """All runs of a comparison train the same target network: its epochs tell whether the device was equally fast."""
+    target = epochs[epochs["stage"] == "target"].drop_duplicates("key")
+    by_run = (target["train_s"] + target["data_s"]).groupby(target["run"].astype(str)).agg(["median", "size"])
+    epoch_s = by_run["median"][by_run["size"] >= _TELLING]
+    if len(epoch_s) < 2 or epoch_s.max() < (1 + _UNSTEADY) * epoch_s.min():
+        return []
+    time = time_quantity(epoch_s.max())
+    return [
+        f"The device was not equally fast in all runs: an epoch of the target network took {time.show(epoch_s.min())} "
+        f"in one and {time.show(epoch_s.max())} in another ({SHARE.show(epoch_s.max() / epoch_s.min() - 1)} more), "
+        "medians; times saved are no surer than that, `rescaler plan` measures the networks side by side"
+    ]
