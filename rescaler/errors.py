@@ -11,6 +11,22 @@ class InputError(ValueError):
     """
 
 
+class ArgumentError(InputError):
+    """A bad argument of a library function; who took it from a setting says the setting's name instead.
+
+    Args:
+        argument: its name.
+        problem: what follows the name in the message.
+    """
+
+    def __init__(self, argument: str, problem: str) -> None:
+        super().__init__(argument, problem)
+        self.argument, self.problem = argument, problem
+
+    def __str__(self) -> str:
+        return f"{self.argument}{self.problem}"
+
+
 _NO_MEMORY = (
     "DefaultCPUAllocator",
     "CUDA error: out of memory",

@@ -7,7 +7,7 @@ from rescaler.method.trace import outline, trace
 
 
 def macs(network: nn.Module, image_px: int, channels: int) -> dict[str, int]:
-    calls = trace(outline(network), channels, image_px, key="data.image_px").calls
+    calls = trace(outline(network), channels, image_px, argument="image_px").calls
     return {name: multiplications(network.get_submodule(name), call) for name, call in calls.items()}
 
 

@@ -135,7 +135,7 @@ def test_only_the_meta_device_is_used() -> None:
 def test_what_cannot_be_shrunk_is_refused() -> None:
     with pytest.raises(InputError, match="must be a torch.nn.Module; got a str"):
         describe("resnet34", 224)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="data.image_px=4 does not suit the network"):
+    with pytest.raises(InputError, match="image_px=4 does not suit the network"):
         describe(overfeat_small(), 4)
 
 

@@ -38,7 +38,7 @@ def test_runs_that_differ_elsewhere_share_their_networks(make_experiment: MakeEx
             {"shrink__middle": [StageSettings(table={1: 1, 3: 2, 5: 3})]},
             r"shrink.middle\[0\] must differ from the stage before it; it has the same kernels and the same images",
         ),
-        ({"shrink__middle": [StageSettings(table={5: 6})]}, r"shrink.middle\[0\]: shrink.table maps"),
+        ({"shrink__middle": [StageSettings(table={5: 6})]}, r"shrink.middle\[0\].table maps"),
         ({"model__image_px": 32}, "cannot take images of 1x28x28"),
         ({"model": {"_target_": "torch.nn.Identity"}}, "data.classes=4"),
         ({"model": {"_target_": "networks.ExtraState"}}, "keeps _extra_state beside its tensors"),

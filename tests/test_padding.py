@@ -117,12 +117,12 @@ def test_padding_by_pattern(padding: dict[str, int], expected: list[int]) -> Non
 @pytest.mark.parametrize(
     ("padding", "message"),
     [
-        ({"conv9": 0}, r"shrink\.padding: 'conv9' fits no convolution whose kernel shrinks; there are conv$"),
-        ({"layer*": 0}, r"shrink\.padding: 'layer\*' fits no convolution whose kernel shrinks; there are conv$"),
+        ({"conv9": 0}, r"padding: 'conv9' fits no convolution whose kernel shrinks; there are conv$"),
+        ({"layer*": 0}, r"padding: 'layer\*' fits no convolution whose kernel shrinks; there are conv$"),
         ({"more0*": 0}, r"'more0\*' fits no convolution whose kernel shrinks"),
-        ({"conv": -1}, r"shrink\.padding\.conv must be a non-negative integer; got -1"),
-        ({"*": True}, r"shrink\.padding\.\* must be a non-negative integer; got True"),
-        ({"conv": 1.5}, r"shrink\.padding\.conv must be a non-negative integer; got 1\.5"),
+        ({"conv": -1}, r"padding\['conv'\] must be a non-negative integer; got -1"),
+        ({"*": True}, r"padding\['\*'\] must be a non-negative integer; got True"),
+        ({"conv": 1.5}, r"padding\['conv'\] must be a non-negative integer; got 1\.5"),
     ],
     ids=str,
 )

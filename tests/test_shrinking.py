@@ -170,18 +170,18 @@ def test_other_tensors_are_copied() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"table": {3: 4}}, r"shrink\.table maps a kernel side to one from 1 to itself, both integers; got 3: 4"),
-        ({"table": {3: 0}}, r"shrink\.table .* got 3: 0"),
-        ({"table": {3: 1.5}}, r"shrink\.table .* got 3: 1\.5"),
+        ({"table": {3: 4}}, r"table maps a kernel side to one from 1 to itself, both integers; got 3: 4"),
+        ({"table": {3: 0}}, r"table .* got 3: 0"),
+        ({"table": {3: 1.5}}, r"table .* got 3: 1\.5"),
         (
             {"table": {3: 3}},
-            r"shrink\.table=\{3: 3\} shrinks none of the network's kernels: conv1 \(3x3, stride 1\), conv2",
+            r"table=\{3: 3\} shrinks none of the network's kernels: conv1 \(3x3, stride 1\), conv2",
         ),
-        ({"pretrain_px": 0}, r"shrink\.image_px must be an integer from 1 to data\.image_px=9; got 0"),
-        ({"pretrain_px": 10}, r"shrink\.image_px must be .* got 10"),
+        ({"pretrain_px": 0}, r"pretrain_px must be an integer from 1 to image_px=9; got 0"),
+        ({"pretrain_px": 10}, r"pretrain_px must be .* got 10"),
         (
             {"pretrain_px": 2},
-            r'shrink\.image_px=2 does not suit the network: in or after layer "conv1" \(2x2x2 input\)',
+            r'pretrain_px=2 does not suit the network: in or after layer "conv1" \(2x2x2 input\)',
         ),
         ({"padding": {"conv1": 2, "conv2": 2}}, "layer fc gets a feature map of 12x12 .* larger than the target's 5x5"),
     ],
@@ -193,21 +193,19 @@ def test_refused(arguments: dict[str, Any], message: str) -> None:
 
 
 def test_wrong_or_vanishing_image_of_the_target_is_refused() -> None:
-    with pytest.raises(
-        InputError, match="data.image_px does not suit the network: layer fc takes 125 features, .* 180"
-    ):
+    with pytest.raises(InputError, match="image_px does not suit the network: layer fc takes 125 features, .* 180"):
         shrink(two_layers(), 10)
     with pytest.raises(
-        InputError, match=r'data.image_px=2 does not suit the network: in or after layer "conv1" \(2x2x2 input\)'
+        InputError, match=r'image_px=2 does not suit the network: in or after layer "conv1" \(2x2x2 input\)'
     ):
         shrink(two_layers(), 2)
-    with pytest.raises(InputError, match="data.image_px must be a positive integer; got 0"):
+    with pytest.raises(InputError, match="image_px must be a positive integer; got 0"):
         shrink(two_layers(), 0)
 
 
 def test_functional_pooling_that_vanishes_names_the_layer_before() -> None:
     with pytest.raises(
-        InputError, match=r'shrink.image_px=1 does not .* in or after layer "body" \(2x1x1 input\): .* too small'
+        InputError, match=r'pretrain_px=1 does not .* in or after layer "body" \(2x1x1 input\): .* too small'
     ):
         shrink(_Functional("view"), 12, pretrain_px=1)
 
@@ -301,5 +299,5 @@ def test_input_only_keeps_kernels_and_padding() -> None:
 
 
 def test_input_only_with_padding_is_refused() -> None:
-    with pytest.raises(InputError, match=r"shrink\.padding must be empty with shrink\.input_only.* got \{'conv1': 1\}"):
+    with pytest.raises(InputError, match=r"padding must be empty with input_only.* got \{'conv1': 1\}"):
         shrink(two_layers(), 9, input_only=True, padding={"conv1": 1})

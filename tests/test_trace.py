@@ -25,7 +25,7 @@ def test_positions_are_where_weights_are_applied() -> None:
             scores: Tensor = self.scores(maps.mean((1, 2)))
             return scores
 
-    calls = trace(outline(Net()), 2, 8, key="data.image_px").calls
+    calls = trace(outline(Net()), 2, 8, argument="image_px").calls
     assert {name: (call.positions, call.count) for name, call in calls.items()} == {
         "conv": (64 + 64 + 16, 3),
         "up": (64, 1),
@@ -48,13 +48,13 @@ def test_images_folded_into_the_batch_are_counted() -> None:
             result: Tensor = scores.mean(1) + self.shift(torch.ones(2))
             return result
 
-    calls = trace(outline(Quarters()), 1, 8, key="data.image_px").calls
+    calls = trace(outline(Quarters()), 1, 8, argument="image_px").calls
     assert {name: call.positions for name, call in calls.items()} == {"conv": 8 * 8, "scores": 4, "shift": 1}
 
 
 def test_a_traced_network_can_be_called_and_copied_as_before() -> None:
     network = outline(classifier(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)))
-    trace(network, 1, 8, key="data.image_px")
+    trace(network, 1, 8, argument="image_px")
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
     assert network(torch.zeros(2, 1, 8, 8)).shape == (2, 3)
 
@@ -71,7 +71,7 @@ def test_constants_that_are_no_buffers_do_not_matter() -> None:
             maps: Tensor = self.conv(torch.cat([images, self.mean.expand(2, 3, 8, 8)], 1))
             return maps.mean((2, 3))
 
-    assert trace(outline(Net()), 3, 8, key="data.image_px").calls["conv"].output == (4, 6, 6)
+    assert trace(outline(Net()), 3, 8, argument="image_px").calls["conv"].output == (4, 6, 6)
 
 
 def test_a_network_that_cannot_be_copied_is_refused() -> None:
@@ -97,14 +97,14 @@ def test_functions_are_followed_however_their_arguments_are_given() -> None:
             scores: Tensor = F.linear(maps.mean((2, 3)), self.scale) + F.linear(self.scale, self.scale)
             return scores
 
-    call = trace(outline(Net()), 3, 8, key="data.image_px").calls["conv"]
+    call = trace(outline(Net()), 3, 8, argument="image_px").calls["conv"]
     assert (call.output_size, call.count) == ((6, 6), 2)
 
 
 def test_batch_norm_of_other_channels_is_refused() -> None:
     network = classifier(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(3))
     with pytest.raises(InputError, match=r'in or after layer "more0" \(2x6x6 input\): running_mean should contain 2'):
-        trace(outline(network), 1, 8, key="data.image_px")
+        trace(outline(network), 1, 8, argument="image_px")
 
 
 def test_what_a_network_computes_from_its_weights_is_the_same_each_time() -> None:
@@ -124,7 +124,7 @@ def test_what_a_network_computes_from_its_weights_is_the_same_each_time() -> Non
             assert not self.conv.weight.any()
             return scores
 
-    assert trace(outline(Net()), 1, 8, key="data.image_px").calls.keys() == {"conv", "turn"}
+    assert trace(outline(Net()), 1, 8, argument="image_px").calls.keys() == {"conv", "turn"}
 
 
 def test_a_parameter_may_be_written_to() -> None:
@@ -139,7 +139,7 @@ def test_a_parameter_may_be_written_to() -> None:
             maps: Tensor = self.conv(images) * self.scale.data.clamp_(min=0)
             return maps.mean((2, 3))
 
-    assert trace(outline(Net()), 3, 8, key="data.image_px").calls["conv"].output == (4, 6, 6)
+    assert trace(outline(Net()), 3, 8, argument="image_px").calls["conv"].output == (4, 6, 6)
 
 
 def test_an_outline_takes_no_memory() -> None:

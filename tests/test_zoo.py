@@ -43,7 +43,7 @@ ON_META = [name for name in models.list_models(module=models) if name not in FAM
 _REFUSALS = {
     "vit": r"^VisionTransformer has no kernel to shrink: .* leave pixels out: conv_proj \(\d+x\d+, stride \d+\)$",
     "swin": r"^SwinTransformer has no kernel to shrink: .* leave pixels out: features\.0\.0 \(4x4, stride 4\)$",
-    "maxvit": r"^shrink\.image_px=149 does not suit the network: in or after layer .*partition_op\" \(64x38x38 input\)",
+    "maxvit": r"^pretrain_px=149 does not suit the network: in or after layer .*partition_op\" \(64x38x38 input\)",
 }
 
 

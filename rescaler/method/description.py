@@ -134,8 +134,8 @@ def compare(network: nn.Module, shrunk: Shrunk, image_px: int, *, channels: int)
         channels: of the images.
     """
     target, pretrain = network, shrunk.network
-    target_calls = trace(outline(target), channels, image_px, key="data.image_px").calls
-    pretrain_calls = trace(outline(pretrain), channels, shrunk.image_px, key="shrink.image_px").calls
+    target_calls = trace(outline(target), channels, image_px, argument="image_px").calls
+    pretrain_calls = trace(outline(pretrain), channels, shrunk.image_px, argument="pretrain_px").calls
     changed = {layer.name: layer for layer in shrunk.layers}
     layers = tuple(
         _describe_layer(

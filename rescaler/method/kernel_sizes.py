@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import nn
 from torch.nn.modules.utils import _pair
 
-from rescaler.errors import InputError, listed
+from rescaler.errors import ArgumentError, InputError, listed
 from rescaler.method.kernels import two_thirds
 from rescaler.method.layers import Size, margins, size_of
 from rescaler.method.trace import Call
@@ -27,9 +27,10 @@ def smaller_kernels(
     missing = {name: _overlapping(conv) - table.keys() for name, conv in convolutions.items()}
     if sides := set().union(*missing.values()):
         layers = ", ".join(described(name, convolutions[name]) for name, lacks in missing.items() if lacks)
-        raise InputError(
-            f"shrink.table has no kernel side for {layers}; it has {sorted(table)}; "
-            f"two thirds would be {', '.join(f'{side}: {two_thirds(side)}' for side in sorted(sides))}"
+        raise ArgumentError(
+            "table",
+            f" has no kernel side for {layers}; it has {sorted(table)}; "
+            f"two thirds would be {', '.join(f'{side}: {two_thirds(side)}' for side in sorted(sides))}",
         )
     kernels = {}
     for name, conv in convolutions.items():
@@ -42,7 +43,7 @@ def smaller_kernels(
         layers = listed(described(name, conv) for name, conv in convolutions.items())
         used = {side: table[side] for conv in convolutions.values() for side in _overlapping(conv)}
         if used:
-            raise InputError(f"shrink.table={used} shrinks none of the network's kernels: {layers}")
+            raise ArgumentError("table", f"={used} shrinks none of the network's kernels: {layers}")
         if not convolutions:
             raise InputError(f"{type(target).__name__} has no kernel to shrink: it never calls a Conv2d on an image")
         raise InputError(

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rescaler.errors import InputError
+from rescaler.errors import ArgumentError, InputError
 
 Interpolation = Literal["bilinear", "bicubic", "nearest", "area", "pinv"]
 INTERPOLATIONS: tuple[Interpolation, ...] = get_args(Interpolation)
@@ -46,7 +46,7 @@ def rescale_kernel(weight: Tensor, size: tuple[int, int], *, mode: Interpolation
         ValueError: ``weight`` is not 4-D or not floating, ``size`` is smaller than the kernel, or ``mode`` is unknown.
     """
     if mode not in INTERPOLATIONS:
-        raise InputError(f"rescale.interpolation must be one of {', '.join(INTERPOLATIONS)}; got {mode!r}")
+        raise ArgumentError("mode", f" must be one of {', '.join(INTERPOLATIONS)}; got {mode!r}")
     if weight.dim() != 4:
         raise InputError(f"a kernel must be 4-D (c_out, c_in, h, w); got shape {tuple(weight.shape)}")
     if not weight.is_floating_point():

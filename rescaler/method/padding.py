@@ -7,13 +7,13 @@ from fnmatch import fnmatchcase
 import torch
 from torch import nn
 
-from rescaler.errors import InputError, listed, one_line
+from rescaler.errors import ArgumentError, InputError, listed, one_line
 from rescaler.method.layers import Layer, Margins, Size, margins, pretrain_network
 from rescaler.method.trace import Shapes
 
 
 def wanted_padding(
-    padding: Mapping[str, int], convolutions: Collection[str], shrunk: Collection[str]
+    padding: Mapping[str, int], convolutions: Collection[str], shrunk: Collection[str], *, argument: str
 ) -> dict[str, int]:
     """Padding by convolution, from padding by name or pattern.
 
@@ -22,20 +22,21 @@ def wanted_padding(
             before a pattern, a later pattern before an earlier one.
         convolutions: names of all convolutions.
         shrunk: names of those whose kernels shrink.
+        argument: what the padding is called, for errors.
 
     Raises:
-        InputError: a name or pattern fits no convolution, or an amount is no number of pixels.
+        ArgumentError: a name or pattern fits no convolution, or an amount is no number of pixels.
     """
     wanted = {}
     for pattern, amount in padding.items():
         if isinstance(amount, bool) or not isinstance(amount, int) or amount < 0:
-            raise InputError(f"shrink.padding.{pattern} must be a non-negative integer; got {amount!r}")
+            raise ArgumentError(argument, f"[{pattern!r}] must be a non-negative integer; got {amount!r}")
         if pattern in convolutions:
             continue
         fitting = [name for name in shrunk if fnmatchcase(name, pattern)]
         if not fitting:
-            raise InputError(
-                f"shrink.padding: {pattern!r} fits no convolution whose kernel shrinks; there are {listed(shrunk)}"
+            raise ArgumentError(
+                argument, f": {pattern!r} fits no convolution whose kernel shrinks; there are {listed(shrunk)}"
             )
         wanted.update(dict.fromkeys(fitting, amount))
     return wanted | {name: amount for name, amount in padding.items() if name in convolutions}

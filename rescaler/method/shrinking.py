@@ -7,7 +7,7 @@ from typing import Literal
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from rescaler.errors import InputError, listed
+from rescaler.errors import ArgumentError, InputError, listed
 from rescaler.method.kernel_sizes import described, image_side, smaller_kernels, whole_maps
 from rescaler.method.kernels import KERNEL_TABLE
 from rescaler.method.layers import InterfaceLinear, Layer, Size, margins, pretrain_network, size_of
@@ -72,11 +72,11 @@ def shrink(
     convolutions = check_network(target)
     _check(image_px, table, pretrain_px)
     if input_only and padding:
-        raise InputError(f"shrink.padding must be empty with shrink.input_only, which keeps it; got {dict(padding)}")
+        raise ArgumentError("padding", f" must be empty with input_only, which keeps it; got {dict(padding)}")
     padding = padding or {}
     channels = channels or next(iter(convolutions.values())).in_channels
     outlined = outline(target)
-    target_calls, functional = trace(outlined, channels, image_px, key="data.image_px")
+    target_calls, functional = trace(outlined, channels, image_px, argument="image_px")
     whole = whole_maps(target, target_calls) - padding.keys()
     usual = {name: convolutions[name] for name in target_calls if name in convolutions and name not in whole}
     kernels = {name: size_of(conv) for name, conv in usual.items()}
@@ -86,7 +86,7 @@ def shrink(
         kernels = kernels if input_only else smaller
     layers = _plan(outlined, kernels, target_calls, _wanted(target, convolutions, kernels, padding))
     outlined_pretrain = pretrain_network(outlined, layers, shared=outlined.parameters())
-    pretrain_calls = trace(outlined_pretrain, channels, pretrain_px, key="shrink.image_px", fitted=whole).calls
+    pretrain_calls = trace(outlined_pretrain, channels, pretrain_px, argument="pretrain_px", fitted=whole).calls
     if pretrain_calls.keys() != target_calls.keys():
         raise InputError(f"the network calls other layers on images of {pretrain_px} px than on {image_px} px")
     layers = [replace(layer, pretrain_output=pretrain_calls[layer.name].output_size) for layer in layers]
@@ -98,13 +98,13 @@ def shrink(
 
 def _check(image_px: int, table: Mapping[int, int], pretrain_px: int | None) -> None:
     if not _is_integer(image_px) or image_px < 1:
-        raise InputError(f"data.image_px must be a positive integer; got {image_px!r}")
+        raise ArgumentError("image_px", f" must be a positive integer; got {image_px!r}")
     if pretrain_px is not None and not (_is_integer(pretrain_px) and 1 <= pretrain_px <= image_px):
-        raise InputError(f"shrink.image_px must be an integer from 1 to data.image_px={image_px}; got {pretrain_px!r}")
+        raise ArgumentError("pretrain_px", f" must be an integer from 1 to image_px={image_px}; got {pretrain_px!r}")
     for large, small in table.items():
         if not (_is_integer(large) and _is_integer(small) and 1 <= small <= large):
-            raise InputError(
-                f"shrink.table maps a kernel side to one from 1 to itself, both integers; got {large!r}: {small!r}"
+            raise ArgumentError(
+                "table", f" maps a kernel side to one from 1 to itself, both integers; got {large!r}: {small!r}"
             )
 
 
@@ -121,7 +121,9 @@ def _wanted(
     shrunk = [name for name, kernel in kernels.items() if kernel != convolutions[name].kernel_size]
     own: Mapping[str, int] = getattr(target, "pretrain_padding", {})
     own = {name: amount for name, amount in own.items() if name in shrunk or name not in convolutions}
-    return wanted_padding(own, convolutions, shrunk) | wanted_padding(padding, convolutions, shrunk)
+    return wanted_padding(own, convolutions, shrunk, argument="pretrain_padding") | wanted_padding(
+        padding, convolutions, shrunk, argument="padding"
+    )
 
 
 def _plan(
@@ -161,7 +163,7 @@ def _interfaces(
         if small[0] > large[0] or small[1] > large[1]:
             raise InputError(
                 f"layer {name} gets a feature map of {small[0]}x{small[1]} in the pre-train network, larger than the "
-                f"target's {large[0]}x{large[1]}: take a smaller shrink.image_px or shrink.padding"
+                f"target's {large[0]}x{large[1]}: give it smaller images or less padding"
             )
         kind: Literal["interface", "pooling"] = "interface" if hasattr(module, "weight") else "pooling"
         found.append(Layer(name, kind, large, small, (0, 0, 0, 0), (1, 1), (1, 1)))
@@ -172,9 +174,10 @@ def _flattened_sizes(name: str, linear: nn.Linear, call: Call, pretrain_call: Ca
     """Height and width of the map that a fully-connected layer gets, in the target and in the pre-train network."""
     features, pretrain_features = call.input[-1], pretrain_call.input[-1]
     if features != linear.in_features:
-        raise InputError(
-            f"data.image_px does not suit the network: layer {name} takes {linear.in_features} features, "
-            f"but these images give {features}"
+        raise ArgumentError(
+            "image_px",
+            f" does not suit the network: layer {name} takes {linear.in_features} features, but these images give "
+            f"{features}",
         )
     large, small = call.flattened, pretrain_call.flattened
     if features == pretrain_features and large == small:

@@ -20,7 +20,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
-from rescaler.errors import InputError, one_line
+from rescaler.errors import ArgumentError, InputError, one_line
 from rescaler.method.layers import Size, received, refuse_computed
 
 _IMAGES = 2
@@ -123,7 +123,7 @@ def _shape(func: Any, args: Any, kwargs: Any) -> Any:
     return func(*args, **kwargs)
 
 
-def trace(network: nn.Module, channels: int, image_px: int, *, key: str, fitted: Collection[str] = ()) -> Traced:
+def trace(network: nn.Module, channels: int, image_px: int, *, argument: str, fitted: Collection[str] = ()) -> Traced:
     """Call a network on square images and note its convolutions, poolings and fully-connected layers in order.
 
     A layer that is called several times counts where it is first. A fully-connected layer takes here any number of
@@ -133,7 +133,7 @@ def trace(network: nn.Module, channels: int, image_px: int, *, key: str, fitted:
         network: the outline of a network; in training mode afterwards.
         channels: channels of the image.
         image_px: side of the image.
-        key: the setting that ``image_px`` comes from, for errors.
+        argument: what ``image_px`` is called where it comes from, for errors.
         fitted: names of convolutions and poolings whose kernels become as large as the feature map that reaches them.
 
     Raises:
@@ -150,7 +150,7 @@ def trace(network: nn.Module, channels: int, image_px: int, *, key: str, fitted:
         raise
     except Exception as error:  # whatever a user's network raises
         reason = one_line(error)
-        raise InputError(f"{key}={image_px} does not suit the network: {tracer.position}: {reason}") from error
+        raise ArgumentError(argument, f"={image_px} does not suit the network: {tracer.position}: {reason}") from error
     return Traced(tracer.calls, tracer.functional)
 
 

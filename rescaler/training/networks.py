@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from rescaler.errors import InputError, first_line
+from rescaler.errors import ArgumentError, InputError, first_line
 from rescaler.experiment import resolve_resize_epoch
 from rescaler.method.shrinking import Shrunk, shrink
 from rescaler.method.trace import Shapes, outline
@@ -137,6 +137,14 @@ def shrunk_stage(experiment: Experiment, target: nn.Module, number: int) -> Shru
             channels=experiment.data.channels,
             input_only=settings.input_only,
         )
+    except ArgumentError as error:
+        stage = _key(number)
+        keys = {
+            "image_px": "data.image_px",
+            "pretrain_px": f"{stage}.image_px",
+            "pretrain_padding": "the network's pretrain_padding",
+        }
+        raise InputError(f"{keys.get(error.argument, f'{stage}.{error.argument}')}{error.problem}") from error
     except InputError as error:
         if number == 0:
             raise
