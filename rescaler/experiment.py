@@ -155,6 +155,21 @@ def stage_epochs(experiment: Experiment) -> list[int]:
     return [end - start for start, end in pairwise([0, *ends, epochs])]
 
 
+def batches_per_epoch(experiment: Experiment, train_images: int) -> int:
+    """Mini-batches of an epoch; the last images of a pass that fill none are left out.
+
+    Args:
+        experiment: the settings.
+        train_images: size of the training set.
+
+    Raises:
+        InputError: a batch takes more images than there are.
+    """
+    size = experiment.optim.batch_size
+    _require(size <= train_images, "optim.batch_size", size, f"at most {train_images}, all training images")
+    return experiment.schedule.batches_per_epoch or train_images // size
+
+
 def network_names(experiment: Experiment) -> list[str]:
     """The names of an experiment's networks: ``pre-train``, numbered if there are several, and ``target``."""
     stages = len(experiment.shrink.stages)

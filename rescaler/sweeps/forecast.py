@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from rescaler.data import DATA_SETS
-from rescaler.errors import InputError
-from rescaler.experiment import rescale_recipe, resolve_resize_epoch, stage_epochs
+from rescaler.experiment import batches_per_epoch, rescale_recipe, resolve_resize_epoch, stage_epochs
 from rescaler.settings import Experiment, StageSettings
 from rescaler.training.schedule import next_rule
 
@@ -49,18 +48,14 @@ class Forecast:
         return self.target_hours - self.hours
 
 
-def batches_per_epoch(experiment: Experiment) -> int:
-    """Mini-batches of an epoch; no data set is needed.
+def batches_without_data(experiment: Experiment) -> int:
+    """Mini-batches of an epoch, by the published size of the data set, which is not needed.
 
     Raises:
         InputError: a batch takes more images than there are.
     """
-    batch_size, images = experiment.optim.batch_size, DATA_SETS[experiment.data.name].train_images
-    if images is None:
-        images = experiment.data.train_images
-    if batch_size > images:
-        raise InputError(f"optim.batch_size must be at most {images}, all training images; got {batch_size}")
-    return experiment.schedule.batches_per_epoch or images // batch_size
+    published = DATA_SETS[experiment.data.name].train_images
+    return batches_per_epoch(experiment, experiment.data.train_images if published is None else published)
 
 
 def what_takes_time(experiment: Experiment) -> dict[str, Any]:
@@ -71,7 +66,7 @@ def what_takes_time(experiment: Experiment) -> dict[str, Any]:
         "shrink": dataclasses.asdict(experiment.shrink),
         "data": [data.image_px, data.channels, data.classes, data.name, data.folder, data.workers],
         "optim.batch_size": experiment.optim.batch_size,
-        "schedule.batches_per_epoch": batches_per_epoch(experiment),
+        "schedule.batches_per_epoch": batches_without_data(experiment),
         "step": dataclasses.asdict(experiment.step),
         "device": experiment.device,
     }

@@ -7,7 +7,7 @@ from rescaler.compose import Job, distinctions
 from rescaler.measuring import Spread
 from rescaler.provenance import device_name, torch_version
 from rescaler.settings import Experiment
-from rescaler.sweeps.forecast import batches_per_epoch, what_takes_time
+from rescaler.sweeps.forecast import batches_without_data, what_takes_time
 from rescaler.training.loading import batch_loading_s, how_to_load_faster, loading_notes
 from rescaler.training.plan import device_for
 from rescaler.training.probe import candidates, doubts, measure, step_recipe
@@ -49,7 +49,7 @@ def _measured(experiment: Experiment, own: str) -> tuple[list[float], list[str]]
     step_s = {name: Spread.of(seconds) for name, seconds in rounds.items()}
     slowest_s = {name: max(step.median, loading[name].median if loading else 0) for name, step in step_s.items()}
     faster = {name: Spread.of_ratios(rounds["target"], rounds[name]) for name in rounds if name != "target"}
-    batches, where = batches_per_epoch(experiment), f"{device_name(device)}, torch {torch_version()}"
+    batches, where = batches_without_data(experiment), f"{device_name(device)}, torch {torch_version()}"
     notes = [
         f"Measured{own}: {', '.join(f'{name} {step.in_ms()}' for name, step in step_s.items())} a step of "
         f"{batch_size} images, {batches:,} steps an epoch; {where}.",

@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from rescaler.data import ImageData, load_data
 from rescaler.errors import InputError
-from rescaler.experiment import rescale_recipe, resolve_resize_epoch, stage_epochs
+from rescaler.experiment import batches_per_epoch, rescale_recipe, resolve_resize_epoch, stage_epochs
 from rescaler.method.shrinking import Shrunk
 from rescaler.settings import Experiment
 from rescaler.training import processes
@@ -84,12 +84,7 @@ def plan(experiment: Experiment, *, elsewhere: str | None = None, networks: dict
     target, shrunk = networks_of(experiment, {} if networks is None else networks)
     processes.check(target, experiment.optim.batch_size, experiment.step.micro_batch_size, device)
     data = load_data(experiment.data, device)  # after all that can be refused without it: it may be downloaded
-    optim, batches = experiment.optim, experiment.schedule.batches_per_epoch
-    batches = data.train_count // optim.batch_size if batches is None else batches
-    if optim.batch_size > data.train_count:
-        raise InputError(
-            f"optim.batch_size must be at most {data.train_count}, all training images; got {optim.batch_size}"
-        )
+    batches = batches_per_epoch(experiment, data.train_count)
     warmup = experiment.rescale.warmup_batches
     if warmup > batches:
         raise InputError(f"rescale.warmup_batches must be at most {batches}, the batches of an epoch; got {warmup}")
