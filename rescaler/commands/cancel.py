@@ -1,6 +1,7 @@
 """``rescaler cancel``: end what still runs of a sweep."""
 
 import argparse
+import contextlib
 import os
 import signal
 import socket
@@ -32,5 +33,6 @@ def run(arguments: argparse.Namespace) -> None:
         one.cancelled = True
     sweep.write()
     if sweep.launcher is None and sweep.runs_here and sweep.pid is not None:
-        os.kill(sweep.pid, signal.SIGTERM)  # it saves first
+        with contextlib.suppress(ProcessLookupError):  # it ended just now
+            os.kill(sweep.pid, signal.SIGTERM)  # it saves first
     print(f"{sweep.folder}: {counted(len(alive), 'run')} cancelled; `rescaler retry` goes on from there")

@@ -15,9 +15,8 @@ from rescaler.data.order import epoch_order, sample_seeds
 from rescaler.data.pixels import Normalise
 from rescaler.data.prepared import Prepared, is_prepared, read_prepared
 from rescaler.data.tree import Tree, TreeSplit, read_tree
-from rescaler.data.workers import workers_alive
+from rescaler.data.workers import obey_parent, workers_alive
 from rescaler.errors import InputError
-from rescaler.interruption import leave_to_parent
 from rescaler.settings import DataSettings
 
 _PART = 128
@@ -130,7 +129,7 @@ class FolderImages:
             batch_size=None,  # a request is a batch
             sampler=self._sampler,
             num_workers=settings.workers,
-            worker_init_fn=leave_to_parent,  # where workers are not forked
+            worker_init_fn=obey_parent,
             persistent_workers=settings.workers > 0,
             pin_memory=device.type == "cuda",
             generator=torch.Generator(),  # else it draws from the training process's

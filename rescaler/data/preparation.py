@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import io
 import itertools
@@ -20,9 +19,10 @@ from torchvision.transforms.v2 import functional
 
 from rescaler.data.prepared import SPLITS, Manifest, Part, column, is_prepared
 from rescaler.data.tree import Tree, TreeSplit
-from rescaler.data.workers import workers_alive
+from rescaler.data.workers import obey_parent, workers_alive
 from rescaler.errors import InputError, listed, one_line
 from rescaler.files import replacing, sync, writing
+from rescaler.locking import locked
 
 QUALITY = 90
 """Quality of the JPEG files."""
@@ -165,9 +165,9 @@ class Preparation:
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("w") as lock:
+        with contextlib.ExitStack() as stack:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                stack.enter_context(locked(self.folder / ".lock"))
             except BlockingIOError:
                 raise InputError(f"{self.folder} is being prepared by another process") from None
             for path in self.folder.glob(".*.arrow.*"):  # of a process that was killed
@@ -216,6 +216,7 @@ class Preparation:
             sampler=((piece.split, index) for piece in pieces for index in piece.indices),
             num_workers=self.workers,
             prefetch_factor=_PREFETCHED if self.workers else None,
+            worker_init_fn=obey_parent,
         )
         return workers_alive(loader)
 

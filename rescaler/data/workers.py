@@ -1,15 +1,42 @@
 """What worker processes of a DataLoader have in common."""
 
+import os
+import signal
+import threading
 import warnings
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from rescaler.errors import InputError, one_line
+from rescaler.interruption import leave_to_parent
 
 T = TypeVar("T")
 
+_LOOK_S = 1.0
+"""Seconds between a worker's looks at whether its parent is still there."""
+
 # More workers than cores are what a slow file system wants. Whether they are too many, a run finds out by waiting.
 warnings.filterwarnings("ignore", "This DataLoader will create")
+
+
+def obey_parent(*_: object) -> None:
+    """In a worker: end when the parent says so or is gone, and not when the system tells all of its processes to end.
+
+    The parent saves then, for which it needs what the workers are about to deliver. Where a worker hangs on a pipe that
+    nobody reads any more, torch's own watchdog would not end it.
+    """
+    leave_to_parent()
+    if hasattr(signal, "sigtimedwait"):  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        told = signal.sigtimedwait({signal.SIGTERM}, _LOOK_S)
+        if told is not None and told.si_pid == parent:
+            break
+    os._exit(0)
 
 
 def workers_alive(loader: Iterable[T]) -> Iterator[T]:

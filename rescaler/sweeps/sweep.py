@@ -8,7 +8,6 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import logging
 import os
@@ -21,6 +20,7 @@ from typing import Any
 
 from rescaler.errors import InputError
 from rescaler.files import write_text, writing
+from rescaler.locking import is_locked, locked
 
 FILE = "sweep.json"
 _LOCK = "sweep.lock"
@@ -101,15 +101,16 @@ class Sweep:
         """
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock = (self.folder / _LOCK).open("wb")
-        with lock:
+        with contextlib.ExitStack() as stack:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                stack.enter_context(locked(self.folder / _LOCK))
             except BlockingIOError:
                 raise InputError(f"{self.folder} still runs (process {self.pid}): wait for it, or cancel it") from None
             except OSError as error:
                 log.warning(
-                    "%s cannot be locked (%s): `rescaler status` takes its runs for lost", lock.name, error.strerror
+                    "%s cannot be locked (%s): `rescaler status` takes its runs for lost",
+                    self.folder / _LOCK,
+                    error.strerror,
                 )
             self.host, self.pid = socket.gethostname(), os.getpid()
             self.write()
@@ -122,16 +123,7 @@ class Sweep:
     @property
     def runs_here(self) -> bool:
         """Whether a process of this machine runs it now."""
-        if self.pid is None or self.host != socket.gethostname():
-            return False
-        try:
-            with (self.folder / _LOCK).open("rb") as lock:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except OSError:  # there is no such file, or no locks on its file system
-            pass
-        return False
+        return self.pid is not None and self.host == socket.gethostname() and is_locked(self.folder / _LOCK)
 
     @classmethod
     def read(cls, folder: Path) -> "Sweep":
