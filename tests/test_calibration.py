@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rescaler.errors import ArgumentError
 from rescaler.method import calibration
 from rescaler.method.calibration import fit
 from rescaler.method.rescaling import rescale
@@ -162,6 +163,38 @@ def test_a_convolution_that_pads_itself_keeps_what_it_has() -> None:
     before = target.state_dict()["0.weight"].clone()
     fit(pretrain, target, *_images(20, 8, 12))
     assert torch.equal(target.state_dict()["0.weight"], before)
+
+
+def test_a_layer_that_changes_its_weight_before_it_uses_it_keeps_what_it_has() -> None:
+    class Standardised(nn.Conv2d):
+        def forward(self, images: Tensor) -> Tensor:
+            weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+            maps: Tensor = self._conv_forward(images, weight / weight.std((1, 2, 3), keepdim=True), self.bias)
+            return maps
+
+    target = nn.Sequential(Standardised(2, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3))
+    shrunk = shrink(target, 12)
+    rescale(shrunk.network, target)
+    before = {name: tensor.clone() for name, tensor in target.state_dict().items()}
+    fit(shrunk.network, target, *_images(20, shrunk.image_px, 12))
+    changed = {name for name, tensor in target.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed == {"2.weight", "2.bias"}
+
+
+@pytest.mark.parametrize(
+    ("small", "large", "ridge", "message"),
+    [
+        (4, 5, 1.0, "small and large must be the same images; got 4 and 5"),
+        (0, 0, 1.0, "small and large must be the same images; got 0 and 0"),
+        (4, 4, 0.0, "ridge must be positive; got 0.0"),
+    ],
+)
+def test_wrong_arguments(small: int, large: int, ridge: float, message: str) -> None:
+    target = Two()
+    shrunk = shrink(target, 12)
+    images = torch.randn(5, 2, 12, 12)
+    with pytest.raises(ArgumentError, match=message):
+        fit(shrunk.network, target, images[:small, :, : shrunk.image_px], images[:large], ridge=ridge)
 
 
 def test_layers_called_by_keyword_are_fitted_as_others() -> None:

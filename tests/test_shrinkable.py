@@ -35,6 +35,8 @@ def test_other_dtypes_are_refused_by_layer(dtype: torch.dtype) -> None:
 
 def test_a_quantised_layer_is_refused() -> None:
     class Quantised(nn.Module):  # as torch.ao.nn.quantized.Conv2d, which warns that it will go
+        __module__ = "torch.ao.nn.quantized"
+
         def weight(self) -> Tensor:
             return torch.zeros(1, dtype=torch.int8)
 

@@ -11,7 +11,7 @@ from networks import classifier, two_layers
 from torch import Tensor, nn
 
 from rescaler.errors import InputError
-from rescaler.method.layers import InterfaceLinear
+from rescaler.method.layers import Flattened, flattened_map
 from rescaler.method.shrinking import Layer, shrink
 
 
@@ -101,9 +101,9 @@ class _Functional(nn.Module):
 def test_functional_flattening_is_seen(how: str) -> None:
     shrunk = shrink(_Functional(how), 12)
     wide, narrow = (shrunk.network.get_submodule(name) for name in ("wide", "narrow"))
-    assert isinstance(wide, InterfaceLinear)
-    assert (wide.pretrain_map, wide.target_map, wide.in_features) == ((4, 4, 4), (4, 6, 6), 64)
-    assert type(narrow) is nn.Linear
+    assert flattened_map(wide) == Flattened(target=(4, 6, 6), pretrain=(4, 4, 4))
+    assert wide.in_features == 64
+    assert flattened_map(narrow) is None
     assert shrunk.network(torch.randn(2, 2, 8, 8)).shape == (2, 3)
 
 
@@ -111,7 +111,7 @@ def test_adaptive_pooling_needs_no_new_interface() -> None:
     target = nn.Sequential(nn.Conv2d(1, 2, 3), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(8, 3))
     shrunk = shrink(target, 12)
     assert [layer.kind for layer in shrunk.layers] == ["convolution"]
-    assert type(shrunk.network[3]) is nn.Linear  # type: ignore[index]
+    assert flattened_map(shrunk.network.get_submodule("3")) is None
 
 
 def test_features_that_are_no_flattened_map_are_refused() -> None:

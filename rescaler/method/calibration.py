@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rescaler.errors import ArgumentError
 from rescaler.method.layers import Size, margins, received
 
 MAX_ROWS = 4096
@@ -30,8 +31,8 @@ def fit(pretrain: nn.Module, target: nn.Module, small: Tensor, large: Tensor, *,
     their neighbours: a weak one finds large weights that cancel, from which training diverges.
 
     Left as they are: layers of equal shape, those that are not called in evaluation mode (auxiliary classifiers), and
-    convolutions that give another map than their own padding says. A layer that several places share is fitted where it
-    is called first.
+    those of a class of their own that does more with its weight than torch's (standardises it, pads in another way). A
+    layer that several places share is fitted where it is called first.
 
     Args:
         pretrain: network of smaller kernels; not changed.
@@ -40,7 +41,14 @@ def fit(pretrain: nn.Module, target: nn.Module, small: Tensor, large: Tensor, *,
         small: images of the pre-train network's size, ``(n, channels, px, px)``.
         large: the same images of the target's size.
         ridge: weight of staying, relative to the mean square of a layer's inputs.
+
+    Raises:
+        ArgumentError: there is no image, or not the same number of both, or ``ridge`` is not positive.
     """
+    if not 0 < len(small) == len(large):
+        raise ArgumentError("small", f" and large must be the same images; got {len(small)} and {len(large)}")
+    if not ridge > 0:
+        raise ArgumentError("ridge", f" must be positive; got {ridge}")
     layers = _resized(pretrain, target)
     with _evaluating(pretrain), _evaluating(target):
         sizes = _output_sizes(target, layers, large[:1])
@@ -48,7 +56,7 @@ def fit(pretrain: nn.Module, target: nn.Module, small: Tensor, large: Tensor, *,
         wanted = _responses(pretrain, sizes, rows, small)
         with contextlib.ExitStack() as hooks:
             for name, responses in wanted.items():
-                hook = _Fit(sizes[name], rows[name], responses, ridge)
+                hook = _Fit(rows[name], responses, ridge)
                 hooks.enter_context(layers[name].register_forward_pre_hook(hook, with_kwargs=True))
             target(large)
 
@@ -75,19 +83,38 @@ def _evaluating(network: nn.Module) -> Iterator[None]:
 
 
 def _output_sizes(target: nn.Module, layers: dict[str, Weighted], image: Tensor) -> dict[str, Size]:
-    sizes: dict[str, Size] = {}
+    """Height and width of what each layer gives first, of those that compute as torch's own do."""
+    sizes: dict[str, Size | None] = {}
 
     def note(name: str) -> Any:
-        def hook(_module: nn.Module, _args: Any, output: Tensor) -> None:
-            sizes.setdefault(name, (output.shape[2], output.shape[3]) if output.dim() == 4 else (1, 1))
+        def hook(layer: Weighted, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
+            if name not in sizes:
+                size = (output.shape[2], output.shape[3]) if output.dim() == 4 else (1, 1)
+                sizes[name] = size if _is_plain(layer, received(args, kwargs), output) else None
 
         return hook
 
     with contextlib.ExitStack() as hooks:
         for name, layer in layers.items():
-            hooks.enter_context(layer.register_forward_hook(note(name)))
+            hooks.enter_context(layer.register_forward_hook(note(name), with_kwargs=True))
         target(image)
-    return sizes
+    return {name: size for name, size in sizes.items() if size is not None}
+
+
+def _is_plain(layer: Weighted, images: Tensor, output: Tensor) -> bool:
+    """Whether a layer gave what torch's own layer gives with its weight."""
+    if isinstance(layer, nn.Linear):
+        expected = F.linear(images, layer.weight, layer.bias)
+    else:
+        maps = _padded(layer, images)
+        expected = F.conv2d(maps, layer.weight, layer.bias, layer.stride, 0, layer.dilation, layer.groups)
+    if expected.shape != output.shape:
+        return False
+    return bool((expected - output).abs().max() <= 0.05 * expected.abs().max())  # TF32 and half precision round
+
+
+def _padded(conv: nn.Conv2d, maps: Tensor) -> Tensor:
+    return F.pad(maps, margins(conv), "constant" if conv.padding_mode == "zeros" else conv.padding_mode)
 
 
 def _rows(images: int, size: Size) -> Rows:
@@ -121,7 +148,6 @@ def _responses(pretrain: nn.Module, sizes: dict[str, Size], rows: dict[str, Rows
 class _Fit:
     """Forward pre-hook: changes the layer so that it answers its first input as wanted."""
 
-    size: Size
     rows: Rows
     wanted: Tensor
     ridge: float
@@ -133,8 +159,6 @@ class _Fit:
         self.done = True
         images = received(args, kwargs)
         inputs = self._patches(layer, images) if isinstance(layer, nn.Conv2d) else images[self.rows[0], None]
-        if inputs is None:
-            return
         inputs, wanted = inputs.transpose(0, 1).double(), self.wanted.double()  # (groups, rows, inputs)
         weight = layer.weight.reshape(len(inputs), -1, inputs.shape[2]).mT.double()  # (groups, inputs, outputs)
         missing = wanted.reshape(len(wanted), len(inputs), -1).transpose(0, 1) - inputs @ weight
@@ -148,16 +172,12 @@ class _Fit:
         layer.weight.add_(change.mT.reshape(layer.weight.shape))
         layer.bias.add_((lack - centre @ change).flatten())
 
-    def _patches(self, conv: nn.Conv2d, maps: Tensor) -> Tensor | None:
-        """What the kernel sees at the rows, ``(rows, groups, inputs)``; None where it pads in a way of its own."""
-        mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
-        padded = F.pad(maps, margins(conv), mode)
+    def _patches(self, conv: nn.Conv2d, maps: Tensor) -> Tensor:
+        """What the kernel sees at the rows, ``(rows, groups, inputs)``."""
+        padded = _padded(conv, maps)
         image, *position = self.rows
         taps = []
         for axis in range(2):
-            reach = conv.dilation[axis] * (conv.kernel_size[axis] - 1)
-            if (padded.shape[2 + axis] - reach - 1) // conv.stride[axis] + 1 != self.size[axis]:
-                return None
             offsets = torch.arange(conv.kernel_size[axis]) * conv.dilation[axis]
             taps.append((position[axis] * conv.stride[axis])[:, None] + offsets)
         patches = padded[image[:, None, None], :, taps[0][:, :, None], taps[1][:, None, :]]  # (rows, h, w, channels)

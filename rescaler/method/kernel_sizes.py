@@ -80,7 +80,7 @@ def whole_maps(target: nn.Module, calls: Mapping[str, Call]) -> set[str]:
         if isinstance(module, nn.Conv2d):
             unpadded = margins(module) == (0, 0, 0, 0)
         elif isinstance(module, nn.AvgPool2d | nn.MaxPool2d):
-            unpadded = _pair(module.padding) == (0, 0)
+            unpadded = _pair(module.padding) == (0, 0) and getattr(module, "divisor_override", None) is None
         else:
             continue
         covers = _pair(module.kernel_size) == call.input_size != (1, 1)

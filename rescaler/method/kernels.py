@@ -1,7 +1,7 @@
 """Kernels of one size made kernels of another: Table 1 and Eq. 5 of Gusmão et al."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal, get_args
 
@@ -47,6 +47,10 @@ def rescale_kernel(weight: Tensor, size: tuple[int, int], *, mode: Interpolation
     """
     if mode not in INTERPOLATIONS:
         raise ArgumentError("mode", f" must be one of {', '.join(INTERPOLATIONS)}; got {mode!r}")
+    if not isinstance(weight, Tensor):
+        raise ArgumentError("weight", f" must be a tensor; got a {type(weight).__name__}")
+    if not isinstance(size, Sequence) or len(size) != 2 or not all(isinstance(side, int) for side in size):
+        raise ArgumentError("size", f" must be two integers, height and width; got {size!r}")
     if weight.dim() != 4:
         raise InputError(f"a kernel must be 4-D (c_out, c_in, h, w); got shape {tuple(weight.shape)}")
     if not weight.is_floating_point():
@@ -59,7 +63,8 @@ def rescale_kernel(weight: Tensor, size: tuple[int, int], *, mode: Interpolation
     dtype = torch.promote_types(weight.dtype, torch.float32)  # half precision would round every product
     stretch = _stretch((h, w), (target_h, target_w), mode)
     # Contiguous: how the kernel lies in memory must not change the last bits of the product.
-    values = weight.contiguous().flatten(2).to(dtype) @ stretch.to(weight.device, dtype)
+    with torch.autocast("cpu" if weight.is_meta else weight.device.type, enabled=False):
+        values = weight.contiguous().flatten(2).to(dtype) @ stretch.to(weight.device, dtype)
     return values.to(weight.dtype).reshape(*weight.shape[:2], target_h, target_w)
 
 

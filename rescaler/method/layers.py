@@ -4,7 +4,7 @@ import copy
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NamedTuple, NoReturn
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,8 +14,13 @@ from rescaler.errors import InputError
 
 Size = tuple[int, int]
 """Height, width."""
+FeatureMap = tuple[int, int, int]
+"""Channels, height, width."""
 Margins = tuple[int, int, int, int]
 """Padding on the left, right, top and bottom, in ``F.pad``'s order; negative where the feature map is cropped."""
+_FLATTENED, _PADDING = "_rescaler_flattened", "_rescaler_padding"
+"""Attributes of a pre-train network's layers: the map that it receives flattened, and the hook that pads its input."""
+_Weighted = nn.Conv2d | nn.Linear
 
 
 @dataclass(frozen=True)
@@ -35,22 +40,17 @@ class Layer:
     pretrain_output: Size
 
 
-class InterfaceLinear(nn.Linear):
-    """A pre-train network's fully-connected layer that receives a flattened feature map.
+class Flattened(NamedTuple):
+    """The feature map that a fully-connected layer receives flattened: the number of features alone does not tell."""
 
-    It knows that map, ``(channels, height, width)``, in both networks: the number of features alone does not tell.
-    """
+    target: FeatureMap
+    pretrain: FeatureMap
 
-    def __init__(self, target: nn.Linear, target_size: Size, pretrain_size: Size) -> None:
-        channels = target.in_features // math.prod(target_size)
-        in_features = channels * math.prod(pretrain_size)
-        super().__init__(in_features, target.out_features, target.bias is not None, device="meta")
-        self.target_map = (channels, *target_size)
-        self.pretrain_map = (channels, *pretrain_size)
-        kernel = target.weight.detach().reshape(-1, *self.target_map)
-        self.weight = nn.Parameter(_centre(kernel, pretrain_size).flatten(1), target.weight.requires_grad)
-        self.bias = copy.deepcopy(target.bias)
-        self.train(target.training)
+
+def flattened_map(module: nn.Module) -> Flattened | None:
+    """What map a pre-train network's layer receives flattened, if its size is not the target's."""
+    found: Flattened | None = module.__dict__.get(_FLATTENED)
+    return found
 
 
 def size_of(conv: nn.Conv2d) -> Size:
@@ -89,30 +89,71 @@ def pretrain_network(target: nn.Module, layers: Iterable[Layer], *, shared: Iter
         shared: parameters that the copy may have in common with ``target``, but for those made smaller.
 
     Raises:
-        InputError: the weight of a layer is computed from other parameters, so that it cannot be exchanged.
+        InputError: the weight of a layer cannot be exchanged: it is computed from other parameters, a layer that keeps
+            its kernel has it too, or the network copies itself in a way of its own.
     """
     layers = tuple(layers)
+    smaller = _smaller_weights(target, layers)
     # What deepcopy takes instead of a copy of its own.
     memo: dict[int, object] = {id(parameter): parameter for parameter in shared}
-    for layer in layers:
-        module = target.get_submodule(layer.name)
-        if layer.target_kernel == layer.pretrain_kernel:
-            continue
-        if is_parametrized(module, "weight"):
-            refuse_computed(layer.name)
-        if isinstance(module, nn.Linear):
-            memo[id(module)] = InterfaceLinear(module, layer.target_kernel, layer.pretrain_kernel)
-        elif isinstance(module, nn.Conv2d):
-            smaller = _centre(module.weight.detach(), layer.pretrain_kernel)
-            memo[id(module.weight)] = nn.Parameter(smaller, module.weight.requires_grad)
-    network = copy.deepcopy(target, memo)
+    network = copy.deepcopy(target, memo | smaller)
     for layer in layers:
         module = network.get_submodule(layer.name)
+        is_smaller = isinstance(module, _Weighted) and layer.target_kernel != layer.pretrain_kernel
+        if is_smaller and module.weight is not smaller[id(target.get_submodule(layer.name).weight)]:
+            raise InputError(f"layer {layer.name} cannot be exchanged: the network has a __deepcopy__ of its own")
         if isinstance(module, nn.Conv2d):
             _resize(module, layer)
+        elif isinstance(module, nn.Linear):
+            setattr(module, _FLATTENED, _flattened(module, layer))
+            module.in_features = module.weight.shape[1]
         elif isinstance(module, nn.AvgPool2d | nn.MaxPool2d):
             module.kernel_size = layer.pretrain_kernel
     return network
+
+
+def _smaller_weights(target: nn.Module, layers: Iterable[Layer]) -> dict[int, nn.Parameter]:
+    """Weights of the layers made smaller, by the ``id`` of the target's.
+
+    Raises:
+        InputError: see :func:`pretrain_network`.
+    """
+    owners: dict[int, Layer] = {}
+    found: dict[int, nn.Parameter] = {}
+    for layer in layers:
+        module = target.get_submodule(layer.name)
+        if layer.target_kernel == layer.pretrain_kernel or not isinstance(module, _Weighted):
+            continue
+        if is_parametrized(module, "weight"):
+            refuse_computed(layer.name)
+        weight = module.weight
+        owner = owners.setdefault(id(weight), layer)
+        if owner.pretrain_kernel != layer.pretrain_kernel:
+            _refuse_tied(owner, layer.name)
+        kernel = weight.reshape(-1, *_flattened(module, layer).target) if isinstance(module, nn.Linear) else weight
+        smaller = _centre(kernel.detach(), layer.pretrain_kernel)
+        smaller = smaller.flatten(1) if isinstance(module, nn.Linear) else smaller
+        found.setdefault(id(weight), nn.Parameter(smaller, weight.requires_grad))
+    changed = {layer.name for layer in layers if layer.target_kernel != layer.pretrain_kernel}
+    for name, module in target.named_modules():
+        for parameter in module.parameters(recurse=False):
+            if name not in changed and id(parameter) in owners:
+                _refuse_tied(owners[id(parameter)], name)
+    return found
+
+
+def _refuse_tied(layer: Layer, other: str) -> NoReturn:
+    kernel = "x".join(map(str, layer.pretrain_kernel))
+    raise InputError(
+        f"layers {layer.name} and {other} share a weight, which would become {kernel} for the first and of another "
+        "size for the second: they must have a weight each"
+    )
+
+
+def _flattened(linear: nn.Linear, layer: Layer) -> Flattened:
+    """The maps of an interface; ``linear`` is the target's."""
+    channels = linear.in_features // math.prod(layer.target_kernel)
+    return Flattened((channels, *layer.target_kernel), (channels, *layer.pretrain_kernel))
 
 
 def _resize(conv: nn.Conv2d, layer: Layer) -> None:
@@ -128,7 +169,9 @@ def _resize(conv: nn.Conv2d, layer: Layer) -> None:
         conv.padding = (top, left)
         return
     mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
-    conv.register_forward_pre_hook(_Pad(layer.pretrain_padding, mode), with_kwargs=True)
+    # The handle goes with the layer: another process that loads it must not give the hook's number to another hook.
+    handle = conv.register_forward_pre_hook(_Pad(layer.pretrain_padding, mode), with_kwargs=True)
+    setattr(conv, _PADDING, handle)
     conv.padding, conv.padding_mode = (0, 0), "zeros"
 
 

@@ -7,10 +7,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from rescaler.errors import InputError, listed
+from rescaler.errors import ArgumentError, InputError, listed
 from rescaler.method.kernels import Interpolation, rescale_kernel
-from rescaler.method.layers import InterfaceLinear
-from rescaler.method.trace import FeatureMap
+from rescaler.method.layers import FeatureMap, flattened_map
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -32,19 +31,17 @@ def rescale(pretrain: nn.Module, target: Network, *, mode: Interpolation = "bili
     Raises:
         InputError: the networks do not belong together, or a weight is not finite; ``target`` is not changed then.
     """
-    state, wanted = pretrain.state_dict(), target.state_dict()
-    if state.keys() != wanted.keys():
-        raise InputError(
-            f"the pre-train and the target network must have the same parameters; not in both: "
-            f"{listed(sorted(state.keys() ^ wanted.keys()))}"
-        )
     pair = _Pair(pretrain, target, mode)
+    state = pretrain.state_dict()
+    pair.check_names()
+    # A network of its own state_dict() may give copies there.
+    own = target.state_dict() | dict(target.named_parameters()) | dict(target.named_buffers())
     tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
     for name, tensor in tensors.items():
         pair.check(name, tensor)
     with torch.no_grad():
         for name, tensor in tensors.items():
-            wanted[name].copy_(pair.rescaled(name, tensor))
+            own[name].copy_(pair.rescaled(name, tensor))
     if others := {name: value for name, value in state.items() if name not in tensors}:  # a module's "extra state"
         target.load_state_dict(others, strict=False)
     return target
@@ -55,6 +52,9 @@ def rescale_tensors(
     tensors: Mapping[str, Tensor], pretrain: nn.Module, target: nn.Module, *, mode: Interpolation = "bilinear"
 ) -> dict[str, Tensor]:
     """Rescale tensors that belong to parameters: the parameters themselves, their momentum, their moving average.
+
+    What is not linear in the parameters, such as Adam's second moments (``exp_avg_sq``), starts anew instead: zeros of
+    the target's shapes.
 
     A tensor whose parameter has the same shape in both networks is returned as it is: biases (Eq. 6), BatchNorm, 1x1
     kernels and the fully-connected layers but the first. A kernel is rescaled (Eq. 5), and so is the first
@@ -72,6 +72,8 @@ def rescale_tensors(
     Raises:
         InputError: a name or a shape does not fit the networks, or a value is not finite.
     """
+    if not isinstance(tensors, Mapping):
+        raise ArgumentError("tensors", f" must be a mapping of names to tensors; got a {type(tensors).__name__}")
     pair = _Pair(pretrain, target, mode)
     for name, tensor in tensors.items():
         pair.check(name, tensor)
@@ -82,11 +84,26 @@ class _Pair:
     """A pre-train network and the network that it is rescaled to."""
 
     def __init__(self, pretrain: nn.Module, target: nn.Module, mode: Interpolation) -> None:
+        _check_network(pretrain, "pretrain")
+        _check_network(target, "target")
         self._before, self._after = pretrain.state_dict(), target.state_dict()
+        self._buffers = dict(target.named_buffers()).keys()
         self._maps = _maps(pretrain, target)
         self._mode = mode
 
+    def check_names(self) -> None:
+        if odd := sorted(self._before.keys() ^ self._after.keys()):
+            wrapped = any(name.startswith(("module.", "_orig_mod.")) for name in odd)
+            hint = (
+                "; of a wrapped one (DataParallel, AveragedModel, torch.compile) pass what it wraps" if wrapped else ""
+            )
+            raise InputError(
+                f"the pre-train and the target network must have the same parameters; not in both: {listed(odd)}{hint}"
+            )
+
     def check(self, name: str, tensor: Tensor) -> None:
+        if not isinstance(tensor, Tensor):
+            raise InputError(f"{name} must be a tensor; got a {type(tensor).__name__}")
         if name not in self._before or name not in self._after:
             raise InputError(f"{name!r} is no parameter of both the pre-train and the target network")
         shape = self._before[name].shape
@@ -94,8 +111,9 @@ class _Pair:
             raise InputError(f"{name} must be {tuple(shape)} as in the pre-train network; got {tuple(tensor.shape)}")
         if tensor.is_quantized:
             raise InputError(f"{name} is quantised ({tensor.dtype}): rescale the network as it was before that")
-        if not _is_finite(tensor):
-            raise InputError(f"{name} has values that are not finite: there is nothing to rescale")
+        wanted = self._after[name]
+        if not _is_finite(tensor, wanted.dtype) and not self._is_mask(name, tensor):
+            raise InputError(f"{name} has values that are not finite in {wanted.dtype}: there is nothing to rescale")
         try:
             self._resize(name, tensor, slice(1))  # nearly all but the work
         except InputError as error:
@@ -103,6 +121,10 @@ class _Pair:
 
     def rescaled(self, name: str, tensor: Tensor) -> Tensor:
         return self._resize(name, tensor, slice(None))
+
+    def _is_mask(self, name: str, tensor: Tensor) -> bool:
+        """Whether it is a buffer that is as infinite in the target."""
+        return name in self._buffers and torch.equal(tensor.isfinite().cpu(), self._after[name].isfinite().cpu())
 
     def _resize(self, name: str, tensor: Tensor, filters: slice) -> Tensor:
         shape = self._after[name].shape
@@ -122,26 +144,34 @@ def _maps(pretrain: nn.Module, target: nn.Module) -> dict[str, tuple[FeatureMap,
     """Feature maps that the fully-connected layers get in both networks, by the names of their weights."""
     smaller, larger = (
         {
-            f"{name}.weight": module
+            f"{name}.weight": flattened
             for name, module in network.named_modules(remove_duplicate=False)
-            if isinstance(module, InterfaceLinear)
+            if (flattened := flattened_map(module)) is not None
         }
         for network in (pretrain, target)
     )
     # A layer that is no interface of its network gets there the map that it gets in the full-size target.
     return {
         name: (
-            smaller[name].pretrain_map if name in smaller else larger[name].target_map,
-            larger[name].pretrain_map if name in larger else smaller[name].target_map,
+            smaller[name].pretrain if name in smaller else larger[name].target,
+            larger[name].pretrain if name in larger else smaller[name].target,
         )
         for name in smaller.keys() | larger.keys()
     }
 
 
-def _is_finite(tensor: Tensor) -> bool:
+def _check_network(network: object, argument: str) -> None:
+    if not isinstance(network, nn.Module):
+        hint = "; pass its .network" if hasattr(network, "network") else ""
+        raise ArgumentError(argument, f" must be a torch.nn.Module; got a {type(network).__name__}{hint}")
+
+
+def _is_finite(tensor: Tensor, dtype: torch.dtype) -> bool:
+    """Whether all values are finite once they are of that dtype."""
     if tensor.is_complex():
         tensor = torch.view_as_real(tensor)
     if tensor.is_meta or not tensor.is_floating_point() or not tensor.numel():
         return True
     # NaN is handed on; forty times faster than `isfinite`, which needs memory of its own too.
-    return all(math.isfinite(extreme.item()) for extreme in torch.aminmax(tensor))
+    largest = torch.finfo(dtype if dtype.is_floating_point or dtype.is_complex else tensor.dtype).max
+    return all(abs(extreme.item()) <= largest for extreme in torch.aminmax(tensor))

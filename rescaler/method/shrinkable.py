@@ -29,12 +29,14 @@ def check_network(target: object) -> dict[str, nn.Conv2d]:
 
 def _check_weight(name: str, module: nn.Module) -> None:
     weight = getattr(module, "weight", None)
-    if callable(weight) and not isinstance(weight, nn.Module):  # as in torch's quantised layers
+    if type(module).__module__.startswith("torch.ao.nn") and callable(weight):
         raise InputError(f"layer {name} is quantised ({weight().dtype}): shrink the network as it was before that")
     if isinstance(weight, UninitializedParameter):
         raise InputError(f"layer {name} has no weights yet: call the network once, on images of the target's size")
     if isinstance(weight, Tensor) and not isinstance(weight, nn.Parameter) and not is_parametrized(module):
-        refuse_computed(name)  # by a hook, as in torch.nn.utils.weight_norm: such a network cannot even be copied
+        exchanged = isinstance(module, nn.Conv2d | nn.Linear)
+        if exchanged or weight.grad_fn is not None:  # by a hook, as in torch.nn.utils.weight_norm: it cannot be copied
+            refuse_computed(name)
     if isinstance(module, nn.Conv2d) and module.weight.dtype not in _DTYPES:
         allowed = ", ".join(str(dtype) for dtype in _DTYPES)
         raise InputError(f"layer {name} has weights of {module.weight.dtype}; kernels are shrunk in {allowed}")

@@ -1,8 +1,9 @@
 """Derive the pre-train network from the target network (Gusmão et al., section 3.2)."""
 
+import operator
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
@@ -10,12 +11,12 @@ from torch.nn.modules.conv import _ConvNd
 from rescaler.errors import ArgumentError, InputError, listed
 from rescaler.method.kernel_sizes import described, image_side, smaller_kernels, whole_maps
 from rescaler.method.kernels import KERNEL_TABLE
-from rescaler.method.layers import InterfaceLinear, Layer, Size, margins, pretrain_network, size_of
+from rescaler.method.layers import Layer, Size, margins, pretrain_network, size_of
 from rescaler.method.padding import padded, wanted_padding
 from rescaler.method.shrinkable import check_network
 from rescaler.method.trace import Call, outline, trace
 
-__all__ = ["InterfaceLinear", "Layer", "Shrunk", "shrink"]
+__all__ = ["Layer", "Shrunk", "shrink"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Shrunk:
     layers: tuple[Layer, ...]
     """Convolutions in the order of the forward pass, then what covers a whole feature map of another size."""
     notes: tuple[str, ...] = ()
-    """What was left alone and why, a sentence each."""
+    """What was left alone and why, and what may learn little, a sentence each."""
 
 
 def shrink(
@@ -70,13 +71,13 @@ def shrink(
         InputError: the target cannot be shrunk this way, or the images are too small for either network.
     """
     convolutions = check_network(target)
-    _check(image_px, table, pretrain_px)
+    _check(image_px, table, pretrain_px, channels)
+    padding = _mapping({} if padding is None else padding, "padding")
     if input_only and padding:
         raise ArgumentError("padding", f" must be empty with input_only, which keeps it; got {dict(padding)}")
-    padding = padding or {}
     channels = channels or next(iter(convolutions.values())).in_channels
     outlined = outline(target)
-    target_calls, functional = trace(outlined, channels, image_px, argument="image_px")
+    target_calls, functional, borrowed = trace(outlined, channels, image_px, argument="image_px")
     whole = whole_maps(target, target_calls) - padding.keys()
     usual = {name: convolutions[name] for name in target_calls if name in convolutions and name not in whole}
     kernels = {name: size_of(conv) for name, conv in usual.items()}
@@ -84,6 +85,10 @@ def shrink(
         smaller = smaller_kernels(target, usual, table)
         pretrain_px = pretrain_px or image_side(usual, smaller, image_px)
         kernels = kernels if input_only else smaller
+    if torn := [name for name in borrowed & kernels.keys() if kernels[name] != size_of(convolutions[name])]:
+        raise InputError(
+            f"layer {torn[0]}: a function of the network takes its weight, too, which would become smaller"
+        )
     layers = _plan(outlined, kernels, target_calls, _wanted(target, convolutions, kernels, padding))
     outlined_pretrain = pretrain_network(outlined, layers, shared=outlined.parameters())
     pretrain_calls = trace(outlined_pretrain, channels, pretrain_px, argument="pretrain_px", fitted=whole).calls
@@ -92,20 +97,27 @@ def shrink(
     layers = [replace(layer, pretrain_output=pretrain_calls[layer.name].output_size) for layer in layers]
     layers += _interfaces(target, target_calls, pretrain_calls, whole)
     del outlined, outlined_pretrain  # they would stand beside the network that is made next
-    notes = () if input_only else _notes(target, kernels, target_calls, functional, table)
+    notes = () if input_only else _notes(target, kernels, pretrain_calls, functional, table)
     return Shrunk(pretrain_network(target, layers), pretrain_px, tuple(layers), notes)
 
 
-def _check(image_px: int, table: Mapping[int, int], pretrain_px: int | None) -> None:
-    if not _is_integer(image_px) or image_px < 1:
-        raise ArgumentError("image_px", f" must be a positive integer; got {image_px!r}")
+def _check(image_px: int, table: Mapping[int, int], pretrain_px: int | None, channels: int | None) -> None:
+    for argument, number in (("image_px", image_px), ("channels", channels)):
+        if number is not None and not (_is_integer(number) and number >= 1):
+            raise ArgumentError(argument, f" must be a positive integer; got {number!r}")
     if pretrain_px is not None and not (_is_integer(pretrain_px) and 1 <= pretrain_px <= image_px):
         raise ArgumentError("pretrain_px", f" must be an integer from 1 to image_px={image_px}; got {pretrain_px!r}")
-    for large, small in table.items():
+    for large, small in _mapping(table, "table").items():
         if not (_is_integer(large) and _is_integer(small) and 1 <= small <= large):
             raise ArgumentError(
                 "table", f" maps a kernel side to one from 1 to itself, both integers; got {large!r}: {small!r}"
             )
+
+
+def _mapping(value: Any, argument: str) -> Mapping[Any, Any]:
+    if not isinstance(value, Mapping):
+        raise ArgumentError(argument, f" must be a mapping; got {value!r}")
+    return value
 
 
 def _is_integer(value: object) -> bool:
@@ -119,7 +131,7 @@ def _wanted(
     padding: Mapping[str, int],
 ) -> dict[str, int]:
     shrunk = [name for name, kernel in kernels.items() if kernel != convolutions[name].kernel_size]
-    own: Mapping[str, int] = getattr(target, "pretrain_padding", {})
+    own = _mapping(getattr(target, "pretrain_padding", {}), "pretrain_padding")
     own = {name: amount for name, amount in own.items() if name in shrunk or name not in convolutions}
     return wanted_padding(own, convolutions, shrunk, argument="pretrain_padding") | wanted_padding(
         padding, convolutions, shrunk, argument="padding"
@@ -190,6 +202,11 @@ def _flattened_sizes(name: str, linear: nn.Linear, call: Call, pretrain_call: Ca
     return large[1:], small[1:]
 
 
+def _has_kernel(module: nn.Module) -> bool:
+    weight = module._parameters.get("weight")
+    return isinstance(module, _ConvNd) or (weight is not None and weight.dim() == 4 and not any(module.children()))
+
+
 def _notes(
     target: nn.Module,
     kernels: Mapping[str, Size],
@@ -197,20 +214,24 @@ def _notes(
     functional: Sequence[str],
     table: Mapping[int, int],
 ) -> tuple[str, ...]:
-    """Say what was left alone and why."""
-    bound, uncalled, other = [], [], []
+    """Say what was left alone and why, and what may learn little; ``calls`` are the pre-train network's."""
+    bound, blind, uncalled, other = [], [], [], []
     for name, module in target.named_modules():
         if name in kernels:
             assert isinstance(module, nn.Conv2d)
             sides = zip(module.kernel_size, kernels[name], module.stride, strict=True)
             if any(large > 1 and (large <= stride or small > table[large]) for large, small, stride in sides):
                 bound.append(described(name, module))
-        elif isinstance(module, _ConvNd) and not isinstance(module, nn.Conv2d):
+            reaches = (gap * (small - 1) for gap, small in zip(module.dilation, kernels[name], strict=True))
+            if max(module.dilation) > 1 and any(map(operator.ge, reaches, calls[name].input_size)):
+                blind.append(described(name, module))
+        elif not isinstance(module, nn.Conv2d) and _has_kernel(module):
             other.append(f"{name} ({type(module).__name__})")
         elif isinstance(module, nn.Conv2d) and name not in calls:
             uncalled.append(described(name, module))
     reasons = (
         (bound, "as large as the stride, since a smaller kernel would leave pixels out"),
+        (blind, "sees little but padding on the pre-train images: it is dilated, and its map small"),
         (uncalled, "left as it is, since the network never calls it on an image"),
         (other, "left as it is, since only Conv2d is shrunk"),
         (functional, "a convolution called as a function, left as it is and not counted: only layers are seen"),

@@ -8,6 +8,7 @@ compiler for it, which takes longer than everything else before a run's first tr
 import contextlib
 import copy
 import math
+import sys
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self, cast
@@ -21,12 +22,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
 from rescaler.errors import ArgumentError, InputError, one_line
-from rescaler.method.layers import Size, received, refuse_computed
+from rescaler.method.layers import FeatureMap, Size, received, refuse_computed
 
 _IMAGES = 2
 """Images in the one batch: BatchNorm wants several."""
-FeatureMap = tuple[int, int, int]
-"""Channels, height, width."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +59,8 @@ class Traced(NamedTuple):
     """By the name of the layer, in the order of the first calls."""
     functional: list[str]
     """Where a convolution was called as a function, which has no layer."""
+    borrowed: set[str]
+    """Layers whose weight such a function took."""
 
 
 def outline(network: nn.Module) -> nn.Module:
@@ -89,6 +90,8 @@ class Shapes(TorchFunctionMode):
         # Auxiliary classifiers and dropout are called in training mode, and throw dice.
         self._stack.enter_context(torch.random.fork_rng(devices=[]))
         self._stack.enter_context(torch.no_grad())
+        if "torch._dynamo" in sys.modules:  # else nothing is compiled; it is slow to import
+            self._stack.enter_context(torch.compiler.set_stance("force_eager"))
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
@@ -108,6 +111,15 @@ class Shapes(TorchFunctionMode):
 
 _CONVOLUTIONS = frozenset((F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d))
 _WEIGHTED = _CONVOLUTIONS | {F.linear}
+_VIEWS = frozenset(
+    getattr(home, name)
+    for home in (torch, Tensor)
+    for name in ("view", "reshape", "permute", "transpose", "unflatten", "unsqueeze")
+    if hasattr(home, name)
+)
+"""What may give four axes that are not images, channels, height and width."""
+_REORDERING = frozenset((F.linear, Tensor.__getitem__, torch.index_select, Tensor.index_select, torch.flip, torch.roll))
+"""What may give as many features as before that do not lie as before."""
 
 
 def _shape(func: Any, args: Any, kwargs: Any) -> Any:
@@ -130,7 +142,7 @@ def trace(network: nn.Module, channels: int, image_px: int, *, argument: str, fi
     features and is changed to fit them: whether that number is the right one is for the caller to judge.
 
     Args:
-        network: the outline of a network; in training mode afterwards.
+        network: the outline of a network; in training mode afterwards, or in evaluation mode.
         channels: channels of the image.
         image_px: side of the image.
         argument: what ``image_px`` is called where it comes from, for errors.
@@ -139,19 +151,37 @@ def trace(network: nn.Module, channels: int, image_px: int, *, argument: str, fi
     Raises:
         InputError: a layer cannot take the feature map that reaches it.
     """
-    tracer = _Tracer(network, fitted)
-    weights = (module.weight for module in network.modules() if isinstance(module, nn.Conv2d))
-    dtype = next(weights, next(network.parameters())).dtype
+    convolutions = _convolutions(network)
+    dtype = next((conv.weight for conv in convolutions.values()), next(network.parameters())).dtype
+    images = torch.zeros((_IMAGES, channels, image_px, image_px), dtype=dtype)
     network.train()  # auxiliary classifiers are called too
+    traced = _seen(network, images, argument, fitted)
+    if convolutions.keys() <= traced.calls.keys():
+        return traced
+    network.eval()  # some are left out at random in training (stochastic depth), some always
+    try:
+        evaluated = _seen(network, images, argument, fitted)
+    except InputError:
+        return traced
+    only_in_training = {name: call for name, call in traced.calls.items() if name not in evaluated.calls}
+    return evaluated._replace(calls=evaluated.calls | only_in_training)
+
+
+def _convolutions(network: nn.Module) -> dict[str, nn.Conv2d]:
+    return {name: module for name, module in network.named_modules() if isinstance(module, nn.Conv2d)}
+
+
+def _seen(network: nn.Module, images: Tensor, argument: str, fitted: Collection[str]) -> Traced:
+    tracer = _Tracer(network, fitted)
     try:
         with tracer:
-            network(torch.zeros((_IMAGES, channels, image_px, image_px), dtype=dtype))
+            network(images)
     except InputError:
         raise
     except Exception as error:  # whatever a user's network raises
-        reason = one_line(error)
-        raise ArgumentError(argument, f"={image_px} does not suit the network: {tracer.position}: {reason}") from error
-    return Traced(tracer.calls, tracer.functional)
+        problem = f"={images.shape[-1]} does not suit the network: {tracer.position}: {one_line(error)}"
+        raise ArgumentError(argument, problem) from error
+    return Traced(tracer.calls, tracer.functional, tracer.borrowed)
 
 
 class _Tracer(Shapes):
@@ -161,10 +191,17 @@ class _Tracer(Shapes):
         super().__init__()
         self.calls: dict[str, Call] = {}
         self.functional: list[str] = []
-        self.position = "before its first layer"
+        self.borrowed: set[str] = set()
+        self.position = "before its first layer, called on a batch of images alone"
         self._fitted = fitted
         self._convolving = 0
         self._maps: dict[Tensor, FeatureMap] = {}
+        self._sizes: set[tuple[int, ...]] = set()
+        self._kernels = {
+            id(weight): name
+            for name, conv in _convolutions(network).items()
+            if (weight := conv._parameters.get("weight")) is not None  # not computed
+        }
         self._hooks = []
         for name, module in network.named_modules():
             self._hooks.append(module.register_forward_pre_hook(self._before(name), prepend=True, with_kwargs=True))
@@ -179,13 +216,18 @@ class _Tracer(Shapes):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in _CONVOLUTIONS and not self._convolving:
             self.functional.append(self.position)
+            weights = (*args[1:2], *(kwargs or {}).values())
+            self.borrowed |= {self._kernels[id(weight)] for weight in weights if id(weight) in self._kernels}
         result = super().__torch_function__(func, types, args, kwargs)
         source = next((value for value in (*args, *(kwargs or {}).values()) if isinstance(value, Tensor)), None)
         if source is None or not isinstance(result, Tensor):
             return result
+        if result.dim() == 4 and func not in _VIEWS:
+            self._sizes.add(tuple(result.shape[2:]))
         if source.dim() == 4 and result.shape == (source.shape[0], source.shape[1:].numel()):
-            self._maps[result] = cast(FeatureMap, tuple(source.shape[1:]))
-        elif source in self._maps and result.shape == source.shape and func is not F.linear:  # dropout, ReLU
+            if tuple(source.shape[2:]) in self._sizes:
+                self._maps[result] = cast(FeatureMap, tuple(source.shape[1:]))
+        elif source in self._maps and result.shape == source.shape and func not in _REORDERING:  # dropout, ReLU
             self._maps[result] = self._maps[source]
         return result
 
@@ -196,6 +238,8 @@ class _Tracer(Shapes):
             if not isinstance(images, Tensor):
                 return
             shape = images.shape[1:]
+            if not name:
+                self._sizes.add(tuple(shape[1:]))
             self.position = f'in or after layer "{name}" ({"x".join(map(str, shape))} input)' if name else self.position
             if isinstance(module, nn.Linear) and images.shape[-1] != module.in_features:
                 _exchange_weight(name, module, (module.out_features, images.shape[-1]))

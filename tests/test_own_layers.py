@@ -1,0 +1,269 @@
+"""Networks that are more than torch's own layers in a row: classes and copies of their own, tied weights, hooks."""
+
+import copy
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from networks import classifier
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+from torchvision.models import resnet18
+from torchvision.ops import DeformConv2d, FrozenBatchNorm2d
+
+from rescaler.errors import InputError
+from rescaler.method.rescaling import rescale, rescale_tensors
+from rescaler.method.shrinking import shrink
+
+
+class Scaled(nn.Linear):
+    """Multiplies its weight, as for an equalised learning rate."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return F.linear(features, 0.1 * self.weight, self.bias)
+
+
+class Net(nn.Module):
+    """Layers by name, called as a function says."""
+
+    def __init__(self, forward: Callable[[Any, Tensor], Tensor], **layers: nn.Module) -> None:
+        super().__init__()
+        self._forward = forward
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self._forward(self, images)
+
+
+def conv(c_in: int, c_out: int, side: int = 3, **settings: Any) -> nn.Conv2d:
+    return nn.Conv2d(c_in, c_out, side, padding=side // 2, **settings)
+
+
+def test_an_interface_keeps_its_class_and_its_hooks() -> None:
+    called: list[nn.Module] = []
+    fc = Scaled(4 * 6 * 6, 3)
+    fc.register_forward_hook(lambda module, _args, _output: called.append(module))
+    target = nn.Sequential(conv(1, 4), nn.Flatten(), fc)
+    shrunk = shrink(target, 6)
+    small = shrunk.network.get_submodule("2")
+    assert isinstance(small, Scaled)
+    assert small.in_features == 4 * 4 * 4
+    called.clear()
+    images = torch.randn(2, 1, 4, 4)
+    torch.testing.assert_close(
+        shrunk.network(images),
+        F.linear(shrunk.network.get_submodule("0")(images).flatten(1), 0.1 * small.weight, small.bias),
+    )
+    assert called == [small]
+
+
+def test_tied_interfaces_stay_tied() -> None:
+    target: Any = Net(lambda net, x: net.a(net.conv(x).flatten(1)) + net.b(net.conv(x).flatten(1)), conv=conv(1, 4))
+    target.a, target.b = nn.Linear(4 * 36, 3), nn.Linear(4 * 36, 3)
+    target.b.weight = target.a.weight
+    shrunk = shrink(target, 6)
+    a, b = (shrunk.network.get_submodule(name) for name in "ab")
+    assert a.weight is b.weight
+    nn.init.constant_(a.get_parameter("weight"), 0.9)
+    rescale(shrunk.network, target)
+    assert target.a.weight is target.b.weight
+    torch.testing.assert_close(target.a.weight, torch.full((3, 144), 0.9 * 16 / 36))
+
+
+def _two_strides() -> Any:
+    net: Any = Net(
+        lambda net, x: net.a(x).mean((2, 3)) + net.b(x).mean((2, 3)), a=conv(1, 4, 5), b=conv(1, 4, 5, stride=4)
+    )
+    net.b.weight = net.a.weight
+    return net
+
+
+def _transposed() -> Any:
+    net: Any = Net(lambda net, x: net.back(net.conv(x)).mean((2, 3)), conv=conv(1, 4), back=nn.ConvTranspose2d(4, 1, 3))
+    net.back.weight = net.conv.weight
+    return net
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (_two_strides(), "layers a and b share a weight, which would become 3x3 for the first"),
+        (_transposed(), "layers conv and back share a weight, which would become 2x2 for the first"),
+        (
+            Net(lambda net, x: F.conv_transpose2d(net.conv(x), net.conv.weight).mean((2, 3)), conv=conv(1, 4)),
+            "layer conv: a function of the network takes its weight, too",
+        ),
+    ],
+    ids=["other kernels", "a layer that is not shrunk", "a function"],
+)
+def test_weights_whose_users_disagree_are_refused(target: nn.Module, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        shrink(target, 16)
+
+
+def test_a_function_may_take_the_weight_of_a_layer_that_stays() -> None:
+    def forward(net: Any, images: Tensor) -> Tensor:
+        return F.conv_transpose2d(net.point(net.conv(images)), net.point.weight).mean((2, 3))
+
+    shrink(Net(forward, conv=conv(1, 4), point=nn.Conv2d(4, 4, 1)), 16)
+
+
+def test_a_network_that_copies_itself_is_refused() -> None:
+    class Copying(nn.Sequential):
+        def __deepcopy__(self, _memo: Any) -> nn.Module:
+            return Copying(*(copy.deepcopy(layer) for layer in self))
+
+    with pytest.raises(InputError, match="layer 0 cannot be exchanged: the network has a __deepcopy__ of its own"):
+        shrink(Copying(conv(1, 4), conv(4, 4)), 16)
+
+
+def test_the_padding_of_a_loaded_network_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RemovableHandle, "next_id", 0)
+    network = shrink(nn.Sequential(conv(1, 4), conv(4, 4)), 12).network
+    images = torch.randn(2, 1, 8, 8)
+    expected = network(images)
+    saved = pickle.dumps(network)
+    monkeypatch.setattr(RemovableHandle, "next_id", 0)  # as in a new process
+    loaded = pickle.loads(saved)
+    for _ in range(50):
+        loaded.get_submodule("0").register_forward_pre_hook(lambda *_: None).remove()
+    torch.testing.assert_close(loaded(images), expected)
+
+
+def test_a_target_whose_state_dict_is_a_copy_is_filled() -> None:
+    target = classifier(conv(1, 4), conv(4, 4))
+    pretrain = shrink(target, 12).network
+    for layer in pretrain.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.constant_(layer.weight, 0.9)
+    target.register_state_dict_post_hook(  # type: ignore[no-untyped-call]
+        lambda _net, state, *_: state.update({name: tensor.clone() for name, tensor in state.items()})
+    )
+    rescale(pretrain, target)
+    values = torch.cat([layer.weight.flatten() for layer in target.modules() if isinstance(layer, nn.Conv2d)])
+    torch.testing.assert_close(values, torch.full_like(values, 0.9 * 4 / 9))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_blocks_that_training_skips_at_random_are_shrunk(seed: int) -> None:
+    def forward(net: Any, images: Tensor) -> Tensor:
+        maps = net.first(images)
+        for block in (net.second, net.third):
+            if not net.training or torch.rand(1).item() < 0.5:
+                maps = block(maps)
+        if net.training:
+            maps = maps + net.only_in_training(images).mean()
+        scores: Tensor = maps.mean((2, 3))
+        return scores
+
+    names = ("first", "second", "third", "only_in_training")
+    target = Net(forward, **{name: conv(4 if name in names[1:3] else 1, 4) for name in names})
+    torch.manual_seed(seed)
+    shrunk = shrink(target, 16)
+    assert [layer.name for layer in shrunk.layers] == list(names)
+    assert shrunk.notes == ()
+    assert shrunk.network.training
+
+
+def test_images_may_be_flattened_themselves() -> None:
+    def forward(net: Any, images: Tensor) -> Tensor:
+        scores: Tensor = net.fc(images.flatten(1)) + net.conv(images).mean((2, 3))
+        return scores
+
+    shrunk = shrink(Net(forward, conv=conv(1, 3), fc=nn.Linear(144, 3)), 12)
+    assert [(layer.name, layer.pretrain_kernel) for layer in shrunk.layers] == [("conv", (2, 2)), ("fc", (8, 8))]
+
+
+@pytest.mark.parametrize(
+    "flatten",
+    [
+        lambda maps: maps.view(len(maps), 4, -1, 1).flatten(1),
+        lambda maps: maps.view(len(maps), 1, -1, maps.shape[3]).flatten(1),
+        lambda maps: maps.flatten(1)[:, torch.arange(maps[0].numel()).flip(0)],
+    ],
+    ids=["a line of pixels", "channels in rows", "another order"],
+)
+def test_features_that_only_look_like_a_map_are_refused(flatten: Callable[[Tensor], Tensor]) -> None:
+    target = Net(lambda net, x: net.fc(flatten(net.conv(x))), conv=conv(1, 4), fc=nn.Linear(4 * 144, 3))
+    with pytest.raises(InputError, match="not one flattened"):
+        shrink(target, 12)
+
+
+def test_tensors_that_are_called_weight_and_buffers_that_are_infinite_are_no_matter() -> None:
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("mask", torch.full((2, 2), -torch.inf).triu(1))
+
+        def forward(self, maps: Tensor) -> Tensor:
+            return maps
+
+        def weight(self, scale: float) -> float:
+            return scale
+
+    target = resnet18(norm_layer=FrozenBatchNorm2d, num_classes=3)
+    target.add_module("loss", nn.CrossEntropyLoss(weight=torch.ones(3)))
+    target.relu = Masked()
+    shrunk = shrink(target, 64)
+    rescale(shrunk.network, target)
+    shrunk.network.get_buffer("relu.mask")[1, 1] = torch.inf
+    with pytest.raises(InputError, match="relu.mask has values that are not finite"):
+        rescale(shrunk.network, target)
+
+
+def test_layers_with_kernels_of_another_kind_are_noted() -> None:
+    offsets = conv(4, 18)
+    target = Net(lambda net, x: net.deform(net.conv(x), net.offsets(net.conv(x))).mean((2, 3)), conv=conv(1, 4))
+    target.offsets, target.deform = offsets, DeformConv2d(4, 4, 3, padding=1)
+    nn.init.zeros_(offsets.weight)
+    assert "deform (DeformConv2d): left as it is, since only Conv2d is shrunk" in shrink(target, 12).notes
+
+
+def test_kernels_are_rescaled_in_their_own_precision_under_autocast() -> None:
+    target = classifier(conv(1, 4))
+    shrunk = shrink(target, 12)
+    expected = rescale(shrunk.network, copy.deepcopy(target)).state_dict()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = rescale(shrunk.network, target).state_dict()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_values_too_large_for_the_target_are_refused() -> None:
+    target = classifier(conv(1, 4))
+    pretrain = shrink(target, 12).network
+    nn.init.constant_(pretrain.get_parameter("conv.bias"), 1e6)
+    with pytest.raises(InputError, match=r"conv\.bias has values that are not finite in torch\.float16"):
+        rescale(pretrain, target.half())
+
+
+def test_wrong_arguments_are_named() -> None:
+    target = classifier(conv(1, 4))
+    shrunk = shrink(target, 12)
+    with pytest.raises(InputError, match=r"^pretrain must be a torch.nn.Module; got a Shrunk; pass its .network$"):
+        rescale(shrunk, target)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"^target must be a torch.nn.Module; got a OrderedDict$"):
+        rescale(shrunk.network, target.state_dict())  # type: ignore[type-var]
+    with pytest.raises(InputError, match="of a wrapped one .* pass what it wraps"):
+        rescale(nn.DataParallel(shrunk.network), target)
+    with pytest.raises(InputError, match="^0.weight must be a tensor; got a NoneType$"):
+        rescale_tensors({"0.weight": None}, shrunk.network, target)  # type: ignore[dict-item]
+    with pytest.raises(InputError, match="^tensors must be a mapping of names to tensors; got a list$"):
+        rescale_tensors([], shrunk.network, target)  # type: ignore[arg-type]
+
+
+def test_a_compiled_target_is_seen_through() -> None:
+    target: Any = torch.compile(nn.Sequential(conv(1, 4), nn.Flatten(), nn.Linear(4 * 36, 3)), backend="eager")
+    target(torch.randn(2, 1, 6, 6))
+    shrunk = shrink(target, 6)
+    assert [layer.name for layer in shrunk.layers] == ["_orig_mod.0", "_orig_mod.2"]
+    assert shrunk.notes == ()
+
+
+def test_dilated_kernels_that_leave_the_map_are_noted() -> None:
+    wide, near = (nn.Conv2d(4, 4, 3, padding=gap, dilation=gap) for gap in (8, 2))
+    note = "2 (3x3, stride 1): sees little but padding on the pre-train images: it is dilated, and its map small"
+    assert shrink(nn.Sequential(conv(1, 4), near, wide), 12).notes == (note,)
