@@ -35,6 +35,8 @@ CHOICES = {
         "precision=bf16": StepSettings("bf16"),
         "precision=fp16": StepSettings("fp16"),
         "memory_format=contiguous": StepSettings(memory_format="contiguous"),
+        "cudnn_benchmark=true": StepSettings(cudnn_benchmark=True),
+        "precision=bf16 cudnn_benchmark=true": StepSettings("bf16", cudnn_benchmark=True),
         "optimizer=foreach": StepSettings(optimizer="foreach"),
         "compile=true": StepSettings(compile=True),
         "precision=bf16 compile=true": StepSettings("bf16", compile=True),

@@ -129,6 +129,8 @@ class StepSettings:
     """``default``: float32 as torch is set up (on CUDA with TF32 in convolutions alone); ``fp32``: without TF32;
     ``tf32``: with it everywhere; ``bf16`` and ``fp16``: autocast, ``fp16`` with a scaled loss."""
     memory_format: str = "channels_last"
+    cudnn_benchmark: bool = False
+    """Have cuDNN try out its algorithms at each new shape and take the fastest, which is not the same in each run."""
     optimizer: str = "fused"
     """``fused``: one kernel for an update; ``foreach``: one for each operation."""
     compile: bool = False

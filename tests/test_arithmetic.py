@@ -1,10 +1,12 @@
 import pytest
 import torch
+from conftest import MakeExperiment
 
 from rescaler.errors import InputError
 from rescaler.settings import StepSettings
 from rescaler.training import arithmetic
-from rescaler.training.arithmetic import autocast, float32_as, step_constants
+from rescaler.training.arithmetic import autocast, computing, step_constants
+from rescaler.training.probe import step_recipe
 
 
 def test_only_what_changes_numbers_here_is_in_the_recipe() -> None:
@@ -21,6 +23,7 @@ def test_only_what_changes_numbers_here_is_in_the_recipe() -> None:
     ("settings", "message"),
     [
         (StepSettings(precision="tf32"), "step.precision=tf32 needs a CUDA device; got device=cpu"),
+        (StepSettings(cudnn_benchmark=True), "step.cudnn_benchmark=true needs a CUDA device; got device=cpu"),
         (StepSettings(compile=True, cuda_graphs=True), "step.cuda_graphs=true needs a CUDA device; got device=cpu"),
     ],
 )
@@ -49,12 +52,18 @@ def test_autocast_is_of_the_precision_asked_for(precision: str, dtype: torch.dty
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
 
 
-def test_float32_settings_of_torch_are_put_back() -> None:
-    backends = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)  # type: ignore[attr-defined]
-    before = [backend.fp32_precision for backend in backends]
-    for precision, inside in (("fp32", "ieee"), ("tf32", "tf32")):
-        with float32_as(precision):
-            assert [backend.fp32_precision for backend in backends] == [inside, inside]
-    with float32_as("bf16"):
-        assert [backend.fp32_precision for backend in backends] == before
-    assert [backend.fp32_precision for backend in backends] == before
+def test_settings_of_torch_are_put_back(make_experiment: MakeExperiment) -> None:
+    cudnn = torch.backends.cudnn
+
+    def state() -> list[object]:
+        return [cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision, cudnn.benchmark]  # type: ignore[attr-defined]
+
+    before = state()
+    inside = {"fp32": ["ieee", "ieee", True], "tf32": ["tf32", "tf32", True], "bf16": [*before[:2], True]}
+    for precision, expected in inside.items():
+        recipe = step_recipe(make_experiment(step__precision=precision, step__cudnn_benchmark=True), "cuda")
+        with computing(recipe):
+            assert state() == expected
+            with computing(step_recipe(make_experiment(), "cuda")):
+                assert state()[2] is False
+        assert state() == before

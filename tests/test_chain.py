@@ -17,6 +17,7 @@ CONSTANTS: dict[str, Any] = {
     "batches": 50,
     "memory_format": "channels_last",
     "precision": "fp32",
+    "cudnn_benchmark": False,
     "optimizer": "fused",
     "compile": None,
     "micro_batch_size": None,

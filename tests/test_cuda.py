@@ -63,6 +63,7 @@ def test_resident_images_train_through_a_resume_as_on_the_cpu(make_experiment: M
         {"step__precision": "tf32"},
         {"step__precision": "fp16", "step__micro_batch_size": 6},
         {"step__precision": "bf16", "step__optimizer": "foreach", "step__memory_format": "contiguous"},
+        {"step__precision": "bf16", "step__cudnn_benchmark": True},
         {"step__precision": "bf16", "step__compile": True},
         {"step__precision": "fp16", "step__compile": True},
         {"step__precision": "bf16", "step__compile": True, "step__cuda_graphs": True},

@@ -24,7 +24,8 @@ NO_NUMBER = {
     "logger__entity",
     "logger__group",
     "logger__tags",
-    "step__cuda_graphs",  # refused on a CPU
+    "step__cudnn_benchmark",  # refused on a CPU
+    "step__cuda_graphs",  # likewise
     "device",  # likewise
 }
 OTHER = {

@@ -17,7 +17,7 @@ from rescaler.training.step import TrainingStep
 recipe = Recipe(
     image_px=17, layers=(), rescale=None, learning_rate=0.1, learning_rate_end=0.1, weight_decay=1e-4, momentum=0.9,
     nesterov=False, label_smoothing=0.1, ema_decay=0.9, batch_size=8, micro_batch_size=4, batches=1, precision="fp16",
-    memory_format="channels_last", optimizer="fused", compile=None, device_type="cpu",
+    memory_format="channels_last", cudnn_benchmark=False, optimizer="fused", compile=None, device_type="cpu",
 )
 state = State(overfeat_small())
 state.prepare(recipe)

@@ -9,6 +9,7 @@ import torch
 
 from rescaler.errors import InputError, one_line
 from rescaler.settings import StepSettings
+from rescaler.training.chain import Recipe
 
 MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -27,8 +28,13 @@ def step_constants(step: StepSettings, batch_size: int, device_type: str, *, is_
         InputError: this device cannot do it; the message names the key and its value.
     """
     on_cpu = device_type == "cpu"
-    if on_cpu and (step.precision == "tf32" or step.cuda_graphs):
-        setting = "step.cuda_graphs=true" if step.cuda_graphs else "step.precision=tf32"
+    for_cuda = {
+        "step.precision=tf32": step.precision == "tf32",
+        "step.cudnn_benchmark=true": step.cudnn_benchmark,
+        "step.cuda_graphs=true": step.cuda_graphs,
+    }
+    if on_cpu and any(for_cuda.values()):
+        setting = next(setting for setting, asked in for_cuda.items() if asked)
         raise InputError(f"{setting} needs a CUDA device; got device=cpu")
     if step.compile and is_here and (reason := cannot_compile(torch.device(device_type))) is not None:
         raise InputError(f"step.compile=true, but torch.compile does not work here: {reason}")
@@ -36,6 +42,7 @@ def step_constants(step: StepSettings, batch_size: int, device_type: str, *, is_
     return {
         "precision": "fp32" if on_cpu and step.precision == "default" else step.precision,
         "memory_format": step.memory_format,
+        "cudnn_benchmark": step.cudnn_benchmark,
         "optimizer": step.optimizer,
         "compile": ("reduce-overhead" if step.cuda_graphs else "default") if step.compile else None,
         "micro_batch_size": size if size is not None and size < batch_size else None,
@@ -48,20 +55,21 @@ def autocast(precision: str, device_type: str) -> torch.autocast:
 
 
 @contextlib.contextmanager
-def float32_as(precision: str) -> Iterator[None]:
-    """Allow or forbid TF32 in float32 work on CUDA; nothing changes for the other precisions."""
-    if precision not in ("fp32", "tf32"):
-        yield
-        return
-    backends = torch.backends.cudnn.conv, torch.backends.cuda.matmul  # type: ignore[attr-defined]
-    before = [backend.fp32_precision for backend in backends]
+def computing(recipe: Recipe) -> Iterator[None]:
+    """Set up torch's libraries on CUDA: whether float32 may be TF32, and whether cuDNN tries out its algorithms."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    wanted: list[tuple[Any, str, Any]] = [(cudnn, "benchmark", recipe.cudnn_benchmark)]
+    if recipe.precision in ("fp32", "tf32"):
+        float32 = "tf32" if recipe.precision == "tf32" else "ieee"
+        wanted += [(library, "fp32_precision", float32) for library in (cudnn.conv, matmul)]  # type: ignore[attr-defined]
+    before = [getattr(library, name) for library, name, _ in wanted]
     try:
-        for backend in backends:
-            backend.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+        for library, name, value in wanted:
+            setattr(library, name, value)
         yield
     finally:
-        for backend, value in zip(backends, before, strict=True):
-            backend.fp32_precision = value
+        for (library, name, _), value in zip(wanted, before, strict=True):
+            setattr(library, name, value)
 
 
 @functools.cache

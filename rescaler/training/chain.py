@@ -62,6 +62,7 @@ class Recipe:
     batches: int
     precision: str
     memory_format: str
+    cudnn_benchmark: bool
     optimizer: str
     compile: str | None
     """Mode of ``torch.compile``."""

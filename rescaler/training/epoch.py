@@ -17,7 +17,7 @@ from rescaler.errors import InputError, is_out_of_memory
 from rescaler.randomness import seed_for
 from rescaler.record import Record
 from rescaler.training import processes, ranks
-from rescaler.training.arithmetic import MEMORY_FORMATS, autocast, compilations, float32_as
+from rescaler.training.arithmetic import MEMORY_FORMATS, autocast, compilations, computing
 from rescaler.training.chain import Epoch, Recipe
 from rescaler.training.clocks import Clocks
 from rescaler.training.plan import Run
@@ -91,7 +91,7 @@ def train_epoch(
     # Of all processes together, each of which knows the mean loss of its share.
     sums = torch.tensor([progress.loss_sum * ranks.count(), progress.hits], dtype=torch.float64, device=run.device)
     looked = time.perf_counter()
-    with float32_as(recipe.precision), clocks.running("train"):
+    with computing(recipe), clocks.running("train"):
         step = TrainingStep(state, recipe)
         batches = _batches(epoch, recipe.image_px, run, start=progress.batches, share=ranks.share())
         for done, (images, labels) in enumerate(clocks.waiting(batches), start=first):
@@ -149,7 +149,7 @@ def start_stage(state: State, epoch: Epoch, run: Run) -> State:
         for image_px, count in ((small_px, small_count), (large_px, large_count))
     )
     torch.manual_seed(seed_for(run.experiment.seed, "calibration", epoch.number))
-    with float32_as(epoch.recipe.precision):
+    with computing(epoch.recipe):
         return rescaled(state, run.network(epoch.stage), settings, small, large)
 
 
@@ -192,7 +192,7 @@ def _evaluate(
     sums = torch.zeros(3, dtype=torch.float64, device=device)
     # A multiple of the processes' number, so that each image is one process's alone whatever has room in the others.
     batch_size = at_once * ranks.count()
-    with float32_as(recipe.precision):
+    with computing(recipe):
         for images, labels in data.test_batches(image_px=recipe.image_px, batch_size=batch_size, share=ranks.share()):
             if len(labels) == 0:  # the last batch was too short for all processes
                 continue

@@ -14,7 +14,7 @@ from rescaler.errors import enough_memory
 from rescaler.experiment import network_names
 from rescaler.measuring import Spread, turns
 from rescaler.settings import Experiment
-from rescaler.training.arithmetic import MEMORY_FORMATS, float32_as
+from rescaler.training.arithmetic import MEMORY_FORMATS, computing
 from rescaler.training.chain import Recipe
 from rescaler.training.networks import initial_target, shrunk_stages
 from rescaler.training.plan import epoch_constants
@@ -90,7 +90,7 @@ def measure(
         InputError: the device's memory is too small.
     """
     step_s: dict[str, list[float]] = {name: [] for name in networks}
-    with float32_as(recipe.precision), enough_memory(f" for batches of {recipe.batch_size} images"):
+    with computing(recipe), enough_memory(f" for batches of {recipe.batch_size} images"):
         trainers = {}
         for name, candidate in networks.items():
             progress(f"warming up {name}")
