@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -44,8 +45,23 @@ def test_prepare(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert load_data(settings, torch.device("cpu")).test_count == 3
 
 
+def test_names_in_any_encoding_and_links_to_nowhere(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tree / "train" / "n01440764"
+    latin = os.fsdecode("Flügel".encode("latin-1"))
+    (folder / f"{latin}.JPEG").write_bytes((folder / "n01440764_0.JPEG").read_bytes())
+    (folder / f"{latin}_damaged.JPEG").touch()
+    (folder / "a_link.JPEG").symlink_to(tree / "nowhere")
+    prepare(tree, "data.image_px=56", "shrink.image_px=35")
+    told = capsys.readouterr().out.splitlines()
+    assert told[1] == "15 images, 0.00 GB; all checksums hold"
+    assert "a_link.JPEG: [Errno 2] No such file or directory" in told[4]
+    assert told[3].startswith(r"  train/n01440764/Fl\xfcgel_damaged.JPEG: cannot identify image file")
+    prepare(tree, "data.image_px=56", "shrink.image_px=35")
+    assert capsys.readouterr().out.splitlines()[1:] == told[1:], "it is whole"
+
+
 def test_all_stages_of_all_runs_are_prepared_for(tree: Path, tmp_path: Path) -> None:
-    prepare(tree, "--out", str(tmp_path / "out"), "data.image_px=56", "shrink.image_px=35,42")
+    prepare(tree, "--output", str(tmp_path / "out"), "data.image_px=56", "shrink.image_px=35,42")
     assert Manifest.read(tmp_path / "out").shorter_px == [40, 48, 64]
 
 

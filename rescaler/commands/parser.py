@@ -134,7 +134,7 @@ def _plan(command: argparse.ArgumentParser) -> None:
 
 def _prepare(command: argparse.ArgumentParser) -> None:
     _settings(command, "settings and sweeps")
-    command.add_argument("--out", type=Path, metavar="DIR", help="default: prepared/ below data.folder")
+    command.add_argument("-o", "--output", type=Path, metavar="DIR", help="default: prepared/ below data.folder")
 
 
 def _status(command: argparse.ArgumentParser) -> None:

@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         InputError: a setting is impossible, or the images cannot be read, written or used.
     """
-    preparation = _preparation(jobs(arguments.overrides, arguments.config_dir), arguments.out)
+    preparation = _preparation(jobs(arguments.overrides, arguments.config_dir), arguments.output)
     estimated_bytes = preparation.estimated_bytes()
     counts = " + ".join(f"{len(split.labels):,}" for split in preparation.tree)
     print(

@@ -123,7 +123,7 @@ class Preparation:
         if self.free_bytes() < _SPARE * estimated_bytes:
             raise InputError(
                 f"the disk of {self.folder} is too small: {_SPARE * estimated_bytes / 1e9:.1f} GB must be free (the "
-                f"estimate and a tenth more), and {self.free_bytes() / 1e9:.1f} GB are: choose another --out"
+                f"estimate and a tenth more), and {self.free_bytes() / 1e9:.1f} GB are: choose another --output"
             )
 
     def run(self, progress: Progress) -> Manifest:
@@ -191,7 +191,7 @@ class Preparation:
         if dataclasses.replace(found, parts=[]) != fresh:
             raise InputError(
                 f"{self.folder} holds images prepared from other files or in other sizes (theirs: "
-                f"{listed(map(str, found.shorter_px))} pixels): remove it, or choose another --out"
+                f"{listed(map(str, found.shorter_px))} pixels): remove it, or choose another --output"
             )
         return found
 

@@ -43,12 +43,13 @@ class TreeSplit:
         self.labels = torch.tensor(tree.targets)
 
     def name(self, index: int) -> str:
-        """Path of an image below the split's folder."""
-        return os.fsdecode(self.names[index])
+        """Path of an image below the split's folder, as text: bytes that are no UTF-8 are escaped."""
+        name: bytes = self.names[index]
+        return name.decode(errors="backslashreplace")
 
     def where(self, index: int) -> str:
         """Path of an image."""
-        return str(self.root / self.name(index))
+        return str(self.root / os.fsdecode(self.names[index]))
 
     def content(self, index: int, shorter_px: int) -> Content:  # noqa: ARG002
         """The file, whatever size is wanted.
@@ -74,8 +75,15 @@ class Tree(NamedTuple):
             for name in split.names:
                 hasher.update(name + b"\0")
             for index in range(0, len(split.names), max(1, len(split.names) // _SIZES_READ)):
-                hasher.update(f"{Path(split.where(index)).stat().st_size};".encode())
+                hasher.update(f"{_size_bytes(Path(split.where(index)))};".encode())
         return hasher.hexdigest()
+
+
+def _size_bytes(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:  # a link to nowhere: found out, or left out, when its turn comes
+        return None
 
 
 def read_tree(folder: Path, *, classes: int) -> Tree:
