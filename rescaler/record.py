@@ -13,6 +13,9 @@ METRICS_FILE = "metrics.csv"
 TRUNK_FILE = "trunk.json"
 """Name in a trunk's folder: how far it is."""
 
+VARIANT_SEPARATOR = "; "
+"""Between the parts of a run's ``variant``."""
+
 TRAINING_CLOCKS = ("train_s", "data_s", "rescale_s", "compile_s")
 """Steps, waiting for data, the rescale, the first steps of a network under torch.compile."""
 CLOCKS = (*TRAINING_CLOCKS, "evaluation_s")

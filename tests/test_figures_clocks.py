@@ -70,6 +70,15 @@ def test_shared_epochs_are_paid_once(tmp_path: Path) -> None:
     assert labels(figure) == ["pre-train epochs", "target epochs"]
 
 
+def test_epochs_of_middle_stages_are_paid_too(tmp_path: Path) -> None:
+    _, epochs = load(tmp_path, FakeRun(3, [0.5] * 4))
+    epochs["stage"] = ["pretrain", "middle", "middle2", "target"]
+    figure = cost_figure(epochs)
+    assert bars(figure.axes[0]) == [[1, 2, 4.5], [1, 2, 4.5]]
+    assert totals(figure.axes[0])[0] == "7.50 s"
+    assert labels(figure) == ["pre-train epochs", "epochs of middle stages", "target epochs"]
+
+
 def test_the_papers_figure_6_costs_two_fifths_less_with_a_shared_trunk(tmp_path: Path) -> None:
     # The hours of Table 2: with both baselines 2,982 h alone and 1,863 h shared, 37.5 % less. A rescale takes no time
     # there; here its half second counts for nothing beside epochs of hours.
@@ -85,7 +94,7 @@ def test_the_papers_figure_6_costs_two_fifths_less_with_a_shared_trunk(tmp_path:
 def test_unfinished_runs_count_as_far_as_they_are(tmp_path: Path) -> None:
     _, epochs = load(tmp_path, FakeRun(0, [0.5], status="running"))
     assert bars(clock_figure(epochs).axes[0]) == [[3, 1, 0, 1]]
-    assert bars(cost_figure(epochs).axes[0]) == [[0, 4], [0, 4]]
+    assert bars(cost_figure(epochs).axes[0]) == [[4], [4]]
     assert "running, 1 of 4 epochs" in words(clock_figure(epochs))
 
 

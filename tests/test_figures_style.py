@@ -5,10 +5,11 @@ import pytest
 from fake_runs import FakeRun
 from figure_reading import load
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from rescaler.errors import InputError
 from rescaler.figures import accuracy_figure, save_figure, to_svg
-from rescaler.figures.style import shades
+from rescaler.figures.style import legend, shades
 
 
 @pytest.mark.parametrize(("suffix", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("PDF", b"%PDF")])
@@ -47,6 +48,17 @@ def test_svg_needs_nothing_beside_itself(tmp_path: Path) -> None:
     assert text == to_svg(accuracy_figure(epochs)), "equal figures are equal texts"
     assert "<text" not in text, "letters are shapes: no font is needed"
     assert all(link.startswith("#") for link in (part.split('"')[0] for part in text.split('xlink:href="')[1:]))
+
+
+@pytest.mark.parametrize(("length", "columns"), [(8, 4), (60, 2), (100, 1), (300, 1)])
+def test_a_legend_has_as_many_columns_as_there_is_room_for(length: int, columns: int) -> None:
+    figure = Figure(figsize=(9.5, 4), layout="constrained")
+    (part,) = figure.subfigures(1, 1, squeeze=False)[0]
+    legend(part, {f"{number}{'n' * length}": Patch() for number in range(8)})
+    (drawn,) = part.legends
+    figure.draw_without_rendering()
+    lefts = {round(text.get_window_extent().x0) for text in drawn.get_texts()}
+    assert len(lefts) == columns
 
 
 @pytest.mark.parametrize("count", [1, 2, 4, 6, 16])

@@ -292,7 +292,7 @@ def test_report_reads_earlier_and_judges_by_the_margin(tmp_path: Path) -> None:
     [
         (["nothing"], "no runs in nothing"),
         (["runs", "--margin", "-1"], "--margin must be between 0 and 100 points; got -1"),
-        (["runs", "--epochs", "0"], "the epochs to read must be at least 1; got 0"),
+        (["runs", "--epochs", "0"], "--epochs must be at least 1; got 0"),
         (["runs", "-o", "runs"], "cannot write .*runs"),
         (["runs", "-o", "runs/0/summary.json/page.html"], "cannot write .*summary.json"),
     ],

@@ -256,7 +256,7 @@ def test_read_at_beyond_the_end_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_read_at_refuses_epoch_zero(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"the epochs to read must be at least 1; got 0"):
+    with pytest.raises(InputError, match=r"last_epoch must be at least 1; got 0"):
         load(write(tmp_path, TARGET), 0)
 
 
@@ -305,10 +305,17 @@ def test_seeds_of_other_settings_are_not_averaged(tmp_path: Path) -> None:
     assert seeds["best_top1"].round(6).to_dict() == {"bilinear": 0.6, "fit": 0.7}
 
 
-def test_table_tells_runs_of_other_settings_apart(tmp_path: Path) -> None:
-    bicubic, bilinear = (
-        FakeRun(2, [0.5, 0.6], variant=variant, epochs_planned=2) for variant in ("bicubic", "bilinear")
-    )
-    runs, epochs = load(write(tmp_path, bicubic, bilinear, TARGET))
-    labels = ["Target (28×28)", "Resized at epoch 2 [bicubic]", "Resized at epoch 2 [bilinear]"]
-    assert sorted(table(runs, epochs)["network"]) == sorted(labels)
+def test_table_tells_runs_of_other_settings_apart_by_what_differs(tmp_path: Path) -> None:
+    variants = ("3->2; bicubic", "3->2; bilinear", "3->2; bilinear; BatchNorm recalibrated")
+    runs, epochs = load(write(tmp_path, *(FakeRun(2, [0.5, 0.6], variant=variant) for variant in variants), TARGET))
+    resized = [f"Resized at epoch 2 [{words}]" for words in ("bicubic", "bilinear", "bilinear; BatchNorm recalibrated")]
+    assert set(table(runs, epochs)["network"]) == {*resized, "Target (28×28)"}
+
+
+def test_the_one_with_nothing_of_its_own_is_named_alone(tmp_path: Path) -> None:
+    more, plain = (FakeRun(2, [0.5, 0.6], variant=variant) for variant in ("3->2; 5 calibration batches", "3->2"))
+    runs, epochs = load(write(tmp_path, more, plain))
+    assert sorted(table(runs, epochs)["network"]) == [
+        "Resized at epoch 2",
+        "Resized at epoch 2 [5 calibration batches]",
+    ]

@@ -106,7 +106,7 @@ def test_a_source_without_runs_is_a_line_beside_the_tables_of_the_others(folder:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--epochs", "0"], "the epochs to read must be at least 1; got 0"),
+        (["--epochs", "0"], "--epochs must be at least 1; got 0"),
         (["--plot", "p.gif"], r"the file of a figure must end in \.png"),
         (["--margin", "-1"], "--margin must be between 0 and 100 points; got -1"),
     ],

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from pandas import DataFrame
 
-from rescaler.errors import InputError
+from rescaler.errors import ArgumentError, InputError
 from rescaler.results import load_epochs, load_runs, read_at
 
 
@@ -28,5 +28,8 @@ def load(arguments: argparse.Namespace) -> Loaded:
         raise InputError(f"--margin must be between 0 and 100 points; got {arguments.margin:g}")
     runs = load_runs(arguments.sources)
     if arguments.epochs is not None:
-        runs = read_at(runs, arguments.epochs)
+        try:
+            runs = read_at(runs, arguments.epochs)
+        except ArgumentError as error:
+            raise InputError(f"--epochs{error.problem}") from error
     return Loaded(runs, load_epochs(runs), arguments.margin / 100)

@@ -73,7 +73,7 @@ def draw(
         handles: dict[str, Line2D] = {}
         for place, kinds in zip(places, facet, strict=False):
             handles |= _facet(place, kinds, over, train, limits, alone=len(facet) == 1)
-        part.body.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=4, **style.LEGEND)
+        style.legend(part.body, handles)
     return figure
 
 

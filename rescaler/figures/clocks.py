@@ -20,7 +20,11 @@ _CLOCKS = {
     "evaluation_s": ("evaluation (not training time)", "#cfd8dc"),
 }
 """The five disjoint clocks of an epoch, their names and colours; grey print keeps them apart."""
-_STAGES = {"pretrain": ("pre-train epochs", style.MUTED), "target": ("target epochs", style.INK)}
+_STAGES = {
+    "pretrain": ("pre-train epochs", style.MUTED),
+    "middle": ("epochs of middle stages", style.FAINT),
+    "target": ("target epochs", style.INK),
+}
 _FRAME_IN, _BAR_IN = 1.5, 0.27
 
 
@@ -54,7 +58,8 @@ def cost_figure(epochs: DataFrame) -> Figure:
         return style.empty_figure("Cost of the sweep: no run has finished an epoch yet")
     figure, parts = style.comparison_parts(epochs, [_FRAME_IN + 3 * _BAR_IN] * epochs["comparison"].nunique())
     for part in parts:
-        by_stage = {stage: cost(part.rows[part.rows["stage"] == stage]) for stage in _STAGES}
+        stages = part.rows["stage"].str.rstrip("0123456789")  # there may be a middle2, middle3 ...
+        by_stage = {stage: cost(part.rows[stages == stage]) for stage in _STAGES if (stages == stage).any()}
         alone = {stage: spent.alone_s for stage, spent in by_stage.items()}
         shared = {stage: spent.shared_s for stage, spent in by_stage.items()}
         rows = DataFrame([alone, shared], index=["each run alone", "trunk shared"])
@@ -98,5 +103,4 @@ def _stack(part: SubFigure, rows: DataFrame, segments: Mapping[str, tuple[str, s
     panel.margins(x=0.14, y=0.02)
     panel.set_xlim(left=0)
     panel.set_xlabel(f"Time ({unit})")
-    handles = [Patch(color=colour, label=name) for name, colour in segments.values()]
-    part.legend(handles=handles, loc="outside lower center", ncols=4, **style.LEGEND)
+    style.legend(part, {name: Patch(color=colour) for name, colour in segments.values()})

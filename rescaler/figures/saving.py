@@ -92,7 +92,7 @@ def _draw(part: SubFigure, points: DataFrame, runs: DataFrame, labels: Mapping[A
     panel.margins(x=0.08, y=0.12)
     panel.ticklabel_format(useOffset=False)
     _write(panel, names)
-    part.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=4, **style.LEGEND)
+    style.legend(part, handles)
 
 
 class _Name(NamedTuple):

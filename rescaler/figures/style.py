@@ -2,12 +2,13 @@
 
 import io
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase, SubFigure
 from matplotlib.ticker import ScalarFormatter
@@ -63,6 +64,15 @@ class Part(NamedTuple):
         """Say something under the figure."""
         if sentences:
             self.whole.supxlabel(textwrap.fill(". ".join(sentences), 130), fontsize=8, color=MUTED)
+
+
+def legend(part: SubFigure, entries: Mapping[str, Artist]) -> None:
+    """Say what ``entries`` look like, below the panels of ``part``: in four columns, or fewer where names are long."""
+    for columns in range(4, 0, -1):
+        drawn = part.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=columns, **LEGEND)
+        if columns == 1 or drawn.get_window_extent().width <= part.bbox.width:
+            break
+        drawn.remove()
 
 
 def seeds(counts: "Series[int]") -> str:

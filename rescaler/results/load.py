@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from pandas import DataFrame
 
-from rescaler.errors import InputError
-from rescaler.record import EPOCH_FIELDS, METRICS_FILE, SUMMARY_FILE, TRAINING_CLOCKS
+from rescaler.errors import ArgumentError, InputError
+from rescaler.record import EPOCH_FIELDS, METRICS_FILE, SUMMARY_FILE, TRAINING_CLOCKS, VARIANT_SEPARATOR
 from rescaler.results.cache import Cache
 from rescaler.results.columns import IDENTITY, check_summary, epoch_frame
 
@@ -89,10 +89,10 @@ def read_at(runs: DataFrame, last_epoch: int) -> DataFrame:
     The results in the summaries stay those of the whole runs; :func:`rescaler.results.table` has the earlier ones.
 
     Raises:
-        InputError: ``last_epoch`` is below 1.
+        ArgumentError: ``last_epoch`` is below 1.
     """
     if last_epoch < 1:
-        raise InputError(f"the epochs to read must be at least 1; got {last_epoch}")
+        raise ArgumentError("last_epoch", f" must be at least 1; got {last_epoch}")
     return runs.assign(
         last_epoch=last_epoch,
         epochs=runs["epochs"].clip(upper=last_epoch),
@@ -103,10 +103,18 @@ def read_at(runs: DataFrame, last_epoch: int) -> DataFrame:
 def _distinguished(runs: DataFrame) -> DataFrame:
     """Add ``distinction``: what tells runs of one resize epoch apart beside their seed (kernels, interpolation ...)."""
     alike = ["comparison", "resize_epoch", "hold"]
-    variants = runs.groupby(alike)["variant"].transform("nunique")
-    runs = runs.assign(distinction=runs["variant"].where(variants > 1, ""))
+    several = runs.groupby(alike)["variant"].transform("nunique") > 1
+    runs = runs.assign(distinction="")
+    runs.loc[several, "distinction"] = runs[several].groupby(alike)["variant"].transform(_differing)
     still_alike = runs.duplicated([*alike, "seed", "distinction"], keep=False)
     return runs.assign(distinction=runs["distinction"].mask(still_alike, runs["run"].str[:8])).reset_index(drop=True)
+
+
+def _differing(variants: "pd.Series[str]") -> "pd.Series[str]":
+    """Each variant without the parts that all of them have."""
+    parts = variants.str.split(VARIANT_SEPARATOR)
+    shared = set.intersection(*map(set, parts))
+    return parts.map(lambda own: VARIANT_SEPARATOR.join(part for part in own if part not in shared))
 
 
 def _read_sources(sources: Sequence[Source]) -> list[DataFrame]:

@@ -19,7 +19,15 @@ import yaml
 
 from rescaler import provenance
 from rescaler.files import write_text
-from rescaler.record import CONFIG_FILE, EPOCH_FIELDS, METRICS_FILE, SUMMARY_FILE, Record, totals
+from rescaler.record import (
+    CONFIG_FILE,
+    EPOCH_FIELDS,
+    METRICS_FILE,
+    SUMMARY_FILE,
+    VARIANT_SEPARATOR,
+    Record,
+    totals,
+)
 from rescaler.running.trainingfolder import TrainingFolder
 from rescaler.settings import Experiment, architecture
 from rescaler.training.chain import Stage
@@ -70,7 +78,7 @@ class RunFolder(TrainingFolder):
             counts = ("calibration_batches", "warmup_batches")
             parts += [f"{recipe[key]} {key.replace('_', ' ')}" for key in counts if key in recipe]
             parts += [f"at most {chain.schedule.hold_limit} epochs held"] if chain.holds else []
-        return "; ".join(parts)
+        return VARIANT_SEPARATOR.join(parts)
 
     def _metrics(self) -> str:
         text = io.StringIO()
