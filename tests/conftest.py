@@ -1,3 +1,4 @@
+import functools
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from slurm_cluster import SlurmCluster
 
 MakeExperiment = Callable[..., Experiment]
+CompileWith = Callable[[Any], None]
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -68,6 +70,17 @@ def make_experiment() -> MakeExperiment:
         return experiment
 
     return make
+
+
+@pytest.fixture
+def compile_with(monkeypatch: pytest.MonkeyPatch) -> CompileWith:
+    """Make a backend that of ``torch.compile``, which is not asked first whether it compiles anything else."""
+
+    def use(backend: Any) -> None:
+        monkeypatch.setattr("rescaler.training.arithmetic.cannot_compile", lambda _: None)
+        monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+
+    return use
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from bench import RESNET, Bench, Watcher
-from conftest import MakeExperiment
+from conftest import CompileWith, MakeExperiment
 
 from rescaler.data import EpochImages
 from rescaler.method.kernels import rescale_kernel
@@ -153,7 +153,7 @@ def test_the_moving_average_is_rescaled_as_the_weights_are(bench: Bench, make_ex
 
 
 def test_each_network_is_compiled_once_and_its_seconds_are_on_their_own_clock(
-    bench: Bench, make_experiment: MakeExperiment, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    bench: Bench, make_experiment: MakeExperiment, compile_with: CompileWith, caplog: pytest.LogCaptureFixture
 ) -> None:
     compiled: list[tuple[int, ...]] = []
 
@@ -161,8 +161,7 @@ def test_each_network_is_compiled_once_and_its_seconds_are_on_their_own_clock(
         compiled.extend(tuple(value.shape) for value in inputs if value.dim() == 4 and len(value) in (16, 100))
         return graph.forward
 
-    real = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda network, **_: real(network, backend=backend, dynamic=False))
+    compile_with(backend)
     records = bench.train(make_experiment(step__compile=True))
     assert compiled == [(16, 1, 17, 17), (100, 1, 17, 17), (16, 1, 28, 28), (100, 1, 28, 28)]
     assert [record.compile_s > 0 for record in records] == [True, False, False, True, False, False]
@@ -171,10 +170,9 @@ def test_each_network_is_compiled_once_and_its_seconds_are_on_their_own_clock(
 
 
 def test_a_network_that_is_compiled_again_and_again_is_reported(
-    bench: Bench, make_experiment: MakeExperiment, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    bench: Bench, make_experiment: MakeExperiment, compile_with: CompileWith, caplog: pytest.LogCaptureFixture
 ) -> None:
-    real = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda network, **_: real(network, backend="eager"))
+    compile_with("eager")
     bench.train(make_experiment(model={"_target_": "networks.fickle"}, step__compile=True))
     assert "epoch 1 was slowed down: torch compiled the network anew in the middle of it" in caplog.messages
 

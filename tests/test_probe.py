@@ -1,11 +1,10 @@
-import functools
 import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from conftest import MakeExperiment
+from conftest import CompileWith, MakeExperiment
 from torch import Tensor, nn
 
 from rescaler.errors import InputError
@@ -100,14 +99,14 @@ def test_the_settings_are_what_is_computed(
     assert network.seen == {((images, 3, 8, 8), dtype, channels_last, True)}
 
 
-def test_compiled_networks_are_compiled_for_their_own_size(recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_networks_are_compiled_for_their_own_size(recipe: MakeRecipe, compile_with: CompileWith) -> None:
     compiled: list[tuple[int, ...]] = []
 
     def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
         compiled.extend(tuple(value.shape) for value in inputs if value.dim() == 4 and len(value) == 2)
         return graph.forward
 
-    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+    compile_with(backend)
     networks = {str(px): candidate(nn.Sequential(nn.Conv2d(3, 4, px), nn.Flatten()), px) for px in (8, 12)}
     for _ in range(2):
         measure(networks, recipe(compile=True), device=CPU, rounds=1)
