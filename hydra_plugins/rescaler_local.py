@@ -36,6 +36,9 @@ class LocalLauncher(BasicLauncher):
         jobs = plan_jobs(self.hydra_context, self.config, job_overrides, initial_job_idx)
         planned = [one for _, one in jobs]
         sweep = Sweep(Path(self.config.hydra.sweep.dir).absolute(), [one.entry for one in planned])
+        # The folder may be named by what the jobs set (model, data), but one sweep has one folder.
+        quoted = str(sweep.folder).replace("'", "\\'")
+        self.config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{quoted}'")
         if ranks.number() == 0:
             freeze(planned)
         with sweep.running() if ranks.number() == 0 else contextlib.nullcontext():

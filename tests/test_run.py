@@ -172,6 +172,15 @@ def test_a_diverging_run_says_so_and_the_others_finish(tmp_path: Path, applicati
     assert sorted(summary(path)["status"] for path in runs(tmp_path)) == ["done", "failed"]
 
 
+def test_a_sweep_whose_runs_have_names_of_their_own_has_one_folder(tmp_path: Path, application: Application) -> None:
+    tiny = [setting for setting in TINY if "widths" not in setting]
+    folder = """hydra.sweep.dir="it's/${name}\""""
+    assert application("-m", "model=resnet_small,overfeat_small", "resize_epoch=0", folder, *tiny) is None
+    sweep = tmp_path / "it's" / "synthetic_overfeat_small"
+    assert runs(tmp_path) == [sweep / "0", sweep / "1"]
+    assert [summary(run)["name"] for run in runs(tmp_path)] == ["synthetic_resnet_small", "synthetic_overfeat_small"]
+
+
 def test_one_bad_job_refuses_the_whole_sweep(tmp_path: Path, application: Application) -> None:
     error = application("-m", "resize_epoch=2,70", *TINY)
     assert error == (
