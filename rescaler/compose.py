@@ -111,6 +111,8 @@ def refuse_unnamed_choices(overrides: Sequence[str]) -> None:
     for word in overrides:
         with contextlib.suppress(OverrideParseException):  # for Hydra to refuse
             (override,) = parser.parse_overrides([word])
+            if override.is_delete():
+                continue
             configs = sorted(path.stem for path in (CONF / override.key_or_group).glob("*.yaml"))
             value = override.value()
             values = value.list if isinstance(value, ChoiceSweep) else [value]

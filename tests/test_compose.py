@@ -43,6 +43,11 @@ def test_entries_are_added_as_the_errors_say() -> None:
     assert job.experiment.model["hidden"] == 64
 
 
+def test_a_group_can_be_left_out() -> None:
+    (job,) = jobs(["~experiment", "model=resnet_small"])
+    assert job.experiment.model["_target_"] == "rescaler.models.resnet_small"
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
