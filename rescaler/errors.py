@@ -44,8 +44,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def one_line(error: BaseException) -> str:
-    """What an error says, without line breaks; its type where it says nothing."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """What an error says, without line breaks; its type where it says nothing. Names that are no UTF-8 are escaped."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def first_line(error: BaseException) -> str:

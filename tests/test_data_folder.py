@@ -1,4 +1,5 @@
 import multiprocessing
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from PIL import Image
 
 from rescaler.data import EVERY_IMAGE, Batch, EpochImages, folder
 from rescaler.data.folder import FolderImages
-from rescaler.errors import InputError
+from rescaler.errors import InputError, one_line
 from rescaler.settings import DataSettings
 
 CPU = torch.device("cpu")
@@ -144,6 +145,13 @@ def test_test_images_are_resized_by_8_7ths_and_cropped_at_the_centre(tree: Path)
     assert pixels[:, :, 1:-1, 1:-1].max() < 0.05
     [(larger, _)] = made(tree).test_batches(image_px=30, batch_size=4)  # 64 -> 34 -> 30 shows the frame
     assert larger[:, :, 0].min() > 0.05
+
+
+def test_a_name_that_is_no_utf8_is_escaped_where_it_is_kept(tree: Path) -> None:
+    (tree / "val" / "n01443537" / os.fsdecode("Flügel.JPEG".encode("latin-1"))).touch()
+    with pytest.raises(InputError) as raised:
+        list(made(tree).test_batches(image_px=24, batch_size=2))
+    assert r"Fl\xfcgel.JPEG" in one_line(raised.value)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
