@@ -62,6 +62,16 @@ def test_a_worker_ends_for_its_parent_alone(loader: DataLoader[bytes]) -> None:
     assert os.waitstatus_to_exitcode(status) == 0
 
 
+def test_a_worker_of_a_fork_server_ends_for_its_parent() -> None:
+    options = {"num_workers": 1, "worker_init_fn": obey_parent, "multiprocessing_context": "forkserver"}
+    pending = iter(DataLoader(Items(1), batch_size=None, **options))  # type: ignore[arg-type]
+    next(pending)
+    (worker,) = pending._workers  # type: ignore[attr-defined]
+    worker.terminate()
+    worker.join(timeout=10)
+    assert worker.exitcode == 0
+
+
 def test_a_worker_ends_with_its_parent(tmp_path: Path) -> None:
     paths = {"PYTHONPATH": str(Path(__file__).parent)}
     subprocess.run(

@@ -1,5 +1,6 @@
 """What worker processes of a DataLoader have in common."""
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -31,10 +32,12 @@ def obey_parent(*_: object) -> None:
         threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
 
 
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
+def _end_with(above: int) -> None:
+    """Wait for the end of the process ``above``, which may be a server that forks for the parent, or for the word."""
+    parent = multiprocessing.parent_process()
+    while os.getppid() == above:
         told = signal.sigtimedwait({signal.SIGTERM}, _LOOK_S)
-        if told is not None and told.si_pid == parent:
+        if told is not None and told.si_pid == (parent.pid if parent else above):
             break
     os._exit(0)
 
