@@ -312,6 +312,13 @@ def test_table_tells_runs_of_other_settings_apart_by_what_differs(tmp_path: Path
     assert set(table(runs, epochs)["network"]) == {*resized, "Target (28×28)"}
 
 
+def test_variants_that_differ_in_how_often_they_have_a_part_are_told_apart(tmp_path: Path) -> None:
+    once, twice = "a=1; bilinear", "a=1; a=1; bilinear"
+    kinds = [FakeRun(2, [0.5, 0.6], variant=variant, seed=seed) for seed, variant in enumerate((once, twice))]
+    runs, _ = load(write(tmp_path, *kinds))
+    assert set(runs["distinction"]) == {once, twice}
+
+
 def test_the_one_with_nothing_of_its_own_is_named_alone(tmp_path: Path) -> None:
     more, plain = (FakeRun(2, [0.5, 0.6], variant=variant) for variant in ("3->2; 5 calibration batches", "3->2"))
     runs, epochs = load(write(tmp_path, more, plain))

@@ -111,10 +111,11 @@ def _distinguished(runs: DataFrame) -> DataFrame:
 
 
 def _differing(variants: "pd.Series[str]") -> "pd.Series[str]":
-    """Each variant without the parts that all of them have."""
+    """Each variant without the parts that all of them have; whole where they differ in how often they have one."""
     parts = variants.str.split(VARIANT_SEPARATOR)
     shared = set.intersection(*map(set, parts))
-    return parts.map(lambda own: VARIANT_SEPARATOR.join(part for part in own if part not in shared))
+    own = parts.map(lambda every: VARIANT_SEPARATOR.join(part for part in every if part not in shared))
+    return own if own.nunique() == variants.nunique() else variants
 
 
 def _read_sources(sources: Sequence[Source]) -> list[DataFrame]:
