@@ -1,5 +1,6 @@
-from typing import cast
+from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -151,6 +152,17 @@ def test_refuses_what_is_no_kernel() -> None:
         rescale_kernel(torch.ones(3, 3), (5, 5))
     with pytest.raises(InputError, match=r"floating dtype; got torch\.int64"):
         rescale_kernel(torch.ones(1, 1, 3, 3, dtype=torch.int64), (5, 5))
+
+
+@pytest.mark.parametrize("size", [5, (5,), (5, 5.0)])
+def test_refuses_what_is_no_size(size: Any) -> None:
+    with pytest.raises(InputError, match=r"^size must be two integers, height and width; got"):
+        rescale_kernel(torch.ones(1, 1, 3, 3), size)
+
+
+@pytest.mark.parametrize("size", [torch.Size([5, 5]), tuple(np.array([5, 5]))])
+def test_takes_any_integers(size: Any) -> None:
+    assert rescale_kernel(torch.ones(1, 1, 3, 3), size).shape == (1, 1, 5, 5)
 
 
 @pytest.mark.parametrize("size", [(2, 5), (5, 2)])

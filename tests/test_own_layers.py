@@ -88,6 +88,12 @@ def _transposed() -> Any:
     return net
 
 
+def _held() -> Any:
+    net: Any = Net(lambda net, x: net.conv(x).mean((2, 3)), conv=conv(1, 4))
+    net.kernel = net.conv.weight
+    return net
+
+
 @pytest.mark.parametrize(
     ("target", "message"),
     [
@@ -97,12 +103,49 @@ def _transposed() -> Any:
             Net(lambda net, x: F.conv_transpose2d(net.conv(x), net.conv.weight).mean((2, 3)), conv=conv(1, 4)),
             "layer conv: a function of the network takes its weight, too",
         ),
+        (_held(), "layers conv and the network itself share a weight"),
     ],
-    ids=["other kernels", "a layer that is not shrunk", "a function"],
+    ids=["other kernels", "a layer that is not shrunk", "a function", "the network"],
 )
 def test_weights_whose_users_disagree_are_refused(target: nn.Module, message: str) -> None:
     with pytest.raises(InputError, match=message):
         shrink(target, 16)
+
+
+def _whole_map() -> nn.Module:
+    def forward(net: Any, images: Tensor) -> Tensor:
+        maps = net.conv(images)
+        scores: Tensor = net.whole(maps).flatten(1) + F.conv_transpose2d(maps, net.whole.weight).mean((2, 3))
+        return scores
+
+    return Net(forward, conv=conv(1, 4), whole=nn.Conv2d(4, 4, 16))
+
+
+def _only_in_training() -> nn.Module:
+    def forward(net: Any, images: Tensor) -> Tensor:
+        maps = net.conv(images)
+        scores: Tensor = (F.conv_transpose2d(maps, net.conv.weight) if net.training else maps).mean((2, 3))
+        return scores
+
+    return Net(forward, conv=conv(1, 4), never=conv(1, 4))
+
+
+@pytest.mark.parametrize(("target", "name"), [(_whole_map(), "whole"), (_only_in_training(), "conv")])
+def test_weights_that_functions_borrow_are_seen_wherever_they_are(target: nn.Module, name: str) -> None:
+    with pytest.raises(InputError, match=f"layer {name}: a function of the network takes its weight, too"):
+        shrink(target, 16)
+
+
+def test_a_scale_of_channels_is_no_kernel() -> None:
+    class Scale(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(1, 4, 1, 1))
+
+        def forward(self, maps: Tensor) -> Tensor:
+            return maps * self.weight
+
+    assert shrink(nn.Sequential(conv(1, 4), Scale(), conv(4, 4)), 12).notes == ()
 
 
 def test_a_function_may_take_the_weight_of_a_layer_that_stays() -> None:
@@ -238,6 +281,15 @@ def test_values_too_large_for_the_target_are_refused() -> None:
     nn.init.constant_(pretrain.get_parameter("conv.bias"), 1e6)
     with pytest.raises(InputError, match=r"conv\.bias has values that are not finite in torch\.float16"):
         rescale(pretrain, target.half())
+
+
+def test_momentum_is_finite_in_its_own_precision() -> None:
+    target = classifier(conv(1, 4)).half()
+    pretrain = shrink(target, 12).network
+    momentum = {"conv.weight": torch.full((4, 1, 2, 2), 1e5)}
+    torch.testing.assert_close(
+        rescale_tensors(momentum, pretrain, target)["conv.weight"], torch.full((4, 1, 3, 3), 1e5 * 4 / 9)
+    )
 
 
 def test_wrong_arguments_are_named() -> None:

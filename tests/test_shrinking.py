@@ -177,7 +177,7 @@ def test_other_tensors_are_copied() -> None:
             {"table": {3: 3}},
             r"table=\{3: 3\} shrinks none of the network's kernels: conv1 \(3x3, stride 1\), conv2",
         ),
-        ({"pretrain_px": 0}, r"pretrain_px must be an integer from 1 to image_px=9; got 0"),
+        ({"pretrain_px": 0}, "pretrain_px must be an integer from 1 to 9, the side of the target's images; got 0"),
         ({"pretrain_px": 10}, r"pretrain_px must be .* got 10"),
         (
             {"pretrain_px": 2},

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from types import MappingProxyType
 from typing import Literal, get_args
 
@@ -49,7 +50,7 @@ def rescale_kernel(weight: Tensor, size: tuple[int, int], *, mode: Interpolation
         raise ArgumentError("mode", f" must be one of {', '.join(INTERPOLATIONS)}; got {mode!r}")
     if not isinstance(weight, Tensor):
         raise ArgumentError("weight", f" must be a tensor; got a {type(weight).__name__}")
-    if not isinstance(size, Sequence) or len(size) != 2 or not all(isinstance(side, int) for side in size):
+    if not isinstance(size, Sequence) or len(size) != 2 or not all(isinstance(side, Integral) for side in size):
         raise ArgumentError("size", f" must be two integers, height and width; got {size!r}")
     if weight.dim() != 4:
         raise InputError(f"a kernel must be 4-D (c_out, c_in, h, w); got shape {tuple(weight.shape)}")

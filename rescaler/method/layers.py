@@ -144,6 +144,7 @@ def _smaller_weights(target: nn.Module, layers: Iterable[Layer]) -> dict[int, nn
 
 def _refuse_tied(layer: Layer, other: str) -> NoReturn:
     kernel = "x".join(map(str, layer.pretrain_kernel))
+    other = other or "the network itself"
     raise InputError(
         f"layers {layer.name} and {other} share a weight, which would become {kernel} for the first and of another "
         "size for the second: they must have a weight each"

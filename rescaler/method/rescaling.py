@@ -38,7 +38,7 @@ def rescale(pretrain: nn.Module, target: Network, *, mode: Interpolation = "bili
     own = target.state_dict() | dict(target.named_parameters()) | dict(target.named_buffers())
     tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
     for name, tensor in tensors.items():
-        pair.check(name, tensor)
+        pair.check(name, tensor, own[name].dtype)
     with torch.no_grad():
         for name, tensor in tensors.items():
             own[name].copy_(pair.rescaled(name, tensor))
@@ -101,7 +101,8 @@ class _Pair:
                 f"the pre-train and the target network must have the same parameters; not in both: {listed(odd)}{hint}"
             )
 
-    def check(self, name: str, tensor: Tensor) -> None:
+    def check(self, name: str, tensor: Tensor, dtype: torch.dtype | None = None) -> None:
+        """Refuse what cannot be rescaled; ``dtype`` is what it becomes, if that is another."""
         if not isinstance(tensor, Tensor):
             raise InputError(f"{name} must be a tensor; got a {type(tensor).__name__}")
         if name not in self._before or name not in self._after:
@@ -111,9 +112,9 @@ class _Pair:
             raise InputError(f"{name} must be {tuple(shape)} as in the pre-train network; got {tuple(tensor.shape)}")
         if tensor.is_quantized:
             raise InputError(f"{name} is quantised ({tensor.dtype}): rescale the network as it was before that")
-        wanted = self._after[name]
-        if not _is_finite(tensor, wanted.dtype) and not self._is_mask(name, tensor):
-            raise InputError(f"{name} has values that are not finite in {wanted.dtype}: there is nothing to rescale")
+        dtype = dtype or tensor.dtype
+        if not _is_finite(tensor, dtype) and not self._is_mask(name, tensor):
+            raise InputError(f"{name} has values that are not finite in {dtype}: there is nothing to rescale")
         try:
             self._resize(name, tensor, slice(1))  # nearly all but the work
         except InputError as error:

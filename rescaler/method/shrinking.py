@@ -85,7 +85,8 @@ def shrink(
         smaller = smaller_kernels(target, usual, table)
         pretrain_px = pretrain_px or image_side(usual, smaller, image_px)
         kernels = kernels if input_only else smaller
-    if torn := [name for name in borrowed & kernels.keys() if kernels[name] != size_of(convolutions[name])]:
+    smaller_ones = whole | {name for name, kernel in kernels.items() if kernel != size_of(convolutions[name])}
+    if torn := sorted(borrowed & smaller_ones):
         raise InputError(
             f"layer {torn[0]}: a function of the network takes its weight, too, which would become smaller"
         )
@@ -106,7 +107,8 @@ def _check(image_px: int, table: Mapping[int, int], pretrain_px: int | None, cha
         if number is not None and not (_is_integer(number) and number >= 1):
             raise ArgumentError(argument, f" must be a positive integer; got {number!r}")
     if pretrain_px is not None and not (_is_integer(pretrain_px) and 1 <= pretrain_px <= image_px):
-        raise ArgumentError("pretrain_px", f" must be an integer from 1 to image_px={image_px}; got {pretrain_px!r}")
+        allowed = f"an integer from 1 to {image_px}, the side of the target's images"
+        raise ArgumentError("pretrain_px", f" must be {allowed}; got {pretrain_px!r}")
     for large, small in _mapping(table, "table").items():
         if not (_is_integer(large) and _is_integer(small) and 1 <= small <= large):
             raise ArgumentError(
@@ -204,7 +206,9 @@ def _flattened_sizes(name: str, linear: nn.Linear, call: Call, pretrain_call: Ca
 
 def _has_kernel(module: nn.Module) -> bool:
     weight = module._parameters.get("weight")
-    return isinstance(module, _ConvNd) or (weight is not None and weight.dim() == 4 and not any(module.children()))
+    if isinstance(module, _ConvNd) or weight is None:
+        return isinstance(module, _ConvNd)
+    return weight.dim() == 4 and max(weight.shape[2:]) > 1 and not any(module.children())
 
 
 def _notes(

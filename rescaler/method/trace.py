@@ -164,7 +164,8 @@ def trace(network: nn.Module, channels: int, image_px: int, *, argument: str, fi
     except InputError:
         return traced
     only_in_training = {name: call for name, call in traced.calls.items() if name not in evaluated.calls}
-    return evaluated._replace(calls=evaluated.calls | only_in_training)
+    functional = list(dict.fromkeys([*traced.functional, *evaluated.functional]))
+    return Traced(evaluated.calls | only_in_training, functional, traced.borrowed | evaluated.borrowed)
 
 
 def _convolutions(network: nn.Module) -> dict[str, nn.Conv2d]:
