@@ -1,3 +1,4 @@
+import hashlib
 import math
 import sys
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from rescaler.models import (
     resnet34,
     resnet_small,
 )
+from rescaler.models.sources import source_digests
 
 
 def _on_meta(make: Callable[[], nn.Module]) -> nn.Module:
@@ -206,8 +208,8 @@ def test_build_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None
     assert isinstance(network, nn.Conv2d)
     assert network.weight.shape == (5, 2, 3, 3)
     for options, message in (
-        ({"_target_": "users_nets.make_net"}, "make_net does not take its arguments .*'width'"),
-        ({"_target_": "users_nets.fails"}, "users_nets.fails does not take its arguments .*: "),
+        ({"_target_": "users_nets.make_net"}, "make_net fails with the arguments .*'width'"),
+        ({"_target_": "users_nets.fails"}, "users_nets.fails fails with the arguments .*: "),
         ({"_target_": "users_nets.makes_no_network"}, r"must make a torch\.nn\.Module; it made a dict"),
         ({"_target_": "users_nets.constant"}, "is no function or class; ours: rescaler"),
     ):
@@ -239,7 +241,7 @@ def test_build_passes_what_the_function_takes(monkeypatch: pytest.MonkeyPatch, t
     network = build({"_target_": "users_fixed_nets.any_channels"}, classes=5, channels=2)
     assert isinstance(network, nn.Conv2d)
     assert network.in_channels == 2
-    with pytest.raises(InputError, match="users_fixed_nets.typo does not take its arguments .*'strid'"):
+    with pytest.raises(InputError, match="users_fixed_nets.typo fails with the arguments .*'strid'"):
         build({"_target_": "users_fixed_nets.typo"}, classes=5, channels=2)
 
 
@@ -258,6 +260,7 @@ def test_build_refuses_a_network_for_other_channels() -> None:
         ({}, r"model\._target_ must be the import path of a network; got None; ours: rescaler\.models\."),
         ({"_target_": "rescaler.models.alexnet"}, r"model\._target_=.*\.alexnet cannot be imported .* ours:"),
         ({"_target_": "no_such_package.net"}, r"no_such_package\.net cannot be imported \(No module named .*ours:"),
+        ({"_target_": "users_mistakes.net"}, r"=users_mistakes\.net cannot be imported \(.* \(users_mistakes.py, line 2\)"),
         ({"_target_": "not a path"}, "model._target_=not a path cannot be imported .* ours:"),
         (
             {"_target_": "rescaler.models.overfeat_small", "width": 3},
@@ -265,13 +268,15 @@ def test_build_refuses_a_network_for_other_channels() -> None:
         ),
         (
             {"_target_": "rescaler.models.overfeat_small", "dropout": 2},
-            "overfeat_small does not take its arguments .*'dropout': 2.*: dropout probability .* between 0 and 1",
+            "overfeat_small fails with the arguments .*'dropout': 2.*: dropout probability .* between 0 and 1",
         ),
         ({"_target_": "rescaler.models.overfeat_small", "image_px": 3}, "^image_px=3 is too small"),
         ({"_target_": "builtins.dict"}, r"must make a torch\.nn\.Module; it made a dict"),
     ],
 )
-def test_build_refuses(options: dict[str, Any], message: str) -> None:
+def test_build_refuses(options: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    (tmp_path / "users_mistakes.py").write_text("def net(num_classes):\n    return Conv2d(\n")
+    monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(InputError, match=message):
         build(options, classes=10, channels=1)
 
@@ -295,3 +300,19 @@ def test_auxiliary_losses_count_three_tenths() -> None:
 def test_what_is_no_score_is_refused(output: object) -> None:
     with pytest.raises(InputError, match=f"a tuple of scores and auxiliary scores; got a {type(output).__name__}"):
         loss_and_scores(output, torch.tensor([0, 1]))
+
+
+def test_sources_are_the_files_of_users_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    (tmp_path / "users_layers.py").write_text("from torch import nn\nclass Mine(nn.Conv2d): ...\n")
+    (tmp_path / "users_factory.py").write_text(
+        "from torch import nn\nimport users_layers\n"
+        "def net(num_classes):\n    return nn.Sequential(users_layers.Mine(3, num_classes, 3), nn.ReLU())\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    found = source_digests(build({"_target_": "users_factory.net"}, classes=5, channels=3), "users_factory.net")
+    assert found == {
+        name: hashlib.sha256((tmp_path / f"{name}.py").read_bytes()).hexdigest()
+        for name in ("users_factory", "users_layers")
+    }
+    for path in ("rescaler.models.resnet18", "torchvision.models.alexnet"):
+        assert source_digests(build({"_target_": path}, classes=5, channels=3), path) == {}

@@ -41,8 +41,8 @@ def build(options: Mapping[str, Any], *, classes: int, channels: int) -> nn.Modu
         channels: channels of the images, passed as ``in_channels`` if the function takes that.
 
     Raises:
-        InputError: the path leads to nothing that makes a network, it does not take these arguments, or the network
-            does not take images of these channels.
+        InputError: the path leads to nothing that makes a network, that fails with these arguments, or the network does
+            not take images of these channels.
     """
     arguments = {str(key): value for key, value in options.items() if key != "_target_"}
     path = options.get("_target_")
@@ -59,10 +59,8 @@ def build(options: Mapping[str, Any], *, classes: int, channels: int) -> nn.Modu
     except InputError:
         raise
     except Exception as error:  # whatever a user's network raises
-        reason = one_line(error)
-        raise InputError(
-            f"model._target_={path} does not take its arguments {arguments | implied}: {reason}"
-        ) from error
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        raise InputError(f"model._target_={path} fails with the arguments {arguments | implied}: {reason}") from error
     if not isinstance(network, nn.Module):
         raise InputError(f"model._target_={path} must make a torch.nn.Module; it made a {type(network).__name__}")
     taken = [module.in_channels for module in network.modules() if isinstance(module, nn.Conv2d)]
@@ -75,14 +73,16 @@ def build(options: Mapping[str, Any], *, classes: int, channels: int) -> nn.Modu
 
 
 def _make(make: Callable[..., object], arguments: dict[str, Any], implied: dict[str, Any]) -> object:
-    """Call with what it takes of the implied arguments; ``**kwargs`` do not tell before the call whether it does."""
+    """Call with what it takes of the implied arguments, which are left in there: ``**kwargs`` do not tell before."""
     try:
         return make(**arguments, **implied)
     except TypeError as error:
         refused = [name for name in implied if f"unexpected keyword argument '{name}'" in str(error)]
         if not refused:
             raise
-    return _make(make, arguments, {name: value for name, value in implied.items() if name not in refused})
+    for name in refused:
+        del implied[name]
+    return _make(make, arguments, implied)
 
 
 def _resolve(path: object) -> Callable[..., object]:
@@ -90,8 +90,8 @@ def _resolve(path: object) -> Callable[..., object]:
         raise InputError(f"model._target_ must be the import path of a network; got {path!r}; ours: {_KNOWN}")
     try:
         make = pkgutil.resolve_name(path)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"model._target_={path} cannot be imported ({error}); ours: {_KNOWN}") from error
+    except Exception as error:  # whatever is raised by a user's module
+        raise InputError(f"model._target_={path} cannot be imported ({one_line(error)}); ours: {_KNOWN}") from error
     if isinstance(make, ModuleType):  # a function may have its module's name, as torchvision.models.alexnet
         package, _, name = path.rpartition(".")
         make = getattr(sys.modules.get(package), name, make)

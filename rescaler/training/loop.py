@@ -1,5 +1,6 @@
 """The training loop over a chain of epochs."""
 
+import logging
 from pathlib import Path
 
 import torch
@@ -15,6 +16,8 @@ from rescaler.training.plan import Run
 from rescaler.training.saving import Progress, Saver
 from rescaler.training.sharing import Part
 from rescaler.training.state import State
+
+log = logging.getLogger(__name__)
 
 
 def train(
@@ -48,6 +51,8 @@ def train(
         for record in reused:
             records.append(record)
             observer.epoch(record, reused=True)
+        if reused:
+            log.info("%d of %d epochs: read from the ledger", len(reused), run.chain.schedule.epochs)
         epoch = run.chain.next(records)
         if epoch is None or (part is not None and epoch.number > part.last_epoch):
             return records
