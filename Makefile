@@ -40,9 +40,10 @@ gpu-bench: setup
 	$(BIN)/python -m benchmarks.paper_networks --device cuda --minutes 2 --precisions bf16 \
 	  --folder runs/photos/prepared --out $(GPU)/paper_networks_files.json
 
+# One verdict: the SLURM tests run too where a fast test fails.
 test: setup
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "not slurm"
-	$(BIN)/python -m pytest -m slurm -rs
+	fast=0; $(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "not slurm" || fast=$$?; \
+	  $(BIN)/python -m pytest -m slurm -rs && exit $$fast
 
 # The fast tests with the oldest versions that pyproject.toml allows, torch's among them.
 test-oldest: setup

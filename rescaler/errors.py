@@ -1,7 +1,9 @@
 """The one exception for what a person can mend, and how errors are put into words."""
 
 import contextlib
+import importlib
 from collections.abc import Iterable, Iterator
+from types import ModuleType
 
 
 class InputError(ValueError):
@@ -77,3 +79,15 @@ def listed(names: Iterable[str], most: int = 4) -> str:
     names = list(names)
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def optional(module: str, extra: str) -> ModuleType:
+    """Import a module that only an extra of the package installs.
+
+    Raises:
+        InputError: it is not installed; the message names the extra.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise InputError(f"{error.name} is not installed: pip install 'rescaler[{extra}]'") from error
