@@ -2,13 +2,13 @@
 
 import dataclasses
 
+from rescaler.chain import Epoch
+from rescaler.clocks import Clocks
+from rescaler.config import Experiment
+from rescaler.plan import plan
 from rescaler.record import Record
-from rescaler.settings import Experiment
-from rescaler.training.chain import Epoch
-from rescaler.training.clocks import Clocks
-from rescaler.training.epoch import train_epoch
-from rescaler.training.plan import plan
-from rescaler.training.state import State
+from rescaler.state import State
+from rescaler.train import train_epoch
 
 
 class Nobody:

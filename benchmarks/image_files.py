@@ -26,13 +26,13 @@ from torchvision.transforms import v2
 
 from benchmarks.photos import CLASSES, TEST, TRAIN, make_tree
 from benchmarks.reporting import CPU, parser, provenance, write
+from rescaler.config import DataSettings
 from rescaler.data import EpochImages
 from rescaler.data.decoding import shorter_px
 from rescaler.data.folder import FolderImages
 from rescaler.data.preparation import Preparation
 from rescaler.data.tree import read_tree
 from rescaler.measuring import Spread, turns
-from rescaler.settings import DataSettings
 
 STAGES_PX = (112, 160, 224)
 PREPARED_PX = (*STAGES_PX, 147, 231)

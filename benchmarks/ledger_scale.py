@@ -21,14 +21,14 @@ import torch
 from rich.progress import track
 
 from benchmarks.reporting import parser, provenance, write
+from rescaler.checkpoint import digest
 from rescaler.compose import jobs
+from rescaler.config import DataSettings, Experiment, OptimSettings, ScheduleSettings, ShrinkSettings
+from rescaler.ledger import Ledger
+from rescaler.networks import Networks
+from rescaler.plan import Run, plan
 from rescaler.record import Record
-from rescaler.settings import DataSettings, Experiment, OptimSettings, ScheduleSettings, ShrinkSettings
-from rescaler.training.keeping import Keeper, hold_forks
-from rescaler.training.ledger import Ledger
-from rescaler.training.networks import Networks
-from rescaler.training.plan import Run, plan
-from rescaler.training.statefile import digest
+from rescaler.resume import Keeper, pin_states
 
 EPOCHS = 55
 """Epochs of a run, as in the paper's Table 2."""
@@ -63,7 +63,7 @@ def fill(ledger: Ledger, run: Run, folder: Path, *, last_epoch: int = EPOCHS) ->
 
 def find_state(run: Run, ledger: Ledger, folder: Path) -> None:
     """What a started run does before its first batch: find the deepest state, load it, hold what it wants kept."""
-    records, state = Keeper(run, ledger, folder, hold_forks(run, ledger, folder)).read_back([], None)
+    records, state = Keeper(run, ledger, folder, pin_states(run, ledger, folder)).read_back([], None)
     assert len(records) == 40
     assert state is not None
 

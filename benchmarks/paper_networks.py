@@ -26,12 +26,7 @@ from torch import nn
 
 from benchmarks.epochs import Trainer
 from benchmarks.reporting import parser, provenance, write
-from rescaler.errors import InputError
-from rescaler.measuring import Spread, turns
-from rescaler.method.description import describe
-from rescaler.method.kernels import KERNEL_TABLE
-from rescaler.models import overfeat_fast, overfeat_small, resnet34
-from rescaler.settings import (
+from rescaler.config import (
     DataSettings,
     Experiment,
     OptimSettings,
@@ -39,7 +34,12 @@ from rescaler.settings import (
     ShrinkSettings,
     StepSettings,
 )
-from rescaler.training.arithmetic import cannot_compile
+from rescaler.errors import InputError
+from rescaler.measuring import Spread, turns
+from rescaler.method.description import describe
+from rescaler.method.kernels import KERNEL_TABLE
+from rescaler.models import overfeat_fast, overfeat_small, resnet34
+from rescaler.precision import cannot_compile
 
 
 @dataclasses.dataclass(frozen=True)

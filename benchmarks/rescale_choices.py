@@ -21,15 +21,14 @@ from rich.progress import track
 from benchmarks.epochs import Nobody
 from benchmarks.reporting import provenance, write
 from rescaler.compose import jobs
+from rescaler.config import Experiment
 from rescaler.errors import InputError
 from rescaler.files import write_text
-from rescaler.settings import Experiment
+from rescaler.ledger import Ledger
+from rescaler.plan import Run, device_for, plan
+from rescaler.state import State
 from rescaler.texttable import TextTable
-from rescaler.training.epoch import evaluate, start_stage
-from rescaler.training.ledger import Ledger
-from rescaler.training.loop import train
-from rescaler.training.plan import Run, device_for, plan
-from rescaler.training.state import State
+from rescaler.train import evaluate, start_stage, train
 
 ROOT = Path(__file__).parent.parent
 MARK = "<!-- below: written by benchmarks/rescale_choices.py -->\n"
@@ -42,7 +41,7 @@ THREE_STAGES = {
     "overfeat_small": ["shrink=three_stages"],
     "resnet_small": ["shrink=three_stages", "shrink.middle.0.image_px=23"],
 }
-MOMENTUM = "rescale.momentum=rescale"
+MOMENTUM = "rescale.optimizer_state=resize"
 PLAIN = ["rescale.interpolation=bilinear", "rescale.recalibrate=false", MOMENTUM]
 BEST = ["rescale.interpolation=fit", "rescale.recalibrate=true", MOMENTUM]
 WHOLE = {
@@ -76,7 +75,7 @@ def choices(network: str) -> Iterator[list[str]]:
         for interpolation in ("bilinear", "bicubic", "nearest", "area", "pinv", "fit"):
             yield [f"rescale.interpolation={interpolation}", f"rescale.recalibrate={recalibrate}", MOMENTUM]
     batches = jobs(NETWORKS[network])[0].experiment.schedule.batches_per_epoch
-    for more in (["rescale.momentum=reset"], [f"rescale.warmup_batches={batches}"]):
+    for more in (["rescale.optimizer_state=reset"], [f"rescale.warmup_batches={batches}"]):
         for choice in (PLAIN, BEST):
             yield [*choice, *more]
     for shrink in (THREE_STAGES[network], ["shrink=input_only"]):
@@ -90,7 +89,7 @@ def label(run: Run) -> str:
     parts = [recipe["interpolation"]]
     if "recalibrate" in recipe:
         parts.append("recalibrated")
-    if recipe["momentum"] == "reset":
+    if recipe["optimizer_state"] == "reset":
         parts.append("momentum reset")
     if "warmup_batches" in recipe:
         parts.append(f"warm-up over {recipe['warmup_batches']} batches")

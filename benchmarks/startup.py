@@ -32,7 +32,7 @@ def and_end(step):
     return call
 
 def execute(experiment, folder, *, group, execute=run._execute):
-    from rescaler.training.step import TrainingStep
+    from rescaler.train import TrainingStep
     TrainingStep.__call__ = and_end(TrainingStep.__call__)
     execute(experiment, folder, group=group)
 

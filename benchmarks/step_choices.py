@@ -16,9 +16,9 @@ import torch
 from benchmarks.epochs import Trainer
 from benchmarks.reporting import parser, provenance, write
 from benchmarks.training_loop import experiment
+from rescaler.config import StepSettings
 from rescaler.measuring import Spread, turns
-from rescaler.settings import StepSettings
-from rescaler.training.arithmetic import cannot_compile
+from rescaler.precision import cannot_compile
 
 CHOICES = {
     "cpu": {

@@ -25,8 +25,7 @@ from torch.nn.functional import cross_entropy
 
 from benchmarks.epochs import Trainer
 from benchmarks.reporting import parser, provenance, write
-from rescaler.measuring import Spread, turns
-from rescaler.settings import (
+from rescaler.config import (
     DataSettings,
     Experiment,
     OptimSettings,
@@ -34,6 +33,7 @@ from rescaler.settings import (
     ShrinkSettings,
     StepSettings,
 )
+from rescaler.measuring import Spread, turns
 
 RATE, MOMENTUM, DECAY = 0.01, 0.9, 1e-4
 BARS = {"hand-written": 0.97, "lightning": 1.0}

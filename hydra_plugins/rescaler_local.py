@@ -12,7 +12,7 @@ from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn, configure_log
 
-from rescaler.training import ranks
+from rescaler import ranks
 
 
 class LocalLauncher(BasicLauncher):

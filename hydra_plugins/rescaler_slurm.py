@@ -15,7 +15,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from rescaler.settings import SlurmSettings
+from rescaler.config import SlurmSettings
 
 
 class SlurmLauncher(Launcher):

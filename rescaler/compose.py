@@ -23,10 +23,9 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from rescaler.config import Experiment, SlurmSettings, architecture, check
 from rescaler.errors import InputError, one_line
-from rescaler.experiment import check
 from rescaler.record import CONFIG_FILE
-from rescaler.settings import Experiment, SlurmSettings, architecture
 from rescaler.tracking import resolve_mode
 
 CONF = Path(__file__).with_name("conf")

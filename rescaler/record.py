@@ -1,9 +1,11 @@
-"""What is kept of one epoch: numbers and provenance, never weights."""
+"""Records: what is kept of one epoch, numbers and provenance, never weights."""
 
 import dataclasses
+import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 CONFIG_FILE = "config.yaml"
@@ -21,6 +23,10 @@ TRAINING_CLOCKS = ("train_s", "data_s", "rescale_s", "compile_s")
 CLOCKS = (*TRAINING_CLOCKS, "evaluation_s")
 
 
+SCHEMA = 1
+"""Of the files of records. Unknown fields are kept and missing ones are at their default, so few changes raise it."""
+
+
 @dataclass(frozen=True)
 class Record:
     """One finished epoch of a chain.
@@ -32,27 +38,31 @@ class Record:
     key: str
     parent: str
     epoch: int
-    stage: str
-    image_px: int
-    rescaled: bool
-    learning_rate: float
-    weight_decay: float
-    held: bool
-    images: int
-    train_loss: float
-    train_top1: float
-    test_loss: float
-    test_top1: float
-    test_top5: float
-    train_s: float
-    data_s: float
-    rescale_s: float
-    compile_s: float
-    evaluation_s: float
-    device: str
-    torch: str
-    digest: str
-    parent_digest: str
+    stage: str = ""
+    image_px: int = 0
+    rescaled: bool = False
+    learning_rate: float = math.nan
+    weight_decay: float = math.nan
+    held: bool = False
+    images: int = 0
+    train_loss: float = math.nan
+    train_top1: float = math.nan
+    test_loss: float = math.nan
+    test_top1: float = math.nan
+    test_top5: float = math.nan
+    train_s: float = 0.0
+    data_s: float = 0.0
+    rescale_s: float = 0.0
+    compile_s: float = 0.0
+    evaluation_s: float = 0.0
+    device: str = ""
+    torch: str = ""
+    digest: str = ""
+    """Of the state that the epoch left."""
+    parent_digest: str = ""
+    """Of the state that it started from; empty for initial weights."""
+    more: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    """Fields that a newer version wrote."""
 
     @property
     def training_s(self) -> float:
@@ -60,25 +70,50 @@ class Record:
         seconds: float = sum(getattr(self, clock) for clock in TRAINING_CLOCKS)
         return seconds
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields of this version by name."""
+        return {name: getattr(self, name) for name in FIELDS}
+
     def to_json(self) -> str:
-        """One JSON object, keys in the order of the fields."""
-        return json.dumps(dataclasses.asdict(self), indent=1)
+        """Return one JSON object, keys in the order of the fields, with a check sum of all it says."""
+        values = {"schema": SCHEMA, **self.to_dict(), **self.more}
+        return json.dumps({**values, "check": _check_sum(values)}, indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Read what :meth:`to_json` wrote.
+        """Read what any version wrote.
 
         Raises:
-            ValueError: the text is not JSON, or its keys are not this class's fields.
+            ValueError: the text is no record, or not what was written.
         """
-        values: dict[str, Any] = json.loads(text)
-        try:
-            return cls(**values)
-        except TypeError as error:
-            raise ValueError("not the record of an epoch") from error
+        values = json.loads(text)
+        if not isinstance(values, dict):
+            raise ValueError("not the record of an epoch")
+        check, schema = values.pop("check", None), values.get("schema")
+        if schema is not None and check != _check_sum(values):
+            raise ValueError("its numbers are not those that were written")
+        values.pop("schema", None)
+        own = {name: values.pop(name) for name in FIELDS if name in values}
+        wrong = [name for name, value in own.items() if not _is_of(FIELDS[name], value)]
+        if wrong or not {"key", "parent", "epoch"} <= own.keys():
+            raise ValueError(f"not the record of an epoch ({', '.join(wrong) or 'no key'})")
+        if any(own.get(name, 0) > 1 or own.get(name, 0) < 0 for name in ("train_top1", "test_top1", "test_top5")):
+            raise ValueError("an accuracy is not in [0, 1]")
+        return cls(**own, more=values)
 
 
-EPOCH_FIELDS: Mapping[str, Any] = {field.name: field.type for field in dataclasses.fields(Record)} | {"reused": bool}
+def _check_sum(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _is_of(kind: type, value: object) -> bool:
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, (int, float) if kind is float else kind)
+
+
+FIELDS: Mapping[str, Any] = {one.name: one.type for one in dataclasses.fields(Record) if one.name != "more"}
+EPOCH_FIELDS: Mapping[str, Any] = {**FIELDS, "reused": bool}
 """What a run keeps of an epoch, with its type: the record, and whether the run read it back from the ledger."""
 
 

@@ -14,9 +14,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from rich.console import Console
 
-from rescaler import compose
+from rescaler import compose, ranks
 from rescaler.errors import InputError
-from rescaler.training import ranks
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +51,7 @@ def _application(config: DictConfig) -> None:
 
 def _execute(config: DictConfig, folder: Path, *, group: str) -> None:
     experiment = compose.to_experiment(config)
-    from rescaler.running.execution import execute
+    from rescaler.execution import execute
 
     execute(experiment, folder, group=group)
 

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from rescaler.record import Record
-from rescaler.settings import Experiment
-from rescaler.training.chain import Epoch
-from rescaler.training.ledger import Ledger
-from rescaler.training.loop import train
-from rescaler.training.plan import plan
-from rescaler.training.saving import Saver
+from rescaler.chain import Epoch
+from rescaler.checkpoint import Saver
+from rescaler.config import Experiment
+from rescaler.ledger import Ledger
+from rescaler.plan import plan
+from rescaler.record import FIELDS, Record
+from rescaler.train import train
 
 
 class Watcher:
@@ -42,10 +42,16 @@ class Bench:
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
         self.watcher = Watcher(stop_after)
-        return train(plan(experiment), self.ledger, folder, self.watcher, saver=saver)
+        return train(plan(experiment), self.ledger, folder, [self.watcher], saver=saver)
 
     def kept(self, records: list[Record]) -> list[int]:
         return [record.epoch for record in records if self.ledger.state_path(record.key).exists()]
+
+
+def make_record(key: str, parent: str = "", epoch: int = 1, **changes: object) -> Record:
+    """A record of zeros, but for what is given."""
+    zeros = {name: 0.0 for name, kind in FIELDS.items() if kind is float}
+    return Record(key, parent, epoch, **{**zeros, **changes})  # type: ignore[arg-type]
 
 
 RESNET = {"_target_": "rescaler.models.resnet_small", "widths": [4, 8], "blocks": 1}

@@ -10,7 +10,7 @@ import pytest
 import torch
 from bench import Bench
 
-from rescaler.settings import (
+from rescaler.config import (
     DataSettings,
     Experiment,
     LoggerSettings,
@@ -70,7 +70,9 @@ def make_experiment() -> MakeExperiment:
             target: Any = experiment
             for part in path:
                 target = getattr(target, part)
-            if isinstance(target, dict):
+            if isinstance(target, OptimSettings) and last not in vars(target):
+                target.arguments[last] = value
+            elif isinstance(target, dict):
                 target[last] = value
             else:
                 setattr(target, last, value)
@@ -84,7 +86,7 @@ def compile_with(monkeypatch: pytest.MonkeyPatch) -> CompileWith:
     """Make a backend that of ``torch.compile``, which is not asked first whether it compiles anything else."""
 
     def use(backend: Any) -> None:
-        monkeypatch.setattr("rescaler.training.arithmetic.cannot_compile", lambda _: None)
+        monkeypatch.setattr("rescaler.precision.cannot_compile", lambda _: None)
         monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
 
     return use

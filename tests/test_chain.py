@@ -1,34 +1,25 @@
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from bench import make_record
 
+from rescaler.chain import Chain, Epoch, Stage, digest
+from rescaler.config import OptimSettings, RescaleSettings, ScheduleSettings, StepSettings
+from rescaler.ledger import Ledger
 from rescaler.record import Record
-from rescaler.settings import ScheduleSettings
-from rescaler.training.chain import Chain, Epoch, Stage, digest
-from rescaler.training.ledger import Ledger
-
-CONSTANTS: dict[str, Any] = {
-    "momentum": 0.9,
-    "nesterov": False,
-    "batch_size": 128,
-    "batches": 50,
-    "memory_format": "channels_last",
-    "precision": "fp32",
-    "cudnn_benchmark": False,
-    "optimizer": "fused",
-    "compile": None,
-    "micro_batch_size": None,
-    "label_smoothing": 0.0,
-    "ema_decay": None,
-    "device_type": "cpu",
-}
 
 
 def chain(
-    resize_epoch: int | None, *, epochs: int = 8, hold: bool = False, origin: str = "o", **constants: Any
+    resize_epoch: int | None,
+    *,
+    epochs: int = 8,
+    hold: bool = False,
+    origin: str = "o",
+    device_type: str = "cpu",
+    optim: OptimSettings | None = None,
+    optimizer_state: str = "reset",
 ) -> Chain:
     """A chain resized after ``resize_epoch``; None: never; 0: the target from the start."""
     small = Stage("pretrain", 17, epochs if resize_epoch is None else resize_epoch, ({"name": "conv1"},))
@@ -37,21 +28,13 @@ def chain(
     schedule = ScheduleSettings(
         epochs=epochs, learning_rates=[0.1, 0.01], milestones=[5], weight_decay=0.0, hold_after_resize=hold
     )
-    return Chain(origin, stages, schedule, {"interpolation": "bilinear", "momentum": "reset"}, CONSTANTS | constants)
+    rescale = RescaleSettings(optimizer_state=optimizer_state)
+    return Chain(origin, stages, schedule, rescale, optim or OptimSettings(), StepSettings(), 50, device_type)
 
 
 def record(epoch: Epoch, parent: Record | None, top1: float = 0.5) -> Record:
-    types = {field.name: field.type for field in dataclasses.fields(Record)}
-    blank = {name: {int: 0, float: 0.0, bool: False, str: ""}[kind] for name, kind in types.items()}  # type: ignore[index]
-    named = {
-        "key": epoch.key,
-        "parent": epoch.parent,
-        "epoch": epoch.number,
-        "digest": f"state {epoch.key}",
-        "parent_digest": parent.digest if parent else "",
-        "test_top1": top1,
-    }
-    return Record(**{**blank, **named})  # type: ignore[arg-type]
+    digests = {"digest": f"state {epoch.key}", "parent_digest": parent.digest if parent else ""}
+    return make_record(epoch.key, epoch.parent, epoch.number, test_top1=top1, **digests)
 
 
 def walk(made: Chain) -> list[Epoch]:
@@ -78,10 +61,10 @@ def test_runs_share_exactly_their_trunk() -> None:
 
 
 def test_what_can_change_a_number_changes_every_key_after_it() -> None:
-    for other in (chain(3, origin="p"), chain(3, batch_size=64), chain(3, device_type="cuda")):
+    batches = chain(3, optim=OptimSettings(batch_size=64))
+    for other in (chain(3, origin="p"), batches, chain(3, device_type="cuda")):
         assert shared(chain(3), other) == 0
-    reset, kept = chain(3), dataclasses.replace(chain(3), rescale={"interpolation": "bilinear", "momentum": "rescale"})
-    assert shared(reset, kept) == 3
+    assert shared(chain(3), chain(3, optimizer_state="resize")) == 3
 
 
 def test_a_longer_run_goes_on_from_a_shorter_one() -> None:
@@ -92,7 +75,7 @@ def test_the_rescale_precedes_the_first_target_epoch() -> None:
     epochs = walk(chain(3))
     assert [epoch.stage.name for epoch in epochs] == ["pretrain"] * 3 + ["target"] * 5
     assert [epoch.number for epoch in epochs if epoch.recipe.rescale is not None] == [4]
-    assert [epoch.recipe.image_px for epoch in epochs] == [17] * 3 + [28] * 5
+    assert [epoch.stage.image_px for epoch in epochs] == [17] * 3 + [28] * 5
 
 
 def test_keys_are_known_as_far_as_they_do_not_depend_on_accuracies() -> None:
@@ -151,5 +134,5 @@ def test_a_changing_rate_is_that_of_the_middle_of_each_batch() -> None:
     falling = dataclasses.replace(epoch.recipe, learning_rate=0.4, learning_rate_end=0.2, batches=4)
     assert [falling.learning_rate_of(batch) for batch in range(1, 5)] == pytest.approx([0.375, 0.325, 0.275, 0.225])
     assert falling.mean_learning_rate == pytest.approx(0.3)
-    warming = dataclasses.replace(falling, learning_rate_end=0.4, rescale={"warmup_batches": 2})
+    warming = dataclasses.replace(falling, learning_rate_end=0.4, rescale=RescaleSettings(warmup_batches=2))
     assert [warming.learning_rate_of(batch) for batch in range(1, 5)] == pytest.approx([0.2, 0.4, 0.4, 0.4])

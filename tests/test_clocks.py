@@ -3,7 +3,7 @@ import time
 import pytest
 import torch
 
-from rescaler.training.clocks import Clocks
+from rescaler.clocks import Clocks
 
 CPU = torch.device("cpu")
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from rescaler.__main__ import main
+from rescaler.chain import Recipe
 from rescaler.measuring import Spread
 from rescaler.sweeps import timing
 from rescaler.training import probe
-from rescaler.training.chain import Recipe
 
 
 def test_table_2_from_the_papers_hours(capsys: pytest.CaptureFixture[str]) -> None:

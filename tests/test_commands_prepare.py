@@ -6,9 +6,9 @@ import torch
 from image_tree import plant
 
 from rescaler.__main__ import main
+from rescaler.config import DataSettings
 from rescaler.data import load_data
 from rescaler.data.prepared import Manifest
-from rescaler.settings import DataSettings
 
 
 @pytest.fixture

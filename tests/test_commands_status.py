@@ -12,13 +12,13 @@ from conftest import MakeExperiment
 from test_run import TINY, command, final_digests
 
 from rescaler.__main__ import main
+from rescaler.execution import execute
+from rescaler.plan import Run
 from rescaler.record import Record
-from rescaler.running.execution import execute
-from rescaler.running.runfolder import write_config
+from rescaler.runfolder import write_config
 from rescaler.sweeps.status import statuses
 from rescaler.sweeps.sweep import Sweep, SweepRun, newest
-from rescaler.training.loop import train
-from rescaler.training.plan import Run
+from rescaler.train import train
 
 SWEEP = ["-m", "seed=0,1", "resize_epoch=3", *TINY]
 
@@ -136,7 +136,7 @@ def test_retry_goes_on_after_a_run_that_fails_unexpectedly(
             raise ZeroDivisionError("a bug")
         return train(run, *arguments, **more)
 
-    monkeypatch.setattr("rescaler.running.execution.train", fail_at_first)
+    monkeypatch.setattr("rescaler.execution.train", fail_at_first)
     with pytest.raises(SystemExit, match="error: 1 of 2 runs failed: seed=0: a bug; run them again with: python -m"):
         main(["retry", str(sweep.folder)])
     assert "ZeroDivisionError" in caplog.text

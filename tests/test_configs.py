@@ -10,12 +10,12 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from rescaler.compose import explain, register, to_experiment
+from rescaler.config import Experiment
 from rescaler.errors import InputError
-from rescaler.experiment import resolve_resize_epoch, stage_epochs
 from rescaler.method.kernels import KERNEL_TABLE
 from rescaler.models import build
-from rescaler.settings import Experiment
-from rescaler.training.networks import shrunk_stages
+from rescaler.networks import shrunk_stages
+from rescaler.schedule import resolve_resize_epoch, stage_epochs
 
 CONF = Path(__file__).parent.parent / "conf"
 GROUPS = ("model", "shrink", "data", "schedule", "optim", "step", "logger", "experiment", "sweep")

@@ -7,16 +7,14 @@ import torch
 from bench import RESNET, Bench
 from conftest import MakeExperiment
 from image_tree import plant
-from test_training import Ending
+from test_train import Ending
 
+from rescaler.config import DataSettings, Experiment
 from rescaler.data import EpochImages
-from rescaler.settings import DataSettings, Experiment
-from rescaler.training.epoch import evaluate
-from rescaler.training.ledger import Ledger
-from rescaler.training.loop import train
-from rescaler.training.plan import plan
-from rescaler.training.state import State
-from rescaler.training.step import TrainingStep
+from rescaler.ledger import Ledger
+from rescaler.plan import plan
+from rescaler.state import State
+from rescaler.train import Step, evaluate, train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -36,8 +34,8 @@ class StopsAfter:
 
 def trained(experiment: Experiment, folder: Path, stop_after: int = 3) -> list[float]:
     with pytest.raises(KeyboardInterrupt):
-        train(plan(experiment), Ledger(folder / "ledger"), folder, StopsAfter(stop_after))
-    records = train(plan(experiment), Ledger(folder / "ledger"), folder, StopsAfter(-1))
+        train(plan(experiment), Ledger(folder / "ledger"), folder, [StopsAfter(stop_after)])
+    records = train(plan(experiment), Ledger(folder / "ledger"), folder, [StopsAfter(-1)])
     assert all(record.train_s > 0 and record.data_s >= 0 and record.evaluation_s > 0 for record in records)
     return [record.train_loss for record in records]
 
@@ -108,7 +106,7 @@ def test_a_step_waits_for_nothing(make_experiment: MakeExperiment, precision: st
     assert epoch is not None
     state = State(run.network(epoch.stage))
     state.prepare(epoch.recipe)
-    step = TrainingStep(state, epoch.recipe)
+    step = Step(state, epoch.recipe)
     batches = list(run.data.train_batches(EpochImages(image_px=17, seed=0, epoch=1, batches=3, batch_size=16)))
     step(*batches[0], 0.1, 1)  # libraries may wait in their first call
     try:

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from rescaler.config import DataSettings
 from rescaler.data import DATA_SETS, fashion_mnist, load_data
 from rescaler.errors import InputError
-from rescaler.settings import DataSettings
 
 CPU = torch.device("cpu")
 SETTINGS = DataSettings(

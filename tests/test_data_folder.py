@@ -10,10 +10,10 @@ import torch
 from image_tree import plant, save
 from PIL import Image
 
+from rescaler.config import DataSettings
 from rescaler.data import EVERY_IMAGE, Batch, EpochImages, folder
 from rescaler.data.folder import FolderImages
 from rescaler.errors import InputError, one_line
-from rescaler.settings import DataSettings
 
 CPU = torch.device("cpu")
 SETTINGS = DataSettings(name="imagenet", image_px=32, classes=2, channels=3, mean=[0.0] * 3, std=[1.0] * 3, workers=0)

@@ -9,6 +9,7 @@ import torch
 from image_tree import plant, save
 from PIL import Image
 
+from rescaler.config import DataSettings
 from rescaler.data import Batch, EpochImages, preparation
 from rescaler.data.decoding import decode
 from rescaler.data.folder import FolderImages
@@ -16,7 +17,6 @@ from rescaler.data.preparation import Preparation
 from rescaler.data.prepared import Manifest, PreparedSplit
 from rescaler.data.tree import read_tree
 from rescaler.errors import InputError
-from rescaler.settings import DataSettings
 
 CPU = torch.device("cpu")
 SETTINGS = DataSettings(name="imagenet", image_px=28, classes=2, channels=3, mean=[0.0] * 3, std=[1.0] * 3, workers=0)

@@ -5,11 +5,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rescaler.config import DataSettings
 from rescaler.data import Batch, EpochImages, resident
 from rescaler.data.pixels import Normalise, resize
 from rescaler.data.resident import ImageSet, ResidentImages, Split
 from rescaler.errors import InputError
-from rescaler.settings import DataSettings
 
 CPU = torch.device("cpu")
 SETTINGS = DataSettings(image_px=3, classes=4, channels=1, mean=[0.0], std=[1.0], pad_px=0, flip=False)

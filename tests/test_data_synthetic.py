@@ -3,10 +3,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from rescaler.config import DataSettings
 from rescaler.data import synthetic
 from rescaler.data.pixels import resize
 from rescaler.errors import InputError
-from rescaler.settings import DataSettings
 
 SETTINGS = DataSettings(name="synthetic", image_px=20, classes=5, channels=3, train_images=600, test_images=300)
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from conftest import MakeExperiment
 
+from rescaler import checkpoint, train
+from rescaler.config import Experiment
 from rescaler.errors import InputError
-from rescaler.running.execution import execute
-from rescaler.settings import Experiment
-from rescaler.training import epoch, statefile
+from rescaler.execution import execute
 
 
 @pytest.fixture
@@ -41,14 +41,14 @@ def summary(folder: Path) -> Any:
 
 def raise_at(number: int, monkeypatch: pytest.MonkeyPatch, *, epoch_number: int = 2, batch: int = 3) -> None:
     """Have this process get a signal in an epoch, before one of its five batches."""
-    seed_dropout = epoch._seed_dropout
+    seed_for = train.seed_for
 
-    def signalled(run: Any, epoch_now: int, batch_now: int) -> None:
-        if (epoch_now, batch_now) == (epoch_number, batch):
+    def signalled(seed: int, *parts: str | int) -> int:
+        if parts[:3] == ("dropout", epoch_number, batch):
             signal.raise_signal(number)
-        seed_dropout(run, epoch_now, batch_now)
+        return seed_for(seed, *parts)
 
-    monkeypatch.setattr(epoch, "_seed_dropout", signalled)
+    monkeypatch.setattr(train, "seed_for", signalled)
 
 
 def fail_in_evaluation(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
@@ -56,7 +56,7 @@ def fail_in_evaluation(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
         signal.raise_signal(number)
         raise InputError("the loss became nan")
 
-    monkeypatch.setattr("rescaler.training.loop.evaluate", fail)
+    monkeypatch.setattr("rescaler.train.evaluate", fail)
 
 
 def test_ctrl_c_saves_first(experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,7 +64,7 @@ def test_ctrl_c_saves_first(experiment: Experiment, tmp_path: Path, monkeypatch:
     with pytest.raises(KeyboardInterrupt):
         execute(experiment, tmp_path / "run", group="")
     (saved,) = (tmp_path / "ledger" / "saves").iterdir()
-    assert statefile.read(saved).more["batches"] == 3
+    assert checkpoint.read(saved).more["batches"] == 3
     assert (summary(tmp_path)["status"], summary(tmp_path)["error"]) == ("failed", "interrupted")
 
 
@@ -90,7 +90,7 @@ def test_a_failed_run_is_not_requeued_by_a_waiting_warning(
 def test_a_run_that_a_signal_finds_finished_is_done(
     experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[tuple[int, str, str | None]]
 ) -> None:
-    monkeypatch.setattr("rescaler.training.saving.Saver.due", False)  # it comes after the last batch of the evaluation
+    monkeypatch.setattr("rescaler.checkpoint.Saver.due", False)  # it comes after the last batch of the evaluation
     raise_at(signal.SIGTERM, monkeypatch, epoch_number=6, batch=5)
     execute(experiment, tmp_path / "run", group="")
     assert said == [(signal.SIGTERM, "done", None)]

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from conftest import MakeExperiment
 
+from rescaler.chain import Chain
 from rescaler.compose import jobs
-from rescaler.settings import Experiment, StageSettings
+from rescaler.config import Experiment, StageSettings
+from rescaler.plan import plan
 from rescaler.sweeps.forecast import Forecast, forecast, shared_hours
-from rescaler.training.chain import Chain
-from rescaler.training.plan import plan
 
 TABLE_2 = (106.8 / 55, 269.1 / 55)
 TABLE_4 = (70.09 / 90, 179.33 / 90)

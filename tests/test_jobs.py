@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from conftest import MakeExperiment
 
+from rescaler.checkpoint import Saver
 from rescaler.errors import InputError
+from rescaler.ledger import Ledger
 from rescaler.sweeps.jobs import RunJob
-from rescaler.training.ledger import Ledger
-from rescaler.training.saving import Saver
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ import pytest
 from conftest import MakeExperiment
 
 from rescaler.errors import InputError
-from rescaler.running.execution import execute, execute_trunk
+from rescaler.execution import execute, execute_trunk
+from rescaler.plan import plan
 from rescaler.sweeps.layout import Group, Planned, freeze, groups
 from rescaler.sweeps.sweep import SweepRun
-from rescaler.training.plan import plan
 from rescaler.training.sharing import Part, Trunk
 
 

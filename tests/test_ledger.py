@@ -1,25 +1,26 @@
-import dataclasses
 import errno
 import logging
 import os
 import re
 import resource
+import shutil
 import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from bench import make_record
 from torch import Tensor
 
+from rescaler import checkpoint
+from rescaler import ledger as ledger_module
 from rescaler.__main__ import main
+from rescaler.checkpoint import digest
 from rescaler.errors import InputError
 from rescaler.files import write_text
+from rescaler.ledger import Ledger
 from rescaler.record import Record
-from rescaler.training import ledger as ledger_module
-from rescaler.training import statefile
-from rescaler.training.ledger import Ledger
-from rescaler.training.statefile import digest
 
 KEY, OTHER = "ab" + "0" * 30, "cd" + "0" * 30
 
@@ -29,8 +30,7 @@ def tensors(value: float) -> dict[str, Tensor]:
 
 
 def record(key: str = KEY, value: float = 1.0, **changes: object) -> Record:
-    blank = {field.name: {int: 0, float: 0.0, bool: False, str: ""}[field.type] for field in dataclasses.fields(Record)}  # type: ignore[index]
-    return Record(**{**blank, "key": key, "digest": digest(tensors(value)), **changes})  # type: ignore[arg-type]
+    return make_record(key, digest=digest(tensors(value)), **changes)
 
 
 @pytest.fixture
@@ -85,25 +85,25 @@ def test_a_truncated_state_is_named_and_not_trusted(
 
 def test_a_state_with_other_content_is_not_trusted(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
     published = ledger.publish(record(), tensors(1))
-    torch.save({"digest": published.digest, "tensors": tensors(3), "more": {}}, ledger.state_path(KEY))
+    checkpoint.write(ledger.state_path(KEY), tensors(3), known_digest=published.digest, more={"key": KEY})
     assert ledger.state(KEY) is None
     assert "damaged ledger entry" in caplog.text
 
 
 def test_wherever_a_state_is_cut_off_it_is_damaged(tmp_path: Path) -> None:
-    path = tmp_path / "state.pt"
-    statefile.write(path, {"weight": torch.ones(300_000)})
+    path = tmp_path / "state.safetensors"
+    checkpoint.write(path, {"weight": torch.ones(300_000)})
     for size in range(path.stat().st_size - 1, 0, -99_991):
         os.truncate(path, size)
         with pytest.raises(ValueError, match=re.escape(str(path))):
-            statefile.read(path)
+            checkpoint.read(path)
 
 
 def test_a_damaged_state_is_set_aside_and_prune_removes_it(ledger: Ledger, tmp_path: Path) -> None:
     ledger.publish(record(), tensors(1))
     ledger.save(KEY, tensors(1), {})
     ledger.hold(KEY, "run", tmp_path)
-    for path in (ledger.state_path(KEY), ledger.folder / "saves" / f"{KEY}.pt"):
+    for path in (ledger.state_path(KEY), ledger.folder / "saves" / f"{KEY}.safetensors"):
         path.write_bytes(b"not a state")
     assert ledger.state(KEY) is None
     assert ledger.saved(KEY) is None
@@ -131,7 +131,7 @@ def test_a_state_that_cannot_be_read_now_stays(
     ledger.publish(record(), tensors(1))
     ledger.save(KEY, tensors(1), {})
     with monkeypatch.context() as patch:
-        patch.setattr(torch, "load", fail)
+        patch.setattr(Path, "read_bytes", fail)
         for read in (ledger.state, ledger.saved):
             with pytest.raises(InputError, match=f"^cannot read .*{KEY}.*: .*{reason}"):
                 read(KEY)
@@ -169,7 +169,9 @@ def test_a_process_with_too_little_memory_deletes_nothing(ledger: Ledger) -> Non
     assert ledger.state_path(KEY).exists()
 
 
-@pytest.mark.parametrize("text", ["", '{"key": ', "[]", '{"key": "x"}'])
+@pytest.mark.parametrize(
+    "text", ["", '{"key": ', "[]", '{"key": "x"}', '{"schema": 1, "key": "x", "parent": "", "epoch": 1}']
+)
 def test_a_damaged_record_is_named_and_replaced(ledger: Ledger, text: str, caplog: pytest.LogCaptureFixture) -> None:
     ledger.publish(record(), tensors(1))
     path = ledger.state_path(KEY).with_name("record.json")
@@ -225,7 +227,7 @@ def test_a_copy_of_the_runs_folder_may_go(ledger: Ledger, tmp_path: Path) -> Non
 
 
 def test_prune_removes_old_remains_of_killed_writers_only(ledger: Ledger) -> None:
-    remains = ("tmp/{}/state.pt", "saves/.KEY.pt.{}", "holds/ab/KEY/.run.{}")
+    remains = ("tmp/{}/state.safetensors", "saves/.KEY.safetensors.{}", "holds/ab/KEY/.run.{}")
     old, new = ([ledger.folder / name.format(age) for name in remains] for age in ("old", "new"))
     for path in (*old, *new):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -236,6 +238,49 @@ def test_prune_removes_old_remains_of_killed_writers_only(ledger: Ledger) -> Non
     ledger.prune()
     assert not any(path.exists() for path in old)
     assert all(path.exists() for path in new)
+
+
+def test_a_state_of_another_epoch_is_not_trusted(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
+    for key in (KEY, OTHER):
+        ledger.publish(record(key), tensors(1))
+    shutil.copy(ledger.state_path(KEY), ledger.state_path(OTHER))
+    assert ledger.state(OTHER) is None
+    assert "damaged ledger entry" in caplog.text
+
+
+def test_no_bit_of_a_save_can_flip_unseen(ledger: Ledger) -> None:
+    ledger.save(KEY, tensors(1), {"batches": 59, "seconds": {"train": 1.5}})
+    path = ledger.folder / "saves" / f"{KEY}.safetensors"
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 3):
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        assert ledger.saved(KEY) is None, place
+    path.write_bytes(whole)
+    assert ledger.saved(KEY) is not None
+
+
+def test_a_moved_project_keeps_its_states(tmp_path: Path) -> None:
+    before, after = tmp_path / "before", tmp_path / "after"
+    ledger = Ledger(before / "ledger")
+    ledger.publish(record(), tensors(1))
+    (before / "runs" / "run").mkdir(parents=True)
+    ledger.hold(KEY, "run", before / "runs" / "run")
+    before.rename(after)
+    assert Ledger(after / "ledger").prune().states == 0
+
+
+def test_origins_are_the_same_but_for_rounding(ledger: Ledger) -> None:
+    values = {"weight": [1.0, -2.0, 0.5, 3.0, 0.1, 40.0]}
+    first = ledger.origin("c" * 32, values)
+    assert ledger.origin("c" * 32, values) == first
+    rounded = {"weight": [value * (1 + 1e-7) for value in values["weight"]]}
+    assert ledger.origin("c" * 32, rounded) != first, "the ledger has seen none yet"
+    ledger.keep_origin("c" * 32, values)
+    assert ledger.origin("c" * 32, rounded) == first
+    assert ledger.origin("c" * 32, {"weight": [1.1, *values["weight"][1:]]}) != first
+    assert ledger.origin("d" * 32, values) != first
 
 
 def test_digest_ignores_layout_and_sees_every_value() -> None:
@@ -288,7 +333,7 @@ def test_where_there_are_no_links_a_ledger_has_an_id_too(ledger: Ledger, monkeyp
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_a_full_disk_is_named_as_such() -> None:
     with pytest.raises(OSError, match="No space left on device"):
-        statefile.write(Path("/dev/full"), tensors(1))
+        checkpoint.write(Path("/dev/full"), tensors(1))
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing_half(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,9 +6,9 @@ import pytest
 import torch
 from image_tree import plant
 
+from rescaler.config import DataSettings
 from rescaler.data import EpochImages
 from rescaler.errors import InputError
-from rescaler.settings import DataSettings
 from rescaler.training import loading
 from rescaler.training.loading import batch_loading_s
 

@@ -1,9 +1,9 @@
 import pytest
 from conftest import MakeExperiment
 
+from rescaler.config import StageSettings
 from rescaler.errors import InputError
-from rescaler.settings import StageSettings
-from rescaler.training.networks import Networks, networks_of
+from rescaler.networks import Networks, networks_of
 
 MIDDLE = StageSettings(table={1: 1, 3: 2, 5: 4}, image_px=22)
 

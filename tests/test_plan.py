@@ -7,9 +7,9 @@ import torch
 from bench import RESNET
 from conftest import MakeExperiment
 
+from rescaler.config import StageSettings, identity
 from rescaler.errors import InputError
-from rescaler.settings import StageSettings
-from rescaler.training.plan import plan
+from rescaler.plan import plan
 
 NO_NUMBER = {
     "name",
@@ -38,7 +38,7 @@ OTHER = {
     "rescale__interpolation": "bicubic",
     "rescale__recalibrate": True,
     "rescale__calibration_batches": 3,
-    "rescale__momentum": "reset",
+    "rescale__optimizer_state": "reset",
     "rescale__warmup_batches": 2,
     "data__name": "other",
     "data__image_px": 32,
@@ -62,8 +62,11 @@ OTHER = {
     "schedule__hold_after_resize": True,
     "schedule__hold_limit": 5,
     "optim__batch_size": 8,
-    "optim__momentum": 0.5,
-    "optim__nesterov": True,
+    "optim__arguments": {"_target_": "torch.optim.SGD", "momentum": 0.5},
+    "optim__lr_factor": 0.5,
+    "optim__no_decay": "norm_and_bias",
+    "optim__groups": {"fc*": {"lr_factor": 0.1}},
+    "optim__clip_norm": 1.0,
     "optim__label_smoothing": 0.1,
     "optim__ema_decay": 0.9,
     "step__precision": "bf16",
@@ -107,7 +110,7 @@ def test_every_setting_is_known_to_change_numbers_or_not_to(make_experiment: Mak
 def test_a_setting_that_changes_numbers_changes_the_id(
     make_experiment: MakeExperiment, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rescaler.training.arithmetic.cannot_compile", lambda _: None)
+    monkeypatch.setattr("rescaler.precision.cannot_compile", lambda _: None)
     needed = NEEDED.get(key, {})
     before = {name: value for name, value in needed.items() if name not in IMPOSSIBLE_ALONE}
     run, other = plan(make_experiment(**before)), plan(make_experiment(**{**needed, key: OTHER[key]}))
@@ -149,18 +152,20 @@ def test_what_has_nothing_to_act_on_changes_no_id(make_experiment: MakeExperimen
     assert plan(make_experiment(**inert)).id == plan(make_experiment()).id  # the network has no BatchNorm
 
 
-def test_what_is_off_is_not_in_the_recipe(make_experiment: MakeExperiment) -> None:
+def test_what_is_off_is_in_no_key(make_experiment: MakeExperiment) -> None:
     """Keys of runs that were made before there was a choice stay what they were."""
-    assert plan(make_experiment()).chain.rescale == {"interpolation": "bilinear", "momentum": "rescale"}
+    run = plan(make_experiment())
+    assert identity(run.chain.rescale) == {"interpolation": "bilinear", "optimizer_state": "resize"}
+    assert identity(run.chain.optim).keys() == {"arguments", "batch_size", "label_smoothing", "ema_decay"}
 
 
 def test_what_acts_is_in_the_recipe_of_the_epoch_after_the_resize_alone(make_experiment: MakeExperiment) -> None:
     model = {"_target_": "rescaler.models.resnet_small", "widths": [4], "blocks": 1}
     settings = {"rescale__interpolation": "fit", "rescale__recalibrate": True, "rescale__warmup_batches": 2}
     run = plan(make_experiment(model=model, **settings))
-    assert run.chain.rescale == {
+    assert identity(run.chain.rescale) == {
         "interpolation": "fit",
-        "momentum": "rescale",
+        "optimizer_state": "resize",
         "recalibrate": True,
         "calibration_batches": 5,  # all of the epoch's
         "warmup_batches": 2,

@@ -7,10 +7,10 @@ import torch
 from conftest import CompileWith, MakeExperiment
 from torch import Tensor, nn
 
+from rescaler.chain import Recipe
+from rescaler.config import StepSettings
 from rescaler.errors import InputError
 from rescaler.measuring import Spread
-from rescaler.settings import StepSettings
-from rescaler.training.chain import Recipe
 from rescaler.training.probe import Candidate, measure, step_recipe
 
 CPU = torch.device("cpu")

@@ -1,14 +1,15 @@
+import dataclasses
 import logging
+from pathlib import Path
 
 import pytest
-from test_chain import CONSTANTS, record
+import test_chain
 
 from rescaler import waiting
+from rescaler.chain import Chain, Epoch, Stage
+from rescaler.config import DataSettings, ScheduleSettings
+from rescaler.progress import LoadingWarning, ProgressBar, epochs_planned, left_s
 from rescaler.record import Record
-from rescaler.running.progress import ProgressBar
-from rescaler.settings import ScheduleSettings
-from rescaler.training.chain import Chain, Epoch, Stage
-from rescaler.training.pace import epochs_planned, left_s
 
 LAYER = {"target_kernel": (4, 4), "target_output": (10, 10), "pretrain_kernel": (2, 2), "pretrain_output": (10, 10)}
 """A quarter of the target's multiplications."""
@@ -19,20 +20,20 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time on the clock, in seconds; a line is shown whenever anything moves."""
     clock = [0.0]
     monkeypatch.setattr(waiting, "_LINE_S", -1.0)
-    monkeypatch.setattr("rescaler.running.progress.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("rescaler.progress.time.monotonic", lambda: clock[0])
     return clock
 
 
 def chain() -> Chain:
     stages = (Stage("pretrain", 17, 2, (LAYER,)), Stage("target", 28, 6))
     schedule = ScheduleSettings(epochs=6, learning_rates=[0.1])
-    return Chain("o", stages, schedule, {"interpolation": "bilinear", "momentum": "reset"}, CONSTANTS)
+    return dataclasses.replace(test_chain.chain(3), stages=stages, schedule=schedule)
 
 
 def first(made: Chain) -> tuple[Epoch, Record]:
     epoch = made.next([])
     assert epoch is not None
-    return epoch, Record(**{**vars(record(epoch, None)), "images": 600, "train_s": 2.0, "data_s": 1.0})
+    return epoch, Record(**{**vars(test_chain.record(epoch, None)), "images": 600, "train_s": 2.0, "data_s": 1.0})
 
 
 def test_without_a_terminal_it_says_how_far_how_fast_how_good_and_how_long(
@@ -83,3 +84,44 @@ def test_progress_off_is_silent(now: list[float], caplog: pytest.LogCaptureFixtu
         now[0] = 1.0
         bar.epoch(first(made)[1], reused=False)
     assert caplog.messages == []
+
+
+DATA = DataSettings(name="imagenet", folder="/nowhere", workers=0)
+
+
+def waited(data_s: float, train_s: float = 9.0) -> Record:
+    return Record("", "", 3, image_px=160, images=3000, train_s=train_s, data_s=data_s, evaluation_s=100)
+
+
+def test_it_is_said_once_with_the_figure_and_what_to_do(caplog: pytest.LogCaptureFixture) -> None:
+    watch = LoadingWarning(DATA)
+    for data_s in (0.9, 3.0, 6.0):
+        watch.epoch(waited(data_s), reused=False)
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].startswith(
+        "epoch 3 waited for images for 25 % of its time (3.0 of 12.0 s, 250 images/s at 160 pixels): "
+        "prepare the images once (python -m rescaler prepare, with this run's settings) or raise data.workers (it is 0;"
+    )
+
+
+def test_a_tenth_is_allowed(caplog: pytest.LogCaptureFixture) -> None:
+    watch = LoadingWarning(DATA)
+    watch.epoch(waited(1.0), reused=False)
+    assert caplog.messages == []
+    watch.epoch(waited(1.01), reused=False)
+    assert len(caplog.messages) == 1
+
+
+def test_epochs_read_back_and_sets_in_memory_say_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    LoadingWarning(DATA).epoch(waited(9.0), reused=True)
+    LoadingWarning(DataSettings(name="cifar10")).epoch(waited(9.0), reused=False)
+    assert caplog.messages == []
+
+
+def test_what_is_done_already_is_not_advised(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "prepared.json").write_text("{}")
+    LoadingWarning(dataclasses.replace(DATA, folder=str(tmp_path))).epoch(waited(9.0), reused=False)
+    LoadingWarning(dataclasses.replace(DATA, folder=str(tmp_path), workers=4096)).epoch(waited(9.0), reused=False)
+    assert "): raise data.workers" in caplog.messages[0]
+    assert "load no faster" in caplog.messages[1]
+    assert not any("prepare the images" in message for message in caplog.messages)

@@ -10,10 +10,10 @@ import pytest
 from fake_runs import FakeRun
 from test_tracking import CONFIG, SUMMARY, record
 
+from rescaler.config import LoggerSettings
 from rescaler.errors import InputError
 from rescaler.results import load_epochs, load_runs
 from rescaler.results.from_wandb import read_offline, read_project
-from rescaler.settings import LoggerSettings
 from rescaler.tracking import client, offline
 from rescaler.tracking.offline import Fragment
 from rescaler.tracking.schema import History, opening

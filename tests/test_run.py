@@ -12,8 +12,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from rescaler.ledger import Ledger
 from rescaler.run import main
-from rescaler.training.ledger import Ledger
 
 TINY = [
     "data=synthetic",
@@ -220,7 +220,7 @@ def test_an_error_that_names_no_file_keeps_its_traceback(tmp_path: Path, monkeyp
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
-    monkeypatch.setattr("rescaler.running.execution.execute", fail)
+    monkeypatch.setattr("rescaler.execution.execute", fail)
     monkeypatch.setattr(sys, "argv", ["rescaler.run", *TINY])
     with pytest.raises(OSError, match="^of the training$"):
         main()

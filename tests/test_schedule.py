@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 
-from rescaler.settings import ScheduleSettings
-from rescaler.training.schedule import Rule, next_rule
+from rescaler.config import ScheduleSettings
+from rescaler.schedule import Rule, next_rule
 
 OVERFEAT = ScheduleSettings(
     epochs=55,

@@ -29,8 +29,8 @@ from slurm_cluster import (
     wait_until,
 )
 
+from rescaler.ledger import Ledger
 from rescaler.tracking.offline import fragments
-from rescaler.training.ledger import Ledger
 
 pytestmark = pytest.mark.slurm
 

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from conftest import MakeExperiment
 
+from rescaler.config import SlurmSettings
 from rescaler.errors import InputError
-from rescaler.settings import SlurmSettings
+from rescaler.plan import plan
 from rescaler.sweeps import submission
 from rescaler.sweeps.layout import Planned
 from rescaler.sweeps.submission import submit
 from rescaler.sweeps.sweep import Sweep, SweepRun
-from rescaler.training.plan import plan
 
 Job = Callable[[], None]
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from rescaler.config import LoggerSettings
 from rescaler.errors import InputError
 from rescaler.record import Record
-from rescaler.settings import LoggerSettings
 from rescaler.tracking import Tracker, resolve_mode, tracker
 from rescaler.tracking.tracker import _is_watched
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from test_tracking import CONFIG, SUMMARY, record
 
+from rescaler.config import LoggerSettings
 from rescaler.record import EPOCH_FIELDS
-from rescaler.settings import LoggerSettings
 from rescaler.tracking.schema import AXES, HIDDEN, NAMES, History, epoch, epoch_of_row, opening, summary_of
 
 

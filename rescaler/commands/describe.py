@@ -9,16 +9,16 @@ from collections.abc import Mapping, Sequence
 from rescaler.commands.output import write
 from rescaler.commands.parser import CPU_BATCH, STDOUT
 from rescaler.compose import jobs
+from rescaler.config import Experiment, StepSettings
 from rescaler.errors import InputError
 from rescaler.measuring import Spread
 from rescaler.method.description import Description, compare
 from rescaler.method.trace import outline
+from rescaler.networks import initial_target, shrunk_stages
+from rescaler.plan import device_for
 from rescaler.provenance import device_name, torch_version
-from rescaler.settings import Experiment, StepSettings
 from rescaler.texttable import TextTable
 from rescaler.training.loading import batch_loading_s, loading_notes
-from rescaler.training.networks import initial_target, shrunk_stages
-from rescaler.training.plan import device_for
 from rescaler.training.probe import candidates, doubts, measure, step_recipe
 from rescaler.waiting import told
 

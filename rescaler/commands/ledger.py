@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.progress import track
 
 from rescaler.errors import InputError
-from rescaler.training.ledger import Ledger
+from rescaler.ledger import Ledger
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -17,7 +17,7 @@ from rescaler.data.preparation import Preparation, Progress
 from rescaler.data.prepared import is_prepared
 from rescaler.data.tree import read_tree
 from rescaler.errors import InputError, listed
-from rescaler.training.networks import Networks, networks_of
+from rescaler.networks import Networks, networks_of
 from rescaler.waiting import Lines
 
 

@@ -10,16 +10,16 @@ from pathlib import Path
 from rescaler import logs
 from rescaler.commands.parser import RUNS
 from rescaler.compose import read_experiment
+from rescaler.config import SlurmSettings
 from rescaler.errors import InputError
-from rescaler.running.execution import execute
-from rescaler.settings import SlurmSettings
+from rescaler.execution import execute
+from rescaler.plan import plan
 from rescaler.sweeps import slurm
 from rescaler.sweeps.layout import Planned
 from rescaler.sweeps.outcome import conclude
 from rescaler.sweeps.status import statuses
 from rescaler.sweeps.sweep import Sweep, SweepRun, newest
 from rescaler.sweeps.watching import counts
-from rescaler.training.plan import plan
 
 log = logging.getLogger(__name__)
 

@@ -16,10 +16,10 @@ import yaml
 from rich.console import Console
 from rich.progress import track
 
+from rescaler.config import LoggerSettings
 from rescaler.errors import InputError, one_line
 from rescaler.record import Record
 from rescaler.results import load_epochs, load_runs, time_saved
-from rescaler.settings import LoggerSettings
 from rescaler.tracking import schema
 from rescaler.tracking.client import answering, connect, mirror, standing
 from rescaler.tracking.offline import fragments

@@ -13,9 +13,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
+from rescaler.config import DataSettings
 from rescaler.data.images import EVERY_IMAGE, Batch, EpochImages, ImageData
 from rescaler.errors import InputError
-from rescaler.settings import DataSettings
 
 if TYPE_CHECKING:
     import torch

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from rescaler.config import DataSettings
 from rescaler.data.decoding import centre_crop, decode, random_crop, shorter_px
 from rescaler.data.images import EVERY_IMAGE, Batch, Content, EpochImages
 from rescaler.data.order import epoch_order, sample_seeds
@@ -17,7 +18,6 @@ from rescaler.data.prepared import Prepared, is_prepared, read_prepared
 from rescaler.data.tree import Tree, TreeSplit, read_tree
 from rescaler.data.workers import obey_parent, workers_alive
 from rescaler.errors import InputError
-from rescaler.settings import DataSettings
 
 _PART = 128
 """Test images that a worker decodes at a time: a batch of theirs may be large, and workers hold theirs in /dev/shm."""

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rescaler.config import DataSettings
 from rescaler.errors import InputError
-from rescaler.settings import DataSettings
 
 _CHUNK = 1024
 """Images resized at a time: their float copies are what takes memory."""

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rescaler.config import DataSettings
 from rescaler.data.images import EVERY_IMAGE, Batch, EpochImages
 from rescaler.data.order import epoch_order, shifts_and_flips
 from rescaler.data.pixels import Normalise, resize
 from rescaler.errors import InputError
-from rescaler.settings import DataSettings
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rescaler.config import DataSettings
 from rescaler.data.order import generator_for
 from rescaler.data.resident import ImageSet, Split
 from rescaler.errors import InputError
-from rescaler.settings import DataSettings
 
 _GRID = 4
 """Side of the random grids behind the classes' patterns: coarse, so that they survive a smaller image size."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from rescaler.errors import InputError, one_line
-from rescaler.interruption import leave_to_parent
+from rescaler.signals import leave_to_parent
 
 T = TypeVar("T")
 

@@ -13,8 +13,8 @@ import submitit
 from submitit.core.utils import FailedJobError
 from submitit.helpers import clean_env
 
+from rescaler.config import SlurmSettings
 from rescaler.errors import InputError
-from rescaler.settings import SlurmSettings
 from rescaler.sweeps.scheduler import cancel, complaint, max_array_size
 
 _START_S = 60

@@ -7,10 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from rescaler.config import Experiment, StageSettings
 from rescaler.data import DATA_SETS
-from rescaler.experiment import batches_per_epoch, rescale_recipe, resolve_resize_epoch, stage_epochs
-from rescaler.settings import Experiment, StageSettings
-from rescaler.training.schedule import next_rule
+from rescaler.schedule import batches_per_epoch, next_rule, rescale_recipe, resolve_resize_epoch, stage_epochs
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ def forecast(experiment: Experiment, epoch_hours: Sequence[float]) -> Forecast:
     """Lay out a run's scheduled epochs.
 
     Args:
-        experiment: settings that :func:`rescaler.experiment.check` has passed.
+        experiment: settings that :func:`rescaler.config.check` has passed.
         epoch_hours: hours of one epoch of each network, the smallest first, the target last.
     """
     schedule = experiment.schedule

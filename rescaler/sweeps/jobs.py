@@ -13,8 +13,8 @@ from submitit.core.utils import DelayedSubmission
 from submitit.helpers import TorchDistributedEnvironment
 
 from rescaler import logs
+from rescaler.config import Experiment
 from rescaler.errors import InputError
-from rescaler.settings import Experiment
 from rescaler.training.sharing import Trunk
 
 _MOST_STANDSTILLS = 2
@@ -38,7 +38,7 @@ class TrainingJob(ABC):
         """Train, on the node.
 
         Raises:
-            InputError: the node does not see the ledger; or as of :func:`rescaler.running.execution.execute`.
+            InputError: the node does not see the ledger; or as of :func:`rescaler.execution.execute`.
         """
         logs.to_terminal()
         _meet()
@@ -69,7 +69,7 @@ class TrainingJob(ABC):
         return DelayedSubmission(self)
 
     def _check_ledger(self) -> None:
-        from rescaler.training.ledger import Ledger
+        from rescaler.ledger import Ledger
 
         if Ledger(self.ledger_folder).id != self.ledger_id:
             raise InputError(
@@ -88,7 +88,7 @@ class RunJob(TrainingJob):
 
     def train(self) -> None:
         """Train what the ledger lacks of it."""
-        from rescaler.running.execution import execute
+        from rescaler.execution import execute
 
         execute(self.experiment, self.folder, group=self.group, on_save=self.note_save)
 
@@ -104,7 +104,7 @@ class TrunkJob(TrainingJob):
 
     def train(self) -> None:
         """Train what the ledger lacks of it."""
-        from rescaler.running.execution import execute_trunk
+        from rescaler.execution import execute_trunk
 
         parts = list(zip(self.experiments, self.trunk.parts, strict=True))
         execute_trunk(parts, self.folder, on_save=self.note_save)

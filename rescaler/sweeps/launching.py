@@ -10,10 +10,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from rescaler.compose import SweepComposer, to_experiment
 from rescaler.errors import InputError
+from rescaler.networks import Networks
+from rescaler.plan import plan
 from rescaler.sweeps.layout import Planned
 from rescaler.sweeps.sweep import SweepRun
-from rescaler.training.networks import Networks
-from rescaler.training.plan import plan
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ def plan_jobs(
         config: of the sweep.
         job_overrides: by job.
         first: number of the first job.
-        elsewhere: as of :func:`rescaler.training.plan.plan`.
+        elsewhere: as of :func:`rescaler.plan.plan`.
 
     Returns:
         Overrides and run of each job that is left.

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from rescaler.running.runfolder import write_config
+from rescaler.ledger import Ledger
+from rescaler.plan import Run
+from rescaler.resume import pin_states
+from rescaler.runfolder import write_config
 from rescaler.sweeps.sweep import SweepRun
-from rescaler.training.keeping import hold_forks
-from rescaler.training.ledger import Ledger
-from rescaler.training.plan import Run
 from rescaler.training.sharing import Trunk, splits, trunks
 
 
@@ -53,7 +53,7 @@ def freeze(planned: Sequence[Planned]) -> None:
         one.ledger.check_writable()
         write_config(one.folder, one.run.experiment)
     for one, split in zip(planned, splits(_missing(planned)), strict=True):
-        hold_forks(one.run, one.ledger, one.folder, (split,) if split else ())
+        pin_states(one.run, one.ledger, one.folder, (split,) if split else ())
 
 
 def _missing(planned: Sequence[Planned]) -> list[list[str]]:

@@ -6,8 +6,8 @@ from rich.console import Console
 from rich.text import Text
 
 from rescaler.compose import Job
+from rescaler.config import SlurmSettings
 from rescaler.errors import InputError
-from rescaler.settings import SlurmSettings
 from rescaler.sweeps.cluster import Cluster
 from rescaler.sweeps.layout import Planned, groups
 from rescaler.sweeps.outcome import conclude

@@ -5,8 +5,8 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from rescaler.config import SlurmSettings
 from rescaler.errors import InputError
-from rescaler.settings import SlurmSettings
 from rescaler.sweeps.cluster import Cluster
 from rescaler.sweeps.jobs import RunJob, TrunkJob
 from rescaler.sweeps.layout import Planned, freeze, groups

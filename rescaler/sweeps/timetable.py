@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 
 from rescaler.compose import Job, distinctions
 from rescaler.errors import InputError
-from rescaler.experiment import network_names
 from rescaler.results import network_label, time_unit
+from rescaler.schedule import network_names
 from rescaler.sweeps.forecast import Forecast, forecast, shared_hours, what_takes_time
 from rescaler.texttable import TextTable, counted, percent
 

@@ -4,12 +4,12 @@ import json
 from collections.abc import Sequence
 
 from rescaler.compose import Job, distinctions
+from rescaler.config import Experiment
 from rescaler.measuring import Spread
+from rescaler.plan import device_for
 from rescaler.provenance import device_name, torch_version
-from rescaler.settings import Experiment
 from rescaler.sweeps.forecast import batches_without_data, what_takes_time
 from rescaler.training.loading import batch_loading_s, how_to_load_faster, loading_notes
-from rescaler.training.plan import device_for
 from rescaler.training.probe import candidates, doubts, measure, step_recipe
 from rescaler.waiting import told
 

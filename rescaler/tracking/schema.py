@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from rescaler.config import LoggerSettings
 from rescaler.record import CLOCKS, EPOCH_FIELDS, Record, totals
-from rescaler.settings import LoggerSettings
 
 _SHOWN = {
     **{name: name for name in ("epoch", "stage", "image_px", "rescaled", "learning_rate", "weight_decay")},
@@ -98,7 +98,7 @@ class History:
         """
         began_s, before = self._training_s, self._top1
         self._training_s, self._top1 = began_s + record.training_s, record.test_top1
-        values = {**dataclasses.asdict(record), "reused": reused}
+        values = {**record.to_dict(), "reused": reused}
         row = {NAMES[field]: int(value) if isinstance(value, bool) else value for field, value in values.items()}
         row |= {HOURS: self._training_s / 3600} | {name: values[field] for name, field in _OVER_HOURS.items()}
         if record.rescaled and before is not None:

@@ -16,9 +16,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from rescaler.config import LoggerSettings
 from rescaler.errors import InputError
 from rescaler.record import Record
-from rescaler.settings import LoggerSettings
 from rescaler.tracking.schema import History, opening
 
 log = logging.getLogger(__name__)

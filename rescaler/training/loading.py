@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Mapping
 
 import torch
 
+from rescaler.config import DataSettings
 from rescaler.data import Batch, EpochImages, image_folder, load_data, streams_from_files
 from rescaler.measuring import Spread
-from rescaler.settings import DataSettings
 
 _ROUNDS = 5
 _ROUND_S = 0.5

@@ -10,16 +10,16 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from rescaler.chain import Recipe
+from rescaler.config import Experiment
 from rescaler.errors import enough_memory
-from rescaler.experiment import network_names
 from rescaler.measuring import Spread, turns
-from rescaler.settings import Experiment
-from rescaler.training.arithmetic import MEMORY_FORMATS, computing
-from rescaler.training.chain import Recipe
-from rescaler.training.networks import initial_target, shrunk_stages
-from rescaler.training.plan import epoch_constants
-from rescaler.training.state import State
-from rescaler.training.step import TrainingStep
+from rescaler.networks import initial_target, shrunk_stages
+from rescaler.plan import epoch_constants
+from rescaler.precision import MEMORY_FORMATS, computing
+from rescaler.schedule import network_names
+from rescaler.state import State
+from rescaler.train import TrainingStep
 
 _WARM_UP_STEPS = 3
 """Compiled networks compile within three."""

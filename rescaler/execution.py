@@ -1,28 +1,20 @@
-"""Execute a run: train it while its folder, W&B and the terminal watch."""
+"""Execute a run or a trunk: train it, and write its folder, loggers and progress bar."""
 
 import contextlib
-import dataclasses
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from rescaler import distributed, ranks
+from rescaler.checkpoint import Saver
+from rescaler.config import Experiment
 from rescaler.errors import enough_memory, one_line
-from rescaler.interruption import Interruption, following_the_first
-from rescaler.record import Record
-from rescaler.running.data_wait import DataWait
-from rescaler.running.progress import ProgressBar
-from rescaler.running.runfolder import RunFolder
-from rescaler.running.trainingfolder import Status
-from rescaler.running.trunkfolder import TrunkFolder
-from rescaler.settings import Experiment
+from rescaler.plan import Run, device_for, plan
+from rescaler.progress import LoadingWarning, ProgressBar
+from rescaler.runfolder import RunFolder, Status, TrunkFolder
+from rescaler.signals import Interruption, following_the_first
 from rescaler.tracking import Tracker
-from rescaler.training import processes, ranks
-from rescaler.training.chain import Epoch
-from rescaler.training.epoch import Observer
-from rescaler.training.ledger import Ledger
-from rescaler.training.loop import train
-from rescaler.training.plan import Run, device_for, plan
-from rescaler.training.saving import Saver
+from rescaler.train import Observer, train
 from rescaler.training.sharing import Part
 
 log = logging.getLogger(__name__)
@@ -33,23 +25,6 @@ OnSave = Callable[[], None]
 """Is called after each save in the middle of an epoch."""
 _LESS = "; lower step.micro_batch_size, optim.batch_size or data.image_px"
 """What helps where the memory is too small."""
-
-
-class Observers:
-    """Several observers as one."""
-
-    def __init__(self, observers: Sequence[Observer]) -> None:
-        self._observers = observers
-
-    def batch(self, epoch: Epoch, done: int) -> None:
-        """Pass on that a batch is done."""
-        for observer in self._observers:
-            observer.batch(epoch, done)
-
-    def epoch(self, record: Record, *, reused: bool) -> None:
-        """Pass on that an epoch is done."""
-        for observer in self._observers:
-            observer.epoch(record, reused=reused)
 
 
 def execute(experiment: Experiment, folder: Path, *, group: str, on_save: OnSave = lambda: None) -> None:
@@ -68,7 +43,7 @@ def execute(experiment: Experiment, folder: Path, *, group: str, on_save: OnSave
         run = _joined(experiment)
         if ranks.number() > 0:
             with following_the_first():
-                train(run, _ledger(run), folder, Observers([]))
+                train(run, run.ledger, folder)
             return
         for note in run.notes:
             log.info("%s", note)
@@ -76,7 +51,7 @@ def execute(experiment: Experiment, folder: Path, *, group: str, on_save: OnSave
         tracker = Tracker(
             experiment.logger,
             summary=run_folder.summary,
-            config=dataclasses.asdict(experiment),
+            config=experiment.to_dict(),
             group=group,
             folder=folder,
         )
@@ -86,7 +61,7 @@ def execute(experiment: Experiment, folder: Path, *, group: str, on_save: OnSave
             tracker.finish(run_folder.summary, failed=status == "failed")
 
         with Interruption() as interruption:
-            observers: list[Observer] = [run_folder, tracker, DataWait(experiment.data)]
+            observers: list[Observer] = [run_folder, tracker, LoadingWarning(experiment.data)]
             _train(run, folder, observers, close, interruption, on_save)
 
 
@@ -105,7 +80,7 @@ def execute_trunk(parts: Sequence[tuple[Experiment, Part]], folder: Path, *, on_
         with enough_memory(_LESS), following_the_first():
             for experiment, part in parts:
                 run = _joined(experiment)
-                train(run, _ledger(run), folder, Observers([]), part=part)
+                train(run, run.ledger, folder, last_epoch=part.last_epoch, forks=part.forks)
         return
     with enough_memory(_LESS), Interruption() as interruption:  # what comes between two parts, the second one saves for
         for experiment, part in parts:
@@ -123,10 +98,11 @@ def _train(
     part: Part | None = None,
 ) -> None:
     """Train while others look on; what is told to end saves first, and says how it ended."""
-    experiment, ledger = run.experiment, _ledger(run)
+    experiment, ledger = run.experiment, run.ledger
     with _closing(close), ProgressBar(run.chain, enabled=experiment.progress) as bar:
         saver = Saver(ledger, interruption, experiment.checkpoint_every_min, on_save)
-        train(run, ledger, folder, Observers([*observers, bar]), saver=saver, part=part)
+        last_epoch, forks = (part.last_epoch, part.forks) if part else (None, ())
+        train(run, ledger, folder, [*observers, bar], saver=saver, last_epoch=last_epoch, forks=forks)
 
 
 @contextlib.contextmanager
@@ -143,12 +119,8 @@ def _closing(close: Close) -> Iterator[None]:
     close("done", None)
 
 
-def _ledger(run: Run) -> Ledger:
-    return Ledger(Path(run.experiment.ledger.folder))
-
-
 def _joined(experiment: Experiment) -> Run:
-    processes.join(device_for(experiment.device))
-    run = processes.together(lambda: plan(experiment))
-    processes.from_first(_ledger(run).check_writable)
+    distributed.join(device_for(experiment.device))
+    run = distributed.together(lambda: plan(experiment))
+    distributed.from_first(run.ledger.check_writable)
     return run

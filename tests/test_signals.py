@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from rescaler.interruption import Interruption
+from rescaler.signals import Interruption
 
 
 @pytest.fixture

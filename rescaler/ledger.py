@@ -1,12 +1,13 @@
 """The ledger: immutable entries, one an epoch, each under the key of all that made it.
 
-    <folder>/entries/ab/ab12.../record.json   small, immutable, stays
-                                state.pt      weights and momentum, removed when no run holds it
-                                *.damaged     was not what had been written; removed by prune
-    <folder>/saves/KEY.pt                     an epoch under way: its state so far, until it is published
-    <folder>/holds/ab/ab12.../RUN.FOLDER      a run stands on a state or wants it kept, while its folder exists
-    <folder>/tmp/                             entries being written
-    <folder>/id                               tells whether two machines see the same ledger
+    <folder>/entries/ab/ab12.../record.json         small, immutable, stays
+                                state.safetensors   weights and optimizer, removed when no run holds it
+                                *.damaged           not what had been written; removed by prune
+    <folder>/saves/KEY.safetensors                  an epoch in the middle, until it is published
+    <folder>/holds/ab/ab12.../RUN.FOLDER            a run keeps a state, while its folder exists
+    <folder>/origins/ab/ab12.../KEY.json                  sketches of initial weights
+    <folder>/tmp/                                   entries being written
+    <folder>/id                                     tells whether two machines see the same ledger
 
 An entry is published by one rename, and the first writer wins: two processes that train the same epoch waste time,
 never data. No lock is needed.
@@ -14,26 +15,32 @@ never data. No lock is needed.
 
 import contextlib
 import hashlib
+import json
 import logging
 import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from rescaler import checkpoint
+from rescaler.checkpoint import Tensors
+from rescaler.config import Experiment
 from rescaler.errors import InputError
 from rescaler.files import replacing, sync, write_text, writing
 from rescaler.record import Record
-from rescaler.training import statefile
-from rescaler.training.statefile import Tensors
 
 log = logging.getLogger(__name__)
 
+Values = Mapping[str, Sequence[float]]
+
+SUFFIX = ".safetensors"
+STATE = f"state{SUFFIX}"
 _ABANDONED_S = 24 * 3600
 """Age at which what is not finished is taken for the remains of a killed process."""
 
@@ -51,6 +58,11 @@ class Ledger:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()
+
+    @classmethod
+    def of(cls, experiment: Experiment) -> "Ledger":
+        """Return the ledger of an experiment's runs."""
+        return cls(Path(experiment.ledger.folder).expanduser())
 
     def check_writable(self) -> None:
         """Try to write, before anything is trained.
@@ -97,7 +109,7 @@ class Ledger:
 
     def state_path(self, key: str) -> Path:
         """Where the state of ``key`` is, if it is kept."""
-        return self._entry(key) / "state.pt"
+        return self._entry(key) / STATE
 
     def record(self, key: str) -> Record | None:
         """The record under ``key``; None where there is none, or a damaged one (named in the log).
@@ -124,16 +136,16 @@ class Ledger:
         Raises:
             InputError: it cannot be read: by a failing disk, or for lack of memory.
         """
-        content = _read(self.state_path(key))
+        content = _read(self.state_path(key), key)
         return content and content.tensors
 
-    def saved(self, key: str) -> statefile.Content | None:
+    def saved(self, key: str) -> checkpoint.Content | None:
         """What :meth:`save` kept of an epoch under way; None where there is nothing, or a damaged one.
 
         Raises:
             InputError: as of :meth:`state`.
         """
-        return _read(self._save_path(key))
+        return _read(self._save_path(key), key)
 
     def save(self, key: str, tensors: Tensors, more: Mapping[str, Any]) -> None:
         """Keep the state of an epoch under way, in the place of what was saved of it before.
@@ -144,10 +156,10 @@ class Ledger:
             InputError: the ledger cannot be written.
         """
         with replacing(self._save_path(key)) as temporary:
-            statefile.write(temporary, tensors, more=more)
+            checkpoint.write(temporary, tensors, more={**more, "key": key})
 
     def _save_path(self, key: str) -> Path:
-        return self.folder / "saves" / f"{key}.pt"
+        return self.folder / "saves" / f"{key}{SUFFIX}"
 
     def publish(self, record: Record, tensors: Tensors) -> Record:
         """Enter an epoch; returns the record that now stands under its key.
@@ -164,7 +176,7 @@ class Ledger:
             temporary.mkdir(parents=True)
             entry.parent.mkdir(parents=True, exist_ok=True)
             try:
-                statefile.write(temporary / "state.pt", tensors, known_digest=record.digest)
+                checkpoint.write(temporary / STATE, tensors, known_digest=record.digest, more={"key": record.key})
                 (temporary / "record.json").write_text(record.to_json(), encoding="utf-8")
                 sync(temporary / "record.json")
                 standing = self._place(record, temporary)
@@ -183,15 +195,15 @@ class Ledger:
                 raise
         standing = self.record(record.key)
         if standing is None or not self.state_path(record.key).exists():
-            (temporary / "state.pt").replace(entry / "state.pt")
+            (temporary / STATE).replace(entry / STATE)
         if standing is None:  # damaged, and with it what tells which state is its own
             (temporary / "record.json").replace(entry / "record.json")
         return standing or record
 
     def hold(self, key: str, run_id: str, run_folder: Path) -> None:
         """Keep the state of ``key``, now or once there is one, for as long as ``run_folder`` exists."""
-        folder = str(run_folder.absolute())
-        name = hashlib.sha256(folder.encode()).hexdigest()[:8]
+        folder = os.path.relpath(run_folder.absolute(), self.folder)  # the project may be moved or copied
+        name = hashlib.sha256(os.fsencode(folder)).hexdigest()[:8]
         write_text(self._holds(key) / f"{run_id}.{name}", folder)
 
     def release(self, key: str, run_id: str) -> None:
@@ -205,7 +217,7 @@ class Ledger:
 
     def held(self, key: str) -> bool:
         """Whether a run whose folder exists holds the state of ``key``."""
-        return any(map(_is_live, self._holds(key).glob("[!.]*")))
+        return any(map(self._is_live, self._holds(key).glob("[!.]*")))
 
     def holders(self, key: str) -> set[str]:
         """Ids of the runs that hold the state of ``key``, whether their folders exist or not."""
@@ -226,7 +238,7 @@ class Ledger:
         states, size_bytes = 0, 0
         with writing(self.folder):
             for path in self._unneeded():
-                states += path.suffix == ".pt"
+                states += path.suffix == SUFFIX
                 size_bytes += _size_bytes(path)
                 if not dry_run:
                     path.unlink(missing_ok=True)
@@ -234,7 +246,7 @@ class Ledger:
 
     def _unneeded(self) -> Iterator[Path]:
         """One file after the other: there may be a hundred thousand."""
-        for path in self.folder.glob("entries/??/*/state.pt"):
+        for path in self.folder.glob(f"entries/??/*/{STATE}"):
             if not self.held(path.parent.name):
                 yield path
         yield from self.folder.glob("entries/??/*/*.damaged")
@@ -242,7 +254,7 @@ class Ledger:
             if not self.held(path.stem):
                 yield path
         for path in self.folder.glob("holds/??/*/[!.]*"):
-            if not _is_live(path):
+            if not self._is_live(path):
                 yield path
         horizon = time.time() - _ABANDONED_S
         for pattern in ("tmp/**/*", "saves/.*", "holds/??/*/.*"):
@@ -250,15 +262,57 @@ class Ledger:
                 if path.is_file() and path.stat().st_mtime < horizon:
                     yield path
 
+    def _is_live(self, hold: Path) -> bool:
+        """Return whether the folder of the run that holds is there; one that may not be looked at counts as there."""
+        try:
+            return (self.folder / hold.read_text(encoding="utf-8", errors="surrogateescape")).is_dir()
+        except FileNotFoundError:  # just released
+            return False
+        except OSError:
+            return True
+
+    def origin(self, constants: str, values: Values) -> str:
+        """Return the key that a chain starts from.
+
+        Initial values differ in their last bits between processors, so a chain starts from those that the ledger has
+        seen before, where they are the same but for rounding.
+
+        Args:
+            constants: digest of all else that runs start from.
+            values: sketches of the initial weights by name.
+        """
+        found = self._origins(constants)
+        same = next((name for name, known in found.items() if _are_close(known, values)), None)
+        return same or _digest([constants, values])
+
+    def keep_origin(self, constants: str, values: Values) -> None:
+        """Let later runs start from the same key."""
+        key = self.origin(constants, values)
+        if key not in self._origins(constants):
+            write_text(self._origin_folder(constants) / f"{key}.json", json.dumps(values))
+
+    def _origins(self, constants: str) -> dict[str, Values]:
+        found = {}
+        for path in sorted(self._origin_folder(constants).glob("[!.]*.json")):
+            with contextlib.suppress(OSError, ValueError):
+                found[path.stem] = json.loads(path.read_text(encoding="utf-8"))
+        return found
+
+    def _origin_folder(self, constants: str) -> Path:
+        return self.folder / "origins" / constants[:2] / constants
+
     def size_bytes(self) -> int:
         """Disk that the ledger's files take."""
         return sum(_size_bytes(path) for path in self.folder.rglob("*"))
 
 
-def _read(path: Path) -> statefile.Content | None:
+def _read(path: Path, key: str) -> checkpoint.Content | None:
     with _reading(path):
         try:
-            return statefile.read(path)
+            content = checkpoint.read(path)
+            if content.more.get("key") != key:
+                raise ValueError("of another epoch")
+            return content
         except FileNotFoundError:
             return None
         except ValueError as error:
@@ -294,8 +348,16 @@ def _size_bytes(path: Path) -> int:
         return 0
 
 
-def _is_live(hold: Path) -> bool:
-    try:
-        return Path(hold.read_text(encoding="utf-8")).is_dir()
-    except FileNotFoundError:  # just released
+def _are_close(known: Values, values: Values) -> bool:
+    """Return whether sketches are of the same values but for rounding: to 1e-5 of each tensor's norm."""
+    if known.keys() != values.keys():
         return False
+    return all(
+        abs(a - b) <= 1e-5 * max(abs(values[name][-1]), 1e-12)
+        for name in values
+        for a, b in zip(known[name], values[name], strict=True)
+    )
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]

@@ -1,13 +1,32 @@
+import dataclasses
 from typing import Any
 
 import pytest
 
+from rescaler import config
+from rescaler.config import (
+    DATA_SETS,
+    INTERPOLATIONS,
+    Experiment,
+    OptimSettings,
+    ScheduleSettings,
+    StageSettings,
+    StepSettings,
+    fields,
+    identity,
+    setting,
+)
+from rescaler.data import DATA_SETS as READERS
 from rescaler.errors import InputError
-from rescaler.experiment import CHOICES, check, resolve_resize_epoch, stage_epochs
-from rescaler.method.kernels import INTERPOLATIONS
-from rescaler.settings import Experiment, ScheduleSettings, StageSettings
-from rescaler.tracking import resolve_mode
-from rescaler.training.arithmetic import MEMORY_FORMATS
+from rescaler.method import kernels
+from rescaler.precision import MEMORY_FORMATS
+from rescaler.schedule import resolve_resize_epoch, stage_epochs
+
+
+def check(made: Experiment) -> None:
+    """All that is checked before anything is loaded."""
+    config.check(made)
+    stage_epochs(made)
 
 
 def experiment(**changes: Any) -> Experiment:
@@ -79,7 +98,13 @@ def test_impossible_resize_epochs_are_refused(value: object) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schedule__epochs": -3}, "schedule.epochs must be at least 1; got -3"),
+        ({"schedule__epochs": -3}, "schedule.epochs must be at least 1 and at most 100,000; got -3"),
+        ({"schedule__epochs": 10**8}, "schedule.epochs must be at least 1 and at most 100,000; got 100000000"),
+        ({"data__pad_px": 999}, r"data.pad_px must be at most data.image_px \(=28\); got 999"),
+        ({"ledger__folder": ""}, "ledger.folder must be a folder; got ''"),
+        ({"optim__clip_norm": 0.0}, "optim.clip_norm must be positive; got 0.0"),
+        ({"optim__groups": {"fc*": {"lr": 1}}}, "optim.groups.fc.* must be lr_factor, decay_factor or arguments"),
+        ({"optim__arguments": {"_target_": "torch.optim.SGD", "lr": 1}}, "optim.lr must be left to schedule; got 1"),
         (
             {"schedule__milestones": []},
             r"schedule.learning_rates must be one more than schedule.milestones \(=\[\]\); got",
@@ -90,11 +115,14 @@ def test_impossible_resize_epochs_are_refused(value: object) -> None:
         ({"schedule__weight_decay": -1.0}, "schedule.weight_decay must be 0 or more; got -1.0"),
         (
             {"schedule__batches_per_epoch": 0},
-            "schedule.batches_per_epoch must be at least 1, or null for one pass; got 0",
+            "schedule.batches_per_epoch must be at least 1, or null for one pass over the training set; got 0",
         ),
         ({"schedule__auto_resize_before": 18}, "resize_epoch=auto gives 0"),
         ({"optim__batch_size": 0}, "optim.batch_size must be at least 1; got 0"),
-        ({"optim__momentum": 1.0}, r"optim.momentum must be in \[0, 1\); got 1.0"),
+        (
+            {"optim__arguments": {"_target_": "torch.optim.SGD", "momentum": 1.0}},
+            r"optim.momentum must be in \[0, 1\); got 1.0",
+        ),
         ({"device": "tpu"}, "device must be one of auto, cpu, cuda; got 'tpu'"),
         ({"rescale__interpolation": "cubic"}, "rescale.interpolation must be one of bilinear, .*; got 'cubic'"),
         ({"rescale__calibration_batches": 0}, "rescale.calibration_batches must be at least 1; got 0"),
@@ -109,7 +137,10 @@ def test_impossible_resize_epochs_are_refused(value: object) -> None:
             "step.micro_batch_size must be null with step.cuda_graphs; got 8",
         ),
         ({"step__cuda_graphs": True}, "step.compile must be true with step.cuda_graphs; got False"),
-        ({"schedule__rule": "linear"}, "schedule.rule must be one of milestones, cosine, one_cycle; got 'linear'"),
+        (
+            {"schedule__rule": "step"},
+            "schedule.rule must be one of milestones, cosine, one_cycle, linear, constant; got 'step'",
+        ),
         ({"schedule__rule": "cosine"}, r"schedule.milestones must be empty with schedule.rule=cosine; got \[18\]"),
         (
             {"schedule__warmup_epochs": 19},
@@ -133,10 +164,35 @@ def test_each_impossible_value_is_named_with_what_is_allowed(changes: dict[str, 
 
 
 def test_the_choices_are_those_of_the_code_that_takes_them() -> None:
-    assert CHOICES["rescale.interpolation"] == (*INTERPOLATIONS, "fit")
-    assert set(CHOICES["step.memory_format"]) == set(MEMORY_FORMATS)
-    for mode in CHOICES["logger.mode"]:
-        assert resolve_mode(mode, {}) == mode
+    assert (*kernels.INTERPOLATIONS, "fit") == INTERPOLATIONS
+    assert set(DATA_SETS) == set(READERS)
+    for name in MEMORY_FORMATS:
+        check(experiment(step__memory_format=name))
+
+
+def test_every_setting_says_what_it_means() -> None:
+    assert [key for key, _, about in fields(Experiment()) if not about.get("help")] == []
+
+
+def test_an_absent_value_is_in_no_key() -> None:
+    """As a setting that is added later: keys of experiments before it stay what they are."""
+    later = dataclasses.make_dataclass("Later", [("mixup", float, setting(0.0, absent=0.0))], bases=(StepSettings,))
+    assert identity(later()) == identity(StepSettings())
+    assert identity(later(mixup=0.2)) == {**identity(StepSettings()), "mixup": 0.2}
+
+
+def test_an_optimizer_takes_arguments_of_its_own() -> None:
+    options = {"_target_": "torch.optim.AdamW", "betas": [0.9, 0.95], "batch_size": 8, "clip_norm": 1}
+    made = OptimSettings.of(options)
+    assert made.arguments == {"_target_": "torch.optim.AdamW", "betas": [0.9, 0.95]}
+    assert (made.batch_size, made.clip_norm) == (8, 1.0)
+    assert OptimSettings.of(dataclasses.asdict(made)) == made
+    shown = Experiment(optim=options).to_dict()["optim"]  # type: ignore[arg-type]
+    assert OptimSettings.of(shown) == made
+    assert "arguments" not in shown
+    for name, value in {"batch_size": "8", "clip_norm": "big", "groups": 3, "label_smoothing": True}.items():
+        with pytest.raises(InputError, match=f"optim.{name} must be of type"):
+            OptimSettings.of({name: value})
 
 
 def test_auto_without_milestones_asks_for_a_number() -> None:

@@ -1,21 +1,22 @@
-"""What a run finds in the ledger, enters there, and wants kept. The first of several processes does it for all."""
+"""Find, resume and publish the epochs of a run in the ledger. The first of several processes does it for all."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rescaler import distributed, ranks
+from rescaler.chain import Epoch
+from rescaler.checkpoint import Progress, Tensors, digest
+from rescaler.clocks import Clocks
+from rescaler.ledger import Ledger
+from rescaler.plan import Run
+from rescaler.provenance import device_name, torch_version
 from rescaler.record import Record
-from rescaler.training import processes, ranks
-from rescaler.training.chain import Epoch, Recipe
-from rescaler.training.ledger import Ledger
-from rescaler.training.plan import Run
-from rescaler.training.saving import Progress
-from rescaler.training.state import State
-from rescaler.training.statefile import Tensors, digest
+from rescaler.state import State
 
 
-class UnderWay(NamedTuple):
+class Checkpoint(NamedTuple):
     """An epoch that was saved in the middle."""
 
     state: State
@@ -23,8 +24,16 @@ class UnderWay(NamedTuple):
     seconds: dict[str, float]
 
 
-def hold_forks(run: Run, ledger: Ledger, folder: Path, forks: Sequence[int] = ()) -> frozenset[str]:
-    """Have the ledger keep the states of a run that others will go on from, now or once they are there.
+class Scores(NamedTuple):
+    """Mean loss per image, and accuracies as fractions."""
+
+    loss: float
+    top1: float
+    top5: float
+
+
+def pin_states(run: Run, ledger: Ledger, folder: Path, forks: Sequence[int] = ()) -> frozenset[str]:
+    """Have the ledger keep the states that others resume from, now or once they are there.
 
     Args:
         run: the run.
@@ -47,14 +56,14 @@ def hold_forks(run: Run, ledger: Ledger, folder: Path, forks: Sequence[int] = ()
     return kept
 
 
-class Keeper:
-    """Reads and writes the ledger for one run.
+class RunLedger:
+    """The ledger as one run uses it.
 
     Args:
         run: the run.
         ledger: where epochs are found and entered.
-        folder: the run's own; the state that it stands on stays while it exists.
-        kept: keys of epochs whose states are not given up when the run has gone on (:func:`hold_forks`).
+        folder: the run's own; the state that it resumes from stays while it exists.
+        kept: keys of epochs whose states stay when the run has gone on (:func:`pin_states`).
     """
 
     def __init__(self, run: Run, ledger: Ledger, folder: Path, kept: frozenset[str]) -> None:
@@ -62,11 +71,10 @@ class Keeper:
         self._is_first = ranks.number() == 0
         self._keep_all = run.experiment.ledger.keep == "all"
 
-    def read_back(self, records: Sequence[Record], state: State | None) -> tuple[list[Record], State | None]:
-        """Return the records up to the deepest epoch whose state is kept, with that state.
+    def load_cached(self, records: Sequence[Record], state: State | None) -> tuple[list[Record], State | None]:
+        """Return the records after ``records`` up to the deepest epoch whose state is kept, with that state.
 
-        Those beyond ``records`` alone. If no deeper state is kept: no new records, and ``state`` itself. A complete run
-        needs no state.
+        If no deeper state is kept: no records, and ``state`` itself. A complete run needs no state.
         """
         tensors: Tensors = {}
 
@@ -82,14 +90,15 @@ class Keeper:
                     return found[:depth], True
             return list(records), False
 
-        found, has_state = processes.from_first(read)
+        found, has_state = distributed.from_first(read)
         reused = found[len(records) :]
         if reused and self._is_first:
             self._hold_only([record.key for record in found])
         return reused, self._state(found[-1].epoch, tensors, found[-1].digest) if has_state else state
 
-    def resume(self, epoch: Epoch) -> UnderWay | None:
-        """Where an earlier attempt, of whatever run, saved ``epoch`` in the middle; None where none did."""
+    def resume(self, epoch: Epoch) -> Checkpoint | None:
+        """Return where an earlier attempt, of whatever run, saved ``epoch`` in the middle; None where none did."""
+        self._hold([epoch.key])
         tensors: Tensors = {}
 
         def read() -> dict[str, Any] | None:
@@ -98,19 +107,14 @@ class Keeper:
             tensors = saved.tensors if saved else tensors
             return saved and saved.more
 
-        saved = processes.from_first(read)
+        saved = distributed.from_first(read)
         if saved is None:
             return None
-        names = [field.name for field in dataclasses.fields(Progress)]
-        state = self._state(epoch.number, tensors, saved["parent_digest"])
-        return UnderWay(state, Progress(**{name: saved[name] for name in names}), saved["seconds"])
-
-    def begin(self, epoch: Epoch) -> None:
-        """Keep what ``epoch`` will leave behind, and what is saved of it."""
-        self._hold([epoch.key])
+        progress = Progress(**{field.name: saved[field.name] for field in dataclasses.fields(Progress)})
+        return Checkpoint(self._state(epoch.number, tensors, saved["parent_digest"]), progress, saved["seconds"])
 
     def publish(self, record: Record, state: State) -> Record:
-        """Enter the epoch that led to ``state``; where another process was first, go on from its state."""
+        """Enter the epoch that led to ``state``; where another process was first, take over its state."""
 
         def enter() -> Record:
             tensors = state.tensors()
@@ -120,14 +124,14 @@ class Keeper:
                 state.load(theirs, standing.digest)
             return standing
 
-        standing = processes.from_first(enter)
+        standing = distributed.from_first(enter)
         state.digest = standing.digest
         if self._is_first and record.parent not in self._kept and not self._keep_all:
             self._ledger.release(record.parent, self._run.id)
         return standing
 
     def _state(self, number: int, tensors: Tensors, state_digest: str) -> State:
-        state = State(self._run.network(self._run.chain.stage(number)), digest=state_digest)
+        state = State(self._run.network(self._run.chain.stage(number)), state_digest)
         if self._is_first:
             state.load(tensors, state_digest)
         return state
@@ -138,7 +142,7 @@ class Keeper:
                 self._ledger.hold(key, self._run.id, self._folder)
 
     def _hold_only(self, keys: Sequence[str]) -> None:
-        """Hold the last of the epochs so far, or all, and give up what earlier attempts of the run held beside."""
+        """Hold the last of the epochs so far, or all, and release what earlier attempts of the run held beside."""
         wanted = self._kept | set(keys if self._keep_all else keys[-1:])
         self._hold(wanted)
         for key in {*keys} - wanted:  # not the next epoch, which may be saved in the middle
@@ -146,9 +150,27 @@ class Keeper:
                 self._ledger.release(key, self._run.id)
 
 
-def share(state: State, recipe: Recipe) -> None:
-    """Give all processes the first one's state, with all that ``recipe`` needs."""
-    state.prepare(recipe)
-    processes.send_from_first(state.values())
-    if state.scaler is not None:
-        state.scaler.load_state_dict(processes.from_first(state.scaler.state_dict))
+def make_record(run: Run, epoch: Epoch, clocks: Clocks, trained: Progress, tested: Scores) -> Record:
+    """Return the record of a finished epoch, without the digests of its states."""
+    recipe = epoch.recipe
+    images = recipe.batches * recipe.optim.batch_size
+    return Record(
+        key=epoch.key,
+        parent=epoch.parent,
+        epoch=epoch.number,
+        stage=epoch.stage.name,
+        image_px=epoch.stage.image_px,
+        rescaled=recipe.rescale is not None,
+        learning_rate=recipe.mean_learning_rate * recipe.optim.lr_factor,
+        weight_decay=recipe.weight_decay,
+        held=epoch.held,
+        images=images,
+        train_loss=trained.loss_sum / recipe.batches,
+        train_top1=trained.hits / images,
+        test_loss=tested.loss,
+        test_top1=tested.top1,
+        test_top5=tested.top5,
+        device=device_name(run.device),
+        torch=torch_version(),
+        **{f"{name}_s": clocks.seconds[name] for name in ("train", "data", "rescale", "compile", "evaluation")},
+    )

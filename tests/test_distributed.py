@@ -14,8 +14,8 @@ from slurm_cluster import wait_until
 from test_run import TINY, metrics, runs, summary
 from torch import nn
 
+from rescaler import checkpoint, distributed, ranks
 from rescaler.errors import InputError
-from rescaler.training import processes, ranks, statefile
 
 MODERN = ["optim.label_smoothing=0.1", "optim.ema_decay=0.9", "step.micro_batch_size=6", "step.precision=fp16"]
 ALONE = ["+model.dropout=0.0", "optim.batch_size=16", "resize_epoch=3", *MODERN, *TINY]
@@ -25,7 +25,7 @@ ALONE = ["+model.dropout=0.0", "optim.batch_size=16", "resize_epoch=3", *MODERN,
 DYING = """
 import os
 from rescaler.run import main
-from rescaler.training.saving import Saver
+from rescaler.checkpoint import Saver
 
 class Dying(Saver):
     due = True
@@ -35,8 +35,8 @@ class Dying(Saver):
         if progress.batches == int(os.environ["LAST_BATCH"]):
             os._exit(1)
 
-import rescaler.running.execution
-rescaler.running.execution.Saver = Dying
+import rescaler.execution
+rescaler.execution.Saver = Dying
 main()
 """
 """A run whose first process dies after the batch of its first epoch that ``LAST_BATCH`` says."""
@@ -46,9 +46,9 @@ SLOW = """
 import time
 from pathlib import Path
 from rescaler.run import main
-from rescaler.training.step import TrainingStep
+from rescaler.train import Step
 
-step = TrainingStep.__call__
+step = Step.__call__
 
 def slow(self, images, labels, learning_rate, number):
     if number == 2:
@@ -56,7 +56,7 @@ def slow(self, images, labels, learning_rate, number):
     time.sleep(0.5)
     return step(self, images, labels, learning_rate, number)
 
-TrainingStep.__call__ = slow
+Step.__call__ = slow
 main()
 """
 """A run with long steps, which tells when the second begins."""
@@ -115,8 +115,8 @@ def test_an_epoch_goes_on_with_another_number_of_processes(
     for count, last_batch in ((1, 2), (2, 4)):
         monkeypatch.setenv("LAST_BATCH", str(last_batch))
         assert torchrun(folder, *ALONE, processes=count, program=[str(program)]).returncode != 0
-        (save,) = folder.glob("ledger/saves/*.pt")
-        assert statefile.read(save).more["batches"] == last_batch
+        (save,) = folder.glob("ledger/saves/*.safetensors")
+        assert checkpoint.read(save).more["batches"] == last_batch
     finished = torchrun(folder, *ALONE, processes=1)
     assert finished.returncode == 0, finished.stderr
     resumed, whole = metrics(runs(folder)[-1]), metrics(runs(folders[1])[0])
@@ -145,9 +145,9 @@ def test_a_batch_that_cannot_be_shared_is_refused_once(tmp_path: Path) -> None:
 
 def test_micro_batches_are_shared_as_batches_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranks, "count", lambda: 2)
-    processes.check(nn.Identity(), 16, 6, torch.device("cpu"))
+    distributed.check(nn.Identity(), 16, 6, torch.device("cpu"))
     with pytest.raises(InputError, match="step.micro_batch_size must be a multiple of the processes .*; got 5"):
-        processes.check(nn.Identity(), 16, 5, torch.device("cpu"))
+        distributed.check(nn.Identity(), 16, 5, torch.device("cpu"))
 
 
 def test_ctrl_c_saves_first(tmp_path: Path) -> None:
@@ -158,5 +158,5 @@ def test_ctrl_c_saves_first(tmp_path: Path) -> None:
         wait_until(lambda: (tmp_path / "begun").exists() or training.poll() is not None, "the training has begun")
         os.killpg(training.pid, signal.SIGINT)
         assert training.wait(60) != 0
-    (save,) = tmp_path.glob("ledger/saves/*.pt")
-    assert statefile.read(save).more["batches"] >= 2
+    (save,) = tmp_path.glob("ledger/saves/*.safetensors")
+    assert checkpoint.read(save).more["batches"] >= 2

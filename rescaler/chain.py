@@ -1,42 +1,45 @@
 """Training as a chain of epochs, each under a key that says all that made it.
 
-    key[0] = digest(network, initialisation, seed, data, numerics version)
+    key[0] = digest(network, its code and initial values, seed, data, numerics version)
     key[e] = digest(key[e - 1], recipe[e])
 
 Two runs share an epoch exactly when they share its key, whatever sweep, machine or day they belong to.
 """
 
+import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from rescaler.config import OptimSettings, RescaleSettings, ScheduleSettings, StepSettings, identity
 from rescaler.record import Record
-from rescaler.settings import ScheduleSettings
-from rescaler.training.ledger import Ledger
-from rescaler.training.schedule import next_rule
+from rescaler.schedule import next_rule
 
-NUMERICS = 3
+if TYPE_CHECKING:
+    from rescaler.ledger import Ledger
+
+NUMERICS = 4
 """Raised whenever a change of code changes the numbers of training: older results are then not taken for new ones."""
 
 
 def digest(value: Any) -> str:
-    """128 bits that stand for ``value``, which JSON can express; independent of the order of keys."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    """Hash ``value``, which JSON can express, to 128 bits; independent of the order of keys."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, default=dict)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A stretch of training with one network at one image size."""
+    """A stretch of epochs with one network at one image size."""
 
     name: str
     image_px: int
     last_epoch: int
     """Scheduled number of its last epoch; the network is rescaled after it, unless it is the last stage."""
-    layers: tuple[dict[str, Any], ...] = ()
+    layers: tuple[Mapping[str, Any], ...] = ()
     """How the network differs from the target network, layer by layer; empty for the target itself."""
 
 
@@ -44,28 +47,16 @@ class Stage:
 class Recipe:
     """All that can change the numbers of one epoch, given the state before it."""
 
-    image_px: int
-    layers: tuple[dict[str, Any], ...]
-    rescale: dict[str, Any] | None
-    """How the state was rescaled before this epoch; None where it was not."""
+    stage: Stage
+    rescale: RescaleSettings | None
+    """How the state is rescaled before this epoch; None where it is not."""
     learning_rate: float
     """Where the epoch begins; it changes along a line."""
     learning_rate_end: float
     weight_decay: float
-    momentum: float
-    nesterov: bool
-    label_smoothing: float
-    ema_decay: float | None
-    batch_size: int
-    micro_batch_size: int | None
-    """Images at once, where fewer than the batch's."""
     batches: int
-    precision: str
-    memory_format: str
-    cudnn_benchmark: bool
-    optimizer: str
-    compile: str | None
-    """Mode of ``torch.compile``."""
+    optim: OptimSettings
+    step: StepSettings
     device_type: str
 
     @property
@@ -74,11 +65,25 @@ class Recipe:
         return (self.learning_rate + self.learning_rate_end) / 2
 
     def learning_rate_of(self, batch: int) -> float:
-        """The learning rate of a mini-batch, counted from 1: that of the middle of its stretch of the line."""
+        """Return the learning rate of a mini-batch, counted from 1: that of the middle of its stretch of the line."""
         change = self.learning_rate_end - self.learning_rate
         rate = self.learning_rate + change * (batch - 0.5) / self.batches
-        warmup = self.rescale.get("warmup_batches", 0) if self.rescale else 0
+        warmup = self.rescale.warmup_batches if self.rescale else 0
         return rate * batch / warmup if batch <= warmup else rate
+
+    def identity(self) -> dict[str, Any]:
+        """Return what stands for it in a key."""
+        return {
+            "image_px": self.stage.image_px,
+            "layers": self.stage.layers,
+            "rescale": self.rescale and identity(self.rescale),
+            "learning_rate": [self.learning_rate, self.learning_rate_end],
+            "weight_decay": self.weight_decay,
+            "batches": self.batches,
+            "optim": identity(self.optim),
+            "step": identity(self.step),
+            "device_type": self.device_type,
+        }
 
 
 @dataclass(frozen=True)
@@ -89,9 +94,13 @@ class Epoch:
     """Counted from 1."""
     key: str
     parent: str
-    stage: Stage
     held: bool
     recipe: Recipe
+
+    @property
+    def stage(self) -> Stage:
+        """Its network."""
+        return self.recipe.stage
 
 
 @dataclass(frozen=True)
@@ -101,9 +110,11 @@ class Chain:
     origin: str
     stages: tuple[Stage, ...]
     schedule: ScheduleSettings
-    rescale: dict[str, Any]
-    constants: dict[str, Any]
-    """Entries of the recipe that are the same in every epoch."""
+    rescale: RescaleSettings
+    optim: OptimSettings
+    step: StepSettings
+    batches: int
+    device_type: str
 
     @property
     def forks(self) -> tuple[int, ...]:
@@ -115,8 +126,19 @@ class Chain:
         """Whether the learning rule is held after the last rescale, as long as accuracies say (section 5.2)."""
         return self.schedule.hold_after_resize and bool(self.forks)
 
+    @functools.cached_property
+    def run_id(self) -> str:
+        """Digest of all that can change a number of the run; the same wherever and whenever it is started."""
+        schedule = identity(self.schedule)
+        if not self.holds:
+            schedule.pop("hold_after_resize", None)
+            del schedule["hold_limit"]
+        constants = [self.origin, [dataclasses.asdict(stage) for stage in self.stages], schedule, self.batches]
+        rescale = identity(self.rescale) if self.forks else None
+        return digest([*constants, rescale, identity(self.optim), identity(self.step), self.device_type])[:16]
+
     def next(self, records: Sequence[Record]) -> Epoch | None:
-        """The epoch after ``records``, all earlier ones in order; None when the run is complete."""
+        """Return the epoch after ``records``, all earlier ones in order; None when the run is complete."""
         parent = records[-1].key if records else self.origin
         return self._epoch(parent, [record.test_top1 for record in records])
 
@@ -133,7 +155,7 @@ class Chain:
         return keys
 
     def stage(self, number: int) -> Stage:
-        """The stage of an epoch; held epochs, beyond all scheduled ones, belong to the last."""
+        """Return the stage of an epoch; held epochs, beyond all scheduled ones, belong to the last."""
         return next((stage for stage in self.stages if number <= stage.last_epoch), self.stages[-1])
 
     def _epoch(self, parent: str, test_top1: Sequence[float]) -> Epoch | None:
@@ -141,26 +163,27 @@ class Chain:
         if rule is None:
             return None
         number = len(test_top1) + 1
-        stage = self.stage(number)
         recipe = Recipe(
-            image_px=stage.image_px,
-            layers=stage.layers,
+            stage=self.stage(number),
             rescale=self.rescale if number - 1 in self.forks else None,
             learning_rate=rule.learning_rate,
             learning_rate_end=rule.learning_rate_end,
             weight_decay=rule.weight_decay,
-            **self.constants,
+            batches=self.batches,
+            optim=self.optim,
+            step=self.step,
+            device_type=self.device_type,
         )
-        return Epoch(number, digest([parent, vars(recipe)]), parent, stage, rule.held, recipe)
+        return Epoch(number, digest([parent, recipe.identity()]), parent, rule.held, recipe)
 
-    def is_complete(self, ledger: Ledger) -> bool:
-        """Whether the ledger has the run's last epoch."""
+    def is_complete(self, ledger: "Ledger") -> bool:
+        """Return whether the ledger has the run's last epoch."""
         if self.holds:
             return self.next(self.recorded(ledger)) is None
         return ledger.record(self.known_keys[-1]) is not None
 
-    def recorded(self, ledger: Ledger, records: Sequence[Record] = ()) -> list[Record]:
-        """``records`` and the run's epochs after them that the ledger holds without a gap."""
+    def recorded(self, ledger: "Ledger", records: Sequence[Record] = ()) -> list[Record]:
+        """Return ``records`` and the epochs after them that the ledger holds without a gap."""
         found = list(records)
         while (epoch := self.next(found)) is not None and (record := ledger.record(epoch.key)) is not None:
             found.append(record)

@@ -5,6 +5,7 @@ usual case, every function here does next to nothing.
 """
 
 import atexit
+import contextlib
 import os
 from collections.abc import Callable, Iterable
 from typing import TypeVar
@@ -15,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
+from rescaler import ranks
 from rescaler.errors import InputError
-from rescaler.training import ranks
 
 T = TypeVar("T")
 
@@ -124,3 +125,8 @@ def synchronised(network: nn.Module) -> nn.Module:
 def replicated(network: nn.Module) -> nn.Module:
     """``network`` to train with: its gradients are the means over the processes."""
     return DistributedDataParallel(network) if ranks.count() > 1 else network
+
+
+def unsynchronised(network: nn.Module) -> contextlib.AbstractContextManager[None]:
+    """Keep gradients of the processes apart inside the block; the next backward pass outside brings them together."""
+    return network.no_sync() if isinstance(network, DistributedDataParallel) else contextlib.nullcontext()

@@ -1,22 +1,22 @@
-"""How networks compute: precision, memory format, compilation."""
+"""Precision, memory format and compilation of the training step."""
 
 import contextlib
+import dataclasses
 import functools
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 
+from rescaler.config import StepSettings
 from rescaler.errors import InputError, one_line
-from rescaler.settings import StepSettings
-from rescaler.training.chain import Recipe
 
 MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def step_constants(step: StepSettings, batch_size: int, device_type: str, *, is_here: bool = True) -> dict[str, Any]:
-    """The settings of the step as the recipe of an epoch has them: those that change no number there are left out.
+def resolve_step(step: StepSettings, batch_size: int, device_type: str, *, is_here: bool = True) -> StepSettings:
+    """Return the settings without what changes no number on the device.
 
     Args:
         step: the settings.
@@ -39,14 +39,11 @@ def step_constants(step: StepSettings, batch_size: int, device_type: str, *, is_
     if step.compile and is_here and (reason := cannot_compile(torch.device(device_type))) is not None:
         raise InputError(f"step.compile=true, but torch.compile does not work here: {reason}")
     size = step.micro_batch_size
-    return {
-        "precision": "fp32" if on_cpu and step.precision == "default" else step.precision,
-        "memory_format": step.memory_format,
-        "cudnn_benchmark": step.cudnn_benchmark,
-        "optimizer": step.optimizer,
-        "compile": ("reduce-overhead" if step.cuda_graphs else "default") if step.compile else None,
-        "micro_batch_size": size if size is not None and size < batch_size else None,
-    }
+    return dataclasses.replace(
+        step,
+        precision="fp32" if on_cpu and step.precision == "default" else step.precision,
+        micro_batch_size=size if size is not None and size < batch_size else None,
+    )
 
 
 def autocast(precision: str, device_type: str) -> torch.autocast:
@@ -55,12 +52,12 @@ def autocast(precision: str, device_type: str) -> torch.autocast:
 
 
 @contextlib.contextmanager
-def computing(recipe: Recipe) -> Iterator[None]:
-    """Set up torch's libraries on CUDA: whether float32 may be TF32, and whether cuDNN tries out its algorithms."""
+def computing(step: StepSettings) -> Iterator[None]:
+    """Set up TF32 and cuDNN's benchmark inside the block."""
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    wanted: list[tuple[Any, str, Any]] = [(cudnn, "benchmark", recipe.cudnn_benchmark)]
-    if recipe.precision in ("fp32", "tf32"):
-        float32 = "tf32" if recipe.precision == "tf32" else "ieee"
+    wanted: list[tuple[Any, str, Any]] = [(cudnn, "benchmark", step.cudnn_benchmark)]
+    if step.precision in ("fp32", "tf32"):
+        float32 = "tf32" if step.precision == "tf32" else "ieee"
         wanted += [(library, "fp32_precision", float32) for library in (cudnn.conv, matmul)]  # type: ignore[attr-defined]
     before = [getattr(library, name) for library, name, _ in wanted]
     try:
@@ -74,7 +71,7 @@ def computing(recipe: Recipe) -> Iterator[None]:
 
 @functools.cache
 def cannot_compile(device: torch.device) -> str | None:
-    """Why torch.compile does not work here, if so (no C++ compiler on a CPU, no Triton on a GPU)."""
+    """Return why torch.compile does not work here (no C++ compiler, no Triton), or None."""
     try:
         torch.compile(torch.nn.ReLU())(torch.ones(8, device=device))
     except Exception as error:  # whatever the compiler raises
@@ -83,7 +80,7 @@ def cannot_compile(device: torch.device) -> str | None:
 
 
 def compilations() -> int:
-    """How many graphs torch.compile has compiled in this process."""
+    """Return how many graphs torch.compile has compiled in this process."""
     from torch._dynamo.utils import counters
 
     return counters["stats"]["unique_graphs"]

@@ -1,0 +1,522 @@
+"""Settings of an experiment: the schema of ``conf/``.
+
+Each field says once its meaning, unit, allowed values and what it affects. Checks, keys of epochs, run ids, what may
+stand in one table, and the help all follow from that.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+
+from rescaler.errors import InputError
+
+Affects = Literal["training", "evaluation", "nothing"]
+
+
+class Check(NamedTuple):
+    """A test of a value, and what it allows, in words."""
+
+    passes: Callable[[Any], bool]
+    allowed: str
+
+
+def at_least(least: float, otherwise: str = "") -> Check:
+    """Numbers from ``least``; ``otherwise`` says what null means."""
+    words = "0 or more" if least == 0 else f"at least {least}"
+    return Check(lambda value: value >= least, f"{words}, or null {otherwise}" if otherwise else words)
+
+
+def one_of(*names: str) -> Check:
+    """Words to choose from."""
+    return Check(lambda value: value in names, f"one of {', '.join(names)}")
+
+
+def each(check: Check) -> Check:
+    """Lists whose every entry passes."""
+    return Check(lambda values: all(map(check.passes, values)), check.allowed)
+
+
+_FRACTION = Check(lambda value: 0 <= value < 1, "in [0, 1)")
+_POSITIVE = Check(lambda value: value > 0, "positive")
+
+
+def setting(
+    default: Any,
+    help: str = "",  # noqa: A002 - as argparse calls it
+    *,
+    unit: str = "",
+    check: Check | None = None,
+    affects: Affects = "training",
+    absent: Any = dataclasses.MISSING,
+    method: bool = False,
+) -> Any:
+    """Declare a setting.
+
+    Args:
+        default: its value; a class or function without arguments makes a new one for each experiment.
+        help: what it means.
+        unit: of its value.
+        check: what it may be; null passes where the field's type has it.
+        affects: the numbers of training, those of evaluation alone, or none.
+        absent: the value that means "as before this setting existed": it is in no key.
+        method: runs that differ in it are what a table compares; others stand in tables of their own.
+    """
+    metadata = {"help": help, "unit": unit, "check": check, "affects": affects, "absent": absent, "method": method}
+    if callable(default):
+        return field(default_factory=default, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass
+class StageSettings:
+    """How one pre-train network follows from the target network."""
+
+    table: dict[int, int] = setting(
+        dict, "target kernel side -> pre-train kernel side (Table 1)", unit="px", method=True
+    )
+    image_px: int | None = setting(
+        None, "side of the images; null: by the first shrunk kernel's scale", unit="px", check=at_least(1), method=True
+    )
+    padding: dict[str, int] = setting(dict, "padding of single layers by name", unit="px", method=True)
+    input_only: bool = setting(False, "progressive resizing: the target's kernels, smaller images", method=True)
+
+
+@dataclass
+class ShrinkSettings(StageSettings):
+    """The pre-train networks: the smallest, and those between it and the target network."""
+
+    middle: list[StageSettings] = setting(list, "further pre-train networks, each larger than the last", method=True)
+
+    @property
+    def stages(self) -> list[StageSettings]:
+        """All pre-train networks, the smallest first."""
+        return [self, *self.middle]
+
+
+INTERPOLATIONS = ("bilinear", "bicubic", "nearest", "area", "pinv", "fit")
+
+
+@dataclass
+class RescaleSettings:
+    """How the state is carried from the pre-train network to the target network."""
+
+    interpolation: str = setting(
+        "bilinear",
+        "how kernels grow; fit: pinv, then fitted to the small network's responses",
+        check=Check(
+            lambda value: value in INTERPOLATIONS or "." in value,
+            f"one of {', '.join(INTERPOLATIONS)}, or the import path of a function",
+        ),
+        method=True,
+    )
+    recalibrate: bool = setting(False, "measure the BatchNorm statistics anew", absent=False, method=True)
+    calibration_batches: int = setting(
+        8, "training batches that fit and recalibrate use", check=at_least(1), absent=0, method=True
+    )
+    optimizer_state: str = setting(
+        "resize",
+        "resize momentum and moments with the kernels, or start anew",
+        check=one_of("resize", "reset"),
+        method=True,
+    )
+    warmup_batches: int = setting(
+        0, "batches over which the learning rate rises again from 0", check=at_least(0), absent=0, method=True
+    )
+
+
+DATA_SETS = ("fashion_mnist", "cifar10", "cifar100", "imagenet", "synthetic")
+
+
+@dataclass
+class DataSettings:
+    """A data set and how its images are fed."""
+
+    name: str = setting("fashion_mnist", "which data set", check=one_of(*DATA_SETS))
+    folder: str | None = setting(None, "where the images are, or are put; null: data/ here", affects="nothing")
+    image_px: int = setting(28, "side of the target network's images", unit="px", check=at_least(1))
+    classes: int = setting(10, "number of classes", check=at_least(1))
+    channels: int = setting(1, "colour channels", check=at_least(1))
+    mean: list[float] = setting(
+        list,
+        "of pixels in [0, 1], by channel",
+        check=Check(lambda v: all(0 <= x <= 1 for x in v), "in [0, 1], by channel"),
+    )
+    std: list[float] = setting(
+        list,
+        "of pixels in [0, 1], by channel",
+        check=Check(lambda v: all(0 < x <= 1 for x in v), "in (0, 1], by channel"),
+    )
+    pad_px: int = setting(0, "largest random shift in training", unit="px of the target's image", check=at_least(0))
+    flip: bool = setting(True, "random horizontal flip in training")
+    workers: int = setting(2, "processes that decode image files", check=at_least(0), affects="nothing")
+    train_images: int = setting(0, "size of the synthetic training set", check=at_least(0))
+    test_images: int = setting(0, "size of the synthetic test set", check=at_least(0), affects="evaluation")
+
+
+RULES = ("milestones", "cosine", "one_cycle", "linear", "constant")
+
+
+@dataclass
+class ScheduleSettings:
+    """Learning rate and weight decay by epoch."""
+
+    epochs: int = setting(
+        55, "length of the run", check=Check(lambda value: 1 <= value <= 100_000, "at least 1 and at most 100,000")
+    )
+    batches_per_epoch: int | None = setting(
+        None, "mini-batches in an epoch", check=at_least(1, "for one pass over the training set")
+    )
+    rule: str = setting("milestones", "how the learning rate changes", check=one_of(*RULES))
+    learning_rates: list[float] = setting(
+        list, "one after the other (milestones), or the peak", unit="per step", check=each(_POSITIVE)
+    )
+    milestones: list[int] = setting(list, "the next learning rate is taken after these epochs", unit="epochs")
+    warmup_epochs: int = setting(0, "over which the learning rate rises from 0", unit="epochs", absent=0)
+    weight_decay: float = setting(1e-4, "strength of the weight decay", check=at_least(0))
+    weight_decay_until: int | None = setting(None, "last epoch with weight decay", check=at_least(0, "for all epochs"))
+    auto_resize_before: int = setting(
+        1, "epochs from resize_epoch=auto to the first milestone", check=at_least(0), affects="nothing", method=True
+    )
+    hold_after_resize: bool = setting(
+        False,
+        "section 5.2: hold the learning rule after the resize until test accuracy drops",
+        absent=False,
+        method=True,
+    )
+    hold_limit: int = setting(20, "most epochs that are held", check=at_least(1), method=True)
+
+
+SGD: Mapping[str, Any] = {"_target_": "torch.optim.SGD", "momentum": 0.9, "nesterov": False}
+
+
+@dataclass
+class OptimSettings:
+    """Optimizer, and what else a step does to the weights."""
+
+    arguments: dict[str, Any] = setting(lambda: dict(SGD), "_target_: import path of an optimizer; its arguments")
+    batch_size: int = setting(128, "images in a step", check=at_least(1))
+    label_smoothing: float = setting(0.0, "share of a label spread over all classes", check=_FRACTION)
+    ema_decay: float | None = setting(
+        None,
+        "test the weights' exponential moving average, with this decay a step",
+        check=Check(lambda value: 0 < value < 1, "between 0 and 1, or null for none"),
+    )
+    lr_factor: float = setting(1.0, "the schedule's learning rates times this", check=_POSITIVE, absent=1.0)
+    no_decay: str | None = setting(
+        None, "parameters without weight decay: norm_and_bias", check=one_of("norm_and_bias"), absent=None
+    )
+    groups: dict[str, dict[str, Any]] = setting(
+        dict, "by pattern of parameter names: lr_factor, decay_factor, arguments of the optimizer", absent={}
+    )
+    clip_norm: float | None = setting(None, "largest norm of the gradient", check=_POSITIVE, absent=None)
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> "OptimSettings":
+        """Split the ``optim`` of a config into our fields and the optimizer's arguments.
+
+        Raises:
+            InputError: a value has the wrong type.
+        """
+        names = set(cls.__dataclass_fields__) - {"arguments"}
+        own = {name: value for name, value in options.items() if name in names}
+        rest = {name: value for name, value in options.items() if name not in {*names, "arguments"}}
+        for name, value in own.items():
+            hint = get_type_hints(cls)[name]
+            kinds = tuple(
+                get_origin(kind) or kind for kind in get_args(hint) or (hint,) if get_origin(hint) is not dict
+            )
+            kinds = kinds or (dict,)
+            if isinstance(value, int) and float in kinds and not isinstance(value, bool):
+                own[name] = float(value)
+            elif not isinstance(value, kinds) or isinstance(value, bool):
+                words = " or ".join(kind.__name__.replace("NoneType", "null") for kind in kinds)
+                raise InputError(f"optim.{name} must be of type {words}; got {value!r}")
+        arguments = {**options.get("arguments", {}), **rest}
+        return cls(arguments=arguments if "_target_" in arguments else {**SGD, **arguments}, **own)
+
+
+@dataclass
+class StepSettings:
+    """How a training step is computed."""
+
+    precision: str = setting(
+        "default",
+        "default: float32 as torch is set up; fp32: without TF32; tf32: with it everywhere; bf16, fp16: autocast",
+        check=one_of("default", "fp32", "tf32", "bf16", "fp16"),
+    )
+    memory_format: str = setting("channels_last", "layout of images", check=one_of("channels_last", "contiguous"))
+    cudnn_benchmark: bool = setting(False, "let cuDNN time its algorithms (CUDA)", absent=False)
+    optimizer: str = setting("fused", "one kernel an update, or one an operation", check=one_of("fused", "foreach"))
+    compile: bool = setting(False, "torch.compile, once for each network", absent=False)
+    cuda_graphs: bool = setting(False, "replay what is compiled as CUDA graphs", absent=False)
+    micro_batch_size: int | None = setting(
+        None, "images at once, gradients accumulated", check=at_least(1, "for whole batches"), absent=None
+    )
+
+
+@dataclass
+class LoggerSettings:
+    """Weights & Biases: a mirror of the run's own files."""
+
+    mode: str = setting(
+        "auto",
+        "auto: WANDB_MODE, else online when logged in, else offline",
+        check=one_of("auto", "online", "offline", "disabled"),
+        affects="nothing",
+    )
+    project: str = setting("rescaler", "W&B project", affects="nothing")
+    entity: str | None = setting(None, "W&B user or team", affects="nothing")
+    group: str | None = setting(None, "null: the sweep's folder name", affects="nothing")
+    tags: list[str] = setting(list, "more tags", affects="nothing")
+
+
+@dataclass
+class LedgerSettings:
+    """Where records and states of epochs are kept, and which states stay."""
+
+    folder: str = setting(
+        "ledger", "folder of the ledger", check=Check(lambda value: value.strip() != "", "a folder"), affects="nothing"
+    )
+    keep: str = setting(
+        "forks",
+        "states that stay: the last, those before a rescale too, or all",
+        check=one_of("last", "forks", "all"),
+        affects="nothing",
+    )
+
+
+if TYPE_CHECKING:
+    _Optim = OptimSettings
+else:
+    _Optim = dict[str, Any]  # for OmegaConf: an optimizer takes arguments of its own, beside our fields
+
+
+@dataclass
+class Experiment:
+    """All settings of one training."""
+
+    name: str = setting("run", "of the experiment", affects="nothing")
+    model: dict[str, Any] = setting(dict, "_target_: import path of what makes the network; its arguments")
+    shrink: ShrinkSettings = field(default_factory=ShrinkSettings)
+    rescale: RescaleSettings = field(default_factory=RescaleSettings)
+    data: DataSettings = field(default_factory=DataSettings)
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    optim: _Optim = field(default_factory=dict)  # type: ignore[assignment]
+    step: StepSettings = field(default_factory=StepSettings)
+    logger: LoggerSettings = field(default_factory=LoggerSettings)
+    ledger: LedgerSettings = field(default_factory=LedgerSettings)
+    resize_epoch: Any = setting(
+        "auto",
+        "completed pre-train epochs before the target takes over: 0 to epochs, never, auto, or the last epoch of each "
+        "pre-train network",
+        method=True,
+    )
+    seed: int = setting(0, "of all random numbers", method=True)
+    device: str = setting("auto", "what trains", check=one_of("auto", "cpu", "cuda"))
+    checkpoint_every_min: float = setting(
+        10.0,
+        "between saves in an epoch; 0: only before the process ends",
+        unit="min",
+        check=at_least(0),
+        affects="nothing",
+    )
+    progress: bool = setting(True, "show a progress bar", affects="nothing")
+
+    def __post_init__(self) -> None:
+        if isinstance(self.optim, Mapping):
+            self.optim = OptimSettings.of(self.optim)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as ``config.yaml`` and W&B show them."""
+        values = dataclasses.asdict(self)
+        values["optim"] = {**values["optim"].pop("arguments"), **values["optim"]}
+        return values
+
+
+@dataclass
+class SlurmSettings:
+    """What each job of a sweep asks SLURM for, and how the launcher works (``hydra/launcher=slurm``)."""
+
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    nodes: int = 1
+    gpus_per_node: int = 1
+    processes_per_node: int | None = None
+    """Processes that train a run together (DistributedDataParallel); ``null``: one a GPU."""
+    cpus_per_task: int = 8
+    """Cores of each process."""
+    mem_gb: float | None = None
+    """Memory of each node; ``null``: what the cluster gives."""
+    timeout_min: int = 24 * 60
+    """Time limit of a job; a longer run is requeued and resumes, any number of times."""
+    signal_delay_s: int = 120
+    """Seconds before the limit, or a preemption, at which a job is warned and saves."""
+    array_parallelism: int = 256
+    """Most jobs of one array that run at the same time."""
+    setup: list[str] = field(default_factory=list)
+    """Shell lines before the run starts, such as ``module load cuda``."""
+    python: str | None = None
+    """Command that starts Python on a node, such as ``apptainer exec --nv image.sif python``; ``null``: this one."""
+    mail_type: str | None = None
+    mail_user: str | None = None
+    srun_args: list[str] = field(default_factory=list)
+    additional_parameters: dict[str, Any] = field(default_factory=dict)
+    """Any other option of sbatch, by its long name."""
+    share_trunk: bool = True
+    """Train shared epochs in a job of their own, first; false: each run trains alone."""
+    detach: bool = False
+    """Return when all is submitted."""
+    dry_run: bool = False
+    """Show what would be submitted, and submit nothing."""
+    epoch_hours: list[float] = field(default_factory=list)
+    """Hours of an epoch of each network, the smallest first, for the dry run; empty: measured here."""
+
+    @property
+    def tasks_per_node(self) -> int:
+        """Processes on a node."""
+        return max(1, self.gpus_per_node) if self.processes_per_node is None else self.processes_per_node
+
+    @property
+    def device_type(self) -> str:
+        """What ``device=auto`` means on the nodes."""
+        return "cuda" if self.gpus_per_node > 0 else "cpu"
+
+
+def architecture(model: Mapping[str, Any]) -> str:
+    """Return the last part of a network's import path, by which tables and folders name it."""
+    return str(model.get("_target_")).rpartition(".")[2]
+
+
+def identity(settings: Any, *, compared: bool = False) -> dict[str, Any]:
+    """Return the settings that can change a number, by name, without those at their ``absent`` value.
+
+    Args:
+        settings: any of the classes here.
+        compared: leave out what a table compares (``method``).
+    """
+    found = {}
+    for one in dataclasses.fields(settings):
+        value, about = getattr(settings, one.name), one.metadata
+        if about.get("affects") == "nothing" or (compared and about.get("method")) or value == about.get("absent", ()):
+            continue
+        found[one.name] = _plain(value)
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return identity(value)
+    return [_plain(entry) for entry in value] if isinstance(value, list) else value
+
+
+def fields(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
+    """Yield key, value and declaration of every setting, those of nested settings too."""
+    for one in dataclasses.fields(settings):
+        key, value = f"{prefix}{one.name}", getattr(settings, one.name)
+        for part in [value] if not isinstance(value, list) else value:
+            if dataclasses.is_dataclass(part):
+                nested = key if part is value else f"{key}[{value.index(part)}]"
+                yield from fields(part, f"{nested}.")
+        if not dataclasses.is_dataclass(value):
+            yield key, value, one.metadata
+
+
+def help_text() -> str:
+    """Return a line for each setting: key, default, meaning, unit, allowed values."""
+    lines = []
+    for key, value, about in fields(Experiment()):
+        if about:
+            allowed = f" ({about['check'].allowed})" if about["check"] else ""
+            unit = f" [{about['unit']}]" if about["unit"] else ""
+            lines.append(f"{key + '=' + _shown(value):<34} {about['help']}{unit}{allowed}")
+    return "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    return {None: "null", True: "true", False: "false"}.get(value, str(value)) if not isinstance(value, dict) else ""
+
+
+def check(experiment: Experiment) -> None:
+    """Check every value, before anything is loaded.
+
+    Raises:
+        InputError: a value is impossible; the message has its key and what is allowed.
+    """
+    for key, value, about in fields(experiment):
+        for name, number in _floats(value, key):
+            require(math.isfinite(number), name, number, "finite")
+        rule = about.get("check")
+        if rule is not None and value is not None:
+            require(rule.passes(value), key, value, rule.allowed)
+    _check_data(experiment.data)
+    _check_optim(experiment)
+    _check_schedule(experiment.schedule)
+
+
+def require(condition: bool, key: str, value: object, allowed: str) -> None:
+    """Raise InputError for ``key`` unless ``condition`` holds."""
+    if not condition:
+        raise InputError(
+            f"{key} must be {allowed}; got {value!r}"
+            if isinstance(value, str)
+            else f"{key} must be {allowed}; got {value}"
+        )
+
+
+def _floats(value: Any, key: str) -> Iterator[tuple[str, float]]:
+    if isinstance(value, Mapping):
+        for name, entry in value.items():
+            yield from _floats(entry, f"{key}.{name}")
+    elif isinstance(value, list):
+        for index, entry in enumerate(value):
+            yield from _floats(entry, f"{key}[{index}]")
+    elif isinstance(value, float):
+        yield key, value
+
+
+def _check_data(data: DataSettings) -> None:
+    require(data.pad_px <= data.image_px, "data.pad_px", data.pad_px, f"at most data.image_px (={data.image_px})")
+    if data.name != "synthetic":
+        for key in ("train_images", "test_images"):
+            value = getattr(data, key)
+            require(value == 0, f"data.{key}", value, f"0 with data={data.name}, which is always used whole")
+
+
+def _check_optim(experiment: Experiment) -> None:
+    optim, step = experiment.optim, experiment.step
+    for key in ("lr", "weight_decay"):
+        require(key not in optim.arguments, f"optim.{key}", optim.arguments.get(key), "left to schedule")
+    momentum = optim.arguments.get("momentum", 0.0)
+    if isinstance(momentum, int | float):
+        require(0 <= momentum < 1, "optim.momentum", momentum, "in [0, 1)")
+        nesterov = optim.arguments.get("nesterov", False)
+        require(momentum > 0 or not nesterov, "optim.momentum", momentum, "above 0 with optim.nesterov")
+    for pattern, values in optim.groups.items():
+        fits = isinstance(values, Mapping) and not {"lr", "weight_decay"} & values.keys()
+        require(
+            fits, f"optim.groups.{pattern}", values, "lr_factor, decay_factor or arguments of the optimizer by name"
+        )
+    size = step.micro_batch_size
+    # The gradients are in the graphs' own memory, which the next part of the batch takes again.
+    require(size is None or not step.cuda_graphs, "step.micro_batch_size", size, "null with step.cuda_graphs")
+    require(step.compile or not step.cuda_graphs, "step.compile", step.compile, "true with step.cuda_graphs")
+
+
+def _check_schedule(schedule: ScheduleSettings) -> None:
+    rates, milestones, rule = schedule.learning_rates, schedule.milestones, schedule.rule
+    count = f"one more than schedule.milestones (={milestones})"
+    require(len(rates) == len(milestones) + 1, "schedule.learning_rates", rates, count)
+    rising = all(a < b for a, b in zip([0, *milestones], milestones, strict=False))
+    require(rising, "schedule.milestones", milestones, "positive and rising")
+    if rule == "milestones":
+        last = min([schedule.epochs, *milestones])
+    else:
+        require(not milestones, "schedule.milestones", milestones, f"empty with schedule.rule={rule}")
+        last = schedule.epochs - 1
+    first = 1 if rule == "one_cycle" else 0
+    allowed = f"from {first} to {last} with schedule.rule={rule}"
+    require(first <= schedule.warmup_epochs <= last, "schedule.warmup_epochs", schedule.warmup_epochs, allowed)

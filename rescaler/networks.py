@@ -1,0 +1,205 @@
+"""The networks of an experiment: the target, and the pre-train networks that are shrunk from it."""
+
+import dataclasses
+import importlib.metadata
+import re
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from rescaler.chain import digest
+from rescaler.config import Experiment
+from rescaler.errors import ArgumentError, InputError, first_line
+from rescaler.method.shrinking import Shrunk, shrink
+from rescaler.method.trace import Shapes, outline
+from rescaler.models import build, loss_and_scores
+from rescaler.models.sources import code_digest
+from rescaler.randomness import seed_for, seeded
+from rescaler.schedule import resolve_resize_epoch
+
+Values = dict[str, list[float]]
+"""Sketches of initial weights by name."""
+
+
+class Networks(NamedTuple):
+    """The networks of an experiment, whatever its seed."""
+
+    target: nn.Module
+    pretrain: list[Shrunk]
+    """The smallest first; empty where none is trained."""
+    definition: str
+    """Digest of the target's code, layers and shapes."""
+    notes: list[str]
+    """What of its code cannot be read; what the pre-train networks leave as it is, and why."""
+    values: dict[int, Values]
+    """Sketches of the target's initial weights by seed, as far as they were asked for."""
+
+
+def networks_of(experiment: Experiment, known: dict[str, Networks]) -> Networks:
+    """Build the networks that an experiment trains, and check that they take its images and score its classes.
+
+    Args:
+        experiment: checked settings.
+        known: networks of the experiments before, to which these are added: a sweep has few.
+
+    Raises:
+        InputError: the networks cannot be built, or do not fit the data.
+    """
+    trains_small = resolve_resize_epoch(experiment) != 0
+    settings = experiment.to_dict()
+    key = digest([settings["model"], settings["data"], settings["shrink"], trains_small])
+    if key not in known:
+        target = initial_target(experiment)
+        _check_output(target, experiment)
+        shrunk = shrunk_stages(experiment, target) if trains_small else []
+        definition, sourceless = _definition(target, experiment)
+        notes = [
+            f"the code of {name} cannot be read, so that a change of it is not seen: set +model.version=N, and raise N"
+            for name in sourceless
+        ]
+        notes += dict.fromkeys(note for network in shrunk for note in network.notes)
+        known[key] = Networks(target, shrunk, definition, notes, {experiment.seed: _sketches(target)})
+    return known[key]
+
+
+def initial_values(experiment: Experiment, networks: Networks) -> Values:
+    """Return sketches of the target's initial weights, once for each seed."""
+    if experiment.seed not in networks.values:
+        networks.values[experiment.seed] = _sketches(initial_target(experiment))
+    return networks.values[experiment.seed]
+
+
+def _definition(target: nn.Module, experiment: Experiment) -> tuple[str, tuple[str, ...]]:
+    code, sourceless = code_digest(target, experiment.model)
+    # An address in a printed object is another one in every process.
+    layers = [
+        [name, type(module).__qualname__, re.sub(r" at 0x[0-9a-f]+", "", module.extra_repr())]
+        for name, module in target.named_modules()
+    ]
+    shapes = [[name, list(tensor.shape), str(tensor.dtype)] for name, tensor in target.state_dict().items()]
+    return digest([code, layers, shapes, _versions(target)]), sourceless
+
+
+def _versions(target: nn.Module) -> dict[str, str]:
+    """Return the versions of torchvision and timm, which stand for their code, where the network is theirs.
+
+    Torch's is in every record, and not here: a new one does not orphan a ledger.
+    """
+    packages = {type(module).__module__.partition(".")[0] for module in target.modules()}
+    return {package: importlib.metadata.version(package) for package in sorted(packages & {"torchvision", "timm"})}
+
+
+_STRIDE = 5
+
+
+def sketch(tensor: Tensor) -> list[float]:
+    """Return a few sums over a tensor's values, which differ where the values do by more than rounding.
+
+    Sums of every fifth value, from each start, and the root of the sum of squares, in float64.
+    """
+    flat = tensor.detach().flatten()
+    flat = flat if flat.is_floating_point() else flat.to(torch.float64)
+    sums = [flat[start::_STRIDE].sum(dtype=torch.float64).item() for start in range(_STRIDE)]
+    return [*sums, torch.linalg.vector_norm(flat, dtype=torch.float64).item()]
+
+
+def _sketches(network: nn.Module) -> Values:
+    return {name: sketch(tensor) for name, tensor in network.state_dict().items()}
+
+
+def initial_target(experiment: Experiment) -> nn.Module:
+    """Build the target network with the initial weights that follow from the seed, on the CPU.
+
+    Raises:
+        InputError: ``model`` does not describe a network.
+    """
+    with seeded(seed_for(experiment.seed, "init")):
+        return build(experiment.model, classes=experiment.data.classes, channels=experiment.data.channels)
+
+
+def _check_output(target: nn.Module, experiment: Experiment) -> None:
+    data, name = experiment.data, f"the network {experiment.model['_target_']}"
+    images, outlined = torch.zeros(2, data.channels, data.image_px, data.image_px), outline(target)
+    try:
+        with Shapes():
+            logits = outlined.eval()(images)
+            trained = outlined.train()(images)
+    except Exception as error:  # whatever the user's network raises on these images
+        raise InputError(
+            f"{name} cannot take images of {data.channels}x{data.image_px}x{data.image_px} (data.channels, "
+            f"data.image_px): {first_line(error)}"
+        ) from error
+    if not isinstance(logits, torch.Tensor) or logits.shape != (2, data.classes):
+        got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise InputError(f"{name} must return (images, data.classes={data.classes}) scores; got {got} for 2 images")
+    for key, value in target.state_dict().items():
+        if not isinstance(value, torch.Tensor):
+            raise InputError(
+                f"{name} keeps {key} beside its tensors, which no checkpoint here holds: give it buffers instead "
+                "(register_buffer)"
+            )
+    loss_and_scores(trained, torch.zeros(2, dtype=torch.int64))
+
+
+def shrunk_stages(experiment: Experiment, target: nn.Module) -> list[Shrunk]:
+    """Shrink the target to all pre-train networks, the smallest first.
+
+    Raises:
+        InputError: the target cannot be shrunk this way, or a network is not larger than the one before it.
+    """
+    found = [shrunk_stage(experiment, target, number) for number in range(len(experiment.shrink.stages))]
+    for number, (small, large) in enumerate(pairwise(found), start=1):
+        _check_growth(small, large, _key(number), experiment.data.image_px)
+    return found
+
+
+def _key(number: int) -> str:
+    return "shrink" if number == 0 else f"shrink.middle[{number - 1}]"
+
+
+def _check_growth(small: Shrunk, large: Shrunk, key: str, image_px: int) -> None:
+    if large.image_px < small.image_px:
+        raise InputError(
+            f"{key}.image_px must be between {small.image_px}, that of the stage before, and data.image_px={image_px}; "
+            f"got {large.image_px}"
+        )
+    kernels, grown = ({layer.name: layer.pretrain_kernel for layer in shrunk.layers} for shrunk in (small, large))
+    for name, before in kernels.items():
+        after = grown.get(name, before)  # a layer that is not named is the target's own
+        if after[0] < before[0] or after[1] < before[1]:
+            raise InputError(
+                f"{key} must not be smaller than the stage before it, but its layer {name} is: "
+                f"{after[0]}x{after[1]} after {before[0]}x{before[1]}"
+            )
+    if large.image_px == small.image_px and kernels == grown:
+        raise InputError(
+            f"{key} must differ from the stage before it; it has the same kernels and the same images of "
+            f"{small.image_px} px: give it another table, or an image_px up to data.image_px={image_px}"
+        )
+
+
+def shrunk_stage(experiment: Experiment, target: nn.Module, number: int) -> Shrunk:
+    """Shrink the target to one of the pre-train networks, counted from 0, the smallest.
+
+    Raises:
+        InputError: the target cannot be shrunk this way.
+    """
+    settings, stage = experiment.shrink.stages[number], _key(number)
+    options = {one.name: getattr(settings, one.name) for one in dataclasses.fields(settings) if one.name != "middle"}
+    try:
+        pretrain_px = options.pop("image_px")
+        data = experiment.data
+        return shrink(target, data.image_px, pretrain_px=pretrain_px, channels=data.channels, **options)
+    except ArgumentError as error:
+        keys = {
+            "image_px": "data.image_px",
+            "pretrain_px": f"{stage}.image_px",
+            "pretrain_padding": "the network's pretrain_padding",
+        }
+        raise InputError(f"{keys.get(error.argument, f'{stage}.{error.argument}')}{error.problem}") from error
+    except InputError as error:
+        if number == 0:
+            raise
+        raise InputError(f"{stage}: {error}") from error

@@ -1,0 +1,183 @@
+"""The folders of runs and trunks: what was asked, what was done, how far it is. Enough for any table without the ledger.
+
+config.yaml    the experiment, resolved
+chain.json     keys of the epochs in the ledger
+metrics.csv    one row an epoch
+summary.json   the run in one object; its status is ``running``, ``done`` or ``failed``
+trunk.json     of a trunk: status, epochs, error
+"""
+
+import csv
+import io
+import json
+import math
+import os
+import socket
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from rescaler import provenance
+from rescaler.chain import Epoch, Stage
+from rescaler.config import Experiment, architecture
+from rescaler.files import write_text
+from rescaler.plan import Run
+from rescaler.progress import epochs_planned, left_s
+from rescaler.record import (
+    CONFIG_FILE,
+    EPOCH_FIELDS,
+    METRICS_FILE,
+    SUMMARY_FILE,
+    TRUNK_FILE,
+    VARIANT_SEPARATOR,
+    Record,
+    totals,
+)
+
+Status = Literal["running", "done", "failed"]
+_WRITE_S = 15.0
+"""Seconds between two writings within an epoch."""
+
+
+class TrunkFolder:
+    """Writes how far a trunk is, or one part of it, after every epoch and now and then within one.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+
+    def __init__(self, path: Path, last_epoch: int) -> None:
+        self.path = path
+        self.position = 0.0
+        """Epochs done, in fractions."""
+        self._last_epoch = last_epoch
+        self._written = -math.inf
+        self.note("running")
+
+    def batch(self, epoch: Epoch, done: int) -> None:
+        """Note the position within the epoch."""
+        self.position = epoch.number - 1 + done / epoch.recipe.batches
+        if time.monotonic() - self._written > _WRITE_S:
+            self.note("running")
+
+    def epoch(self, record: Record, *, reused: bool) -> None:
+        """Count an epoch."""
+        self.position = record.epoch
+        if not reused:
+            self.note("running")
+
+    def note(self, status: Status, error: str | None = None) -> None:
+        """Write the status.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
+        requeues = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+        self._write({"status": status, "error": error, "position": self.position, "requeues": requeues})
+        self._written = time.monotonic()
+
+    def _write(self, standing: dict[str, Any]) -> None:
+        write_text(self.path / TRUNK_FILE, json.dumps({**standing, "epochs_planned": self._last_epoch}, indent=1))
+
+
+class RunFolder(TrunkFolder):
+    """Writes the files of one run; every file is whole at any moment.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+
+    def __init__(self, path: Path, run: Run) -> None:
+        self._run = run
+        self._started = _now()
+        self._records: list[tuple[Record, bool]] = []
+        write_config(path, run.experiment)
+        super().__init__(path, run.chain.schedule.epochs)
+
+    def epoch(self, record: Record, *, reused: bool) -> None:
+        """Add an epoch to the files."""
+        self._records.append((record, reused))
+        super().epoch(record, reused=reused)
+
+    def _write(self, standing: dict[str, Any]) -> None:
+        self.summary = self._summary(standing)
+        text = io.StringIO()
+        writer = csv.DictWriter(text, EPOCH_FIELDS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({**record.to_dict(), "reused": reused} for record, reused in self._records)
+        chain = self._run.chain
+        keys = {"origin": chain.origin, "forks": chain.forks, "epochs": [record.key for record, _ in self._records]}
+        write_text(self.path / METRICS_FILE, text.getvalue())
+        write_text(self.path / "chain.json", json.dumps(keys, indent=1))
+        write_text(self.path / SUMMARY_FILE, json.dumps(self.summary, indent=1))
+
+    def _summary(self, standing: dict[str, Any]) -> dict[str, Any]:
+        run, experiment = self._run, self._run.experiment
+        return {
+            "run": run.id,
+            "comparison": run.comparison,
+            "name": experiment.name,
+            "model": architecture(experiment.model),
+            "data": experiment.data.name,
+            "seed": experiment.seed,
+            "resize_epoch": run.resize_epoch,
+            "hold": run.chain.holds,
+            "variant": variant(run),
+            **standing,
+            "left_s": left_s(run.chain, self._records, self.position),
+            "epochs_planned": epochs_planned(run.chain, self._records),
+            **totals(self._records),
+            "device": provenance.device_name(run.device),
+            "torch": provenance.torch_version(),
+            "version": provenance.version(),
+            "commit": provenance.commit(),
+            "host": socket.gethostname(),
+            "started": self._started,
+            "updated": _now(),
+        }
+
+
+def variant(run: Run) -> str:
+    """Return how the run may differ from others of its comparison, beside the resize epoch and the seed."""
+    chain = run.chain
+    stages = [stage for stage in chain.stages if stage.layers]
+    parts = [f"{_kernels(stage)} at {stage.image_px} px" for stage in stages]
+    if len(stages) > 1:
+        parts = [f"{part} to epoch {stage.last_epoch}" for part, stage in zip(parts, stages, strict=True)]
+    for settings in run.experiment.shrink.stages[: len(stages)]:
+        parts += [f"padding {layer}={pixels}" for layer, pixels in sorted(settings.padding.items())]
+    if chain.forks:
+        rescale = chain.rescale
+        parts += [rescale.interpolation, f"{rescale.optimizer_state} optimizer"]
+        parts += ["BatchNorm recalibrated"] if rescale.recalibrate else []
+        counts = {key: getattr(rescale, key) for key in ("calibration_batches", "warmup_batches")}
+        parts += [f"{count} {key.replace('_', ' ')}" for key, count in counts.items() if count]
+        parts += [f"at most {chain.schedule.hold_limit} epochs held"] if chain.holds else []
+    return VARIANT_SEPARATOR.join(parts)
+
+
+def _kernels(stage: Stage) -> str:
+    """Return the kernel sides that change, as ``3->2, 5->3``."""
+    changes = {
+        pair
+        for layer in stage.layers
+        if layer["kind"] == "convolution"
+        for pair in zip(layer["target_kernel"], layer["pretrain_kernel"], strict=True)
+    }
+    return ", ".join(f"{large}->{small}" for large, small in sorted(changes) if large != small) or "input only"
+
+
+def write_config(folder: Path, experiment: Experiment) -> None:
+    """Write the settings of a run to its folder.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    write_text(folder / CONFIG_FILE, yaml.safe_dump(experiment.to_dict(), sort_keys=False))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,301 @@
+"""Train a run: build or rescale, epoch, step, evaluation, in the order in which they happen."""
+
+import contextlib
+import itertools
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from rescaler import distributed, ranks
+from rescaler.chain import Epoch, Recipe
+from rescaler.checkpoint import Progress, Saver
+from rescaler.clocks import Clocks
+from rescaler.data import ImageData
+from rescaler.errors import InputError, is_out_of_memory
+from rescaler.ledger import Ledger
+from rescaler.models import loss_and_scores
+from rescaler.optim import Average, Update
+from rescaler.plan import Run
+from rescaler.precision import MEMORY_FORMATS, autocast, compilations, computing
+from rescaler.randomness import seed_all, seed_for
+from rescaler.record import Record
+from rescaler.resume import Checkpoint, RunLedger, Scores, make_record, pin_states
+from rescaler.state import State, rescaled
+
+log = logging.getLogger(__name__)
+
+_EVALUATION_IMAGES = {"cpu": 250, "cuda": 1024}
+"""Images tested at once, by device; fewer where the memory is too small."""
+_LOOK_S = 0.25
+"""Seconds between looks at the running loss, each of which waits for the device."""
+_COMPILING_STEPS = 3
+"""First steps of a compiled network: the first compiles it, the second records CUDA graphs, the third replays them."""
+
+
+class Diverged(InputError):
+    """The loss is no longer a finite number."""
+
+
+class Observer(Protocol):
+    """What watches a run. It changes no number."""
+
+    def batch(self, epoch: Epoch, done: int) -> None:
+        """``done`` batches of ``epoch`` are trained; called a few times a second at most."""
+
+    def epoch(self, record: Record, *, reused: bool) -> None:
+        """An epoch is finished, or was read from the ledger."""
+
+
+def train(
+    run: Run,
+    ledger: Ledger,
+    folder: Path,
+    observers: Sequence[Observer] = (),
+    *,
+    saver: Saver | None = None,
+    last_epoch: int | None = None,
+    forks: Sequence[int] = (),
+) -> list[Record]:
+    """Train what the ledger lacks of a run, and return the records of its epochs.
+
+    Args:
+        run: what to train.
+        ledger: where epochs are found and entered.
+        folder: the run's own; the states that it keeps in the ledger stay while it exists.
+        observers: see every epoch, and progress within.
+        saver: saves in the middle of an epoch when it is due.
+        last_epoch: where to stop, if before the end: the run is the trunk of others.
+        forks: epochs whose states other runs resume from.
+
+    Raises:
+        Diverged: the loss became NaN or infinite; the message has the epoch and its learning rate.
+        InputError: the ledger cannot be written, or the data cannot be read.
+    """
+    entries = RunLedger(run, ledger, folder, pin_states(run, ledger, folder, forks))
+    if ranks.number() == 0:
+        ledger.keep_origin(run.origin.constants, run.origin.values)
+    records: list[Record] = []
+    state: State | None = None
+    while True:
+        cached, state = entries.load_cached(records, state)
+        for record in cached:
+            records.append(record)
+            for observer in observers:
+                observer.epoch(record, reused=True)
+        if cached:
+            log.info("%d of %d epochs: read from the ledger", len(cached), run.chain.schedule.epochs)
+        epoch = run.chain.next(records)
+        if epoch is None or (last_epoch is not None and epoch.number > last_epoch):
+            return records
+        begun = entries.resume(epoch) or start(run, epoch, state)
+        state = begun.state  # the device has no room for the network before it as well
+        record = finish(run, epoch, begun, entries, observers, saver)
+        records.append(record)
+        for observer in observers:
+            observer.epoch(record, reused=False)
+
+
+def start(run: Run, epoch: Epoch, state: State | None) -> Checkpoint:
+    """Return the beginning of an epoch: the state before it, built or rescaled where a stage begins."""
+    clocks = Clocks(run.device)
+    state = state or State(run.network(epoch.stage))
+    if epoch.recipe.rescale is not None:
+        state.share(epoch.recipe)  # BatchNorm is measured anew by all processes together
+        with clocks.running("rescale"):
+            state = start_stage(run, epoch, state)
+    return Checkpoint(state, Progress(), clocks.seconds)
+
+
+def start_stage(run: Run, epoch: Epoch, state: State) -> State:
+    """Rescale the state that the stage before left."""
+    settings = epoch.recipe.rescale
+    assert settings is not None
+    count = settings.calibration_batches
+    small_px = run.chain.stage(epoch.number - 1).image_px
+    wanted = (small_px, count if settings.interpolation == "fit" else 0), (epoch.stage.image_px, count)
+    small, large = (
+        [images for images, _ in itertools.islice(run.batches(epoch, image_px), number)] for image_px, number in wanted
+    )
+    seed_all(seed_for(run.experiment.seed, "calibration", epoch.number))
+    with computing(epoch.recipe.step):
+        return rescaled(state, run.network(epoch.stage), settings, small, large)
+
+
+def finish(
+    run: Run,
+    epoch: Epoch,
+    begun: Checkpoint,
+    entries: RunLedger,
+    observers: Sequence[Observer] = (),
+    saver: Saver | None = None,
+) -> Record:
+    """Train what is left of an epoch, test it, and publish it."""
+    state, clocks = begun.state, Clocks(run.device, begun.seconds)
+    state.share(epoch.recipe)
+    done = train_epoch(run, epoch, state, clocks, observers, saver, begun.progress)
+
+    def save_if_due() -> None:
+        if saver is not None and saver.due:
+            saver.save(state, epoch, done, clocks)
+
+    assert run.data is not None
+    with clocks.running("evaluation"):
+        scores = evaluate(state.tested(epoch.recipe), epoch.recipe, run.data, save_if_due)
+    raise_if_diverged(scores.loss, epoch)  # the last step may have been the one too many
+    return entries.publish(make_record(run, epoch, clocks, done, scores), state)
+
+
+def train_epoch(
+    run: Run,
+    epoch: Epoch,
+    state: State,
+    clocks: Clocks,
+    observers: Sequence[Observer] = (),
+    saver: Saver | None = None,
+    progress: Progress | None = None,
+) -> Progress:
+    """Train ``state`` in place, for one epoch or for what ``progress`` leaves of it.
+
+    Returns:
+        The progress after all batches.
+
+    Raises:
+        Diverged: the loss became NaN or infinite.
+    """
+    recipe, progress = epoch.recipe, progress or Progress()
+    state.prepare(recipe)
+    if not state.is_compiled(recipe):
+        torch.compiler.reset()  # the shapes of the network before would count as recompilations of this one
+    first = progress.batches + 1
+    compiling = range(first, first + (0 if state.is_compiled(recipe) else _COMPILING_STEPS))
+    graphs = compilations() if recipe.step.compile else 0
+    # Of all processes together, each of which knows the mean loss of its share.
+    sums = torch.tensor([progress.loss_sum * ranks.count(), progress.hits], dtype=torch.float64, device=run.device)
+    looked = time.perf_counter()
+    with computing(recipe.step), clocks.running("train"):
+        step = Step(state, recipe)
+        batches = run.batches(epoch, recipe.stage.image_px, start=progress.batches, share=ranks.share())
+        for done, (images, labels) in enumerate(clocks.waiting(batches), start=first):
+            # Dropout draws what follows from the seed and the place, so that no generator needs saving.
+            seed_all(seed_for(run.experiment.seed, "dropout", epoch.number, done, ranks.number()))
+            with clocks.running("compile") if done in compiling else contextlib.nullcontext():
+                scores = step(images, labels, recipe.learning_rate_of(done), (epoch.number - 1) * recipe.batches + done)
+            if done in compiling:
+                graphs = compilations()
+            distributed.add_up(scores)  # at each batch, as the first process may save after any
+            sums += scores
+            if saver is not None and saver.due:
+                saver.save(state, epoch, Progress.of(done, sums), clocks)
+            if time.perf_counter() - looked > _LOOK_S:
+                if ranks.count() == 1:  # else they find out together, at the end
+                    raise_if_diverged(sums[0].item(), epoch)
+                for observer in observers:
+                    observer.batch(epoch, done)
+                looked = time.perf_counter()
+    if recipe.step.compile and compilations() > graphs:
+        log.warning("epoch %d was slowed down: torch compiled the network anew in the middle of it", epoch.number)
+    progress = Progress.of(recipe.batches, sums)
+    raise_if_diverged(progress.loss_sum, epoch)
+    return progress
+
+
+class Step:
+    """Forward pass, backward pass and update on one batch. Nothing in it waits for the device.
+
+    Args:
+        state: trained in place; prepared for the recipe.
+        recipe: of the epoch.
+    """
+
+    def __init__(self, state: State, recipe: Recipe) -> None:
+        self._recipe, self._scaler = recipe, state.scaler
+        self._network = distributed.replicated(state.trained(recipe))
+        self._network.train()
+        average, decay = state.average, recipe.optim.ema_decay
+        assert state.optimizer is not None
+        self._update = Update(
+            state.optimizer,
+            recipe.optim,
+            state.scaler,
+            Average(average, state.network, decay) if average is not None and decay is not None else None,
+        )
+
+    def __call__(self, images: Tensor, labels: Tensor, learning_rate: float, number: int) -> Tensor:
+        """Train on this process's share of a batch.
+
+        Args:
+            images: ``(n, channels, px, px)``.
+            labels: ``(n,)``.
+            learning_rate: of this step.
+            number: of this step, counted from the beginning of the training.
+
+        Returns:
+            Mean loss of the images, and how many of them were classified correctly: float32 ``(2,)``, on the device.
+        """
+        self._update.zero_grad()
+        micro, step, optim = self._recipe.step.micro_batch_size, self._recipe.step, self._recipe.optim
+        at_once = len(labels) if micro is None else micro // ranks.count()  # the same images as in a single process
+        parts = list(zip(images.split(at_once), labels.split(at_once), strict=True))  # type: ignore[no-untyped-call]
+        sums = torch.zeros(2, dtype=torch.float32, device=labels.device)
+        for part, (some, theirs) in enumerate(parts, start=1):
+            with distributed.unsynchronised(self._network) if part < len(parts) else contextlib.nullcontext():
+                with autocast(step.precision, images.device.type):
+                    output = self._network(some)
+                    loss, scores = loss_and_scores(output, theirs, label_smoothing=optim.label_smoothing)
+                loss = loss * (len(theirs) / len(labels)) if len(parts) > 1 else loss
+                (loss if self._scaler is None else self._scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
+            sums += torch.stack([loss.detach(), (scores.detach().argmax(1) == theirs).sum()])
+        self._update(learning_rate, self._recipe.weight_decay, number)
+        return sums
+
+
+def evaluate(
+    network: nn.Module, recipe: Recipe, data: ImageData, after_batch: Callable[[], None] = lambda: None
+) -> Scores:
+    """Return loss and accuracies over the whole test set at the stage's image size."""
+    at_once = _EVALUATION_IMAGES[next(network.parameters()).device.type]
+    while True:
+        try:
+            return _evaluate(network, recipe, data, after_batch, at_once)
+        except RuntimeError as error:
+            if at_once == 1 or not is_out_of_memory(error):
+                raise
+            at_once //= 2
+
+
+@torch.inference_mode()
+def _evaluate(
+    network: nn.Module, recipe: Recipe, data: ImageData, after_batch: Callable[[], None], at_once: int
+) -> Scores:
+    network.eval()
+    device, step = next(network.parameters()).device, recipe.step
+    sums = torch.zeros(3, dtype=torch.float64, device=device)
+    # A multiple of the processes' number, so that each image is one process's alone whatever has room in the others.
+    size = at_once * ranks.count()
+    with computing(step):
+        for images, labels in data.test_batches(image_px=recipe.stage.image_px, batch_size=size, share=ranks.share()):
+            if len(labels) == 0:  # the last batch was too short for all processes
+                continue
+            with autocast(step.precision, device.type):
+                scores = network(images.contiguous(memory_format=MEMORY_FORMATS[step.memory_format])).float()
+            hits = scores.topk(min(5, scores.shape[1]), dim=1).indices == labels[:, None]
+            sums += torch.stack([cross_entropy(scores, labels, reduction="sum"), hits[:, 0].sum(), hits.sum()])
+            after_batch()
+    distributed.add_up(sums)
+    return Scores(*(sums / data.test_count).tolist())
+
+
+def raise_if_diverged(loss_sum: float, epoch: Epoch) -> None:
+    """Raise Diverged if the loss is NaN or infinite."""
+    if not math.isfinite(loss_sum):
+        raise Diverged(
+            f"the loss became {loss_sum:g} in epoch {epoch.number} at learning rate {epoch.recipe.learning_rate:g}: "
+            "training stopped; schedule.learning_rates must be lower"
+        )
