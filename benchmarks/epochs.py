@@ -2,23 +2,11 @@
 
 import dataclasses
 
-from rescaler.chain import Epoch
 from rescaler.clocks import Clocks
 from rescaler.config import Experiment
 from rescaler.plan import plan
-from rescaler.record import Record
 from rescaler.state import State
 from rescaler.train import train_epoch
-
-
-class Nobody:
-    """Watches without looking."""
-
-    def batch(self, epoch: Epoch, done: int) -> None:
-        """Ignore."""
-
-    def epoch(self, record: Record, *, reused: bool) -> None:
-        """Ignore."""
 
 
 class Trainer:
@@ -40,6 +28,6 @@ class Trainer:
         """
         recipe = dataclasses.replace(self._epoch.recipe, batches=batches)
         clocks = Clocks(self.run.device)
-        train_epoch(self._state, dataclasses.replace(self._epoch, recipe=recipe), self.run, clocks, Nobody())
+        train_epoch(self.run, dataclasses.replace(self._epoch, recipe=recipe), self._state, clocks)
         self._epoch = dataclasses.replace(self._epoch, number=self._epoch.number + 1)  # other images next time
         return dict(clocks.seconds)

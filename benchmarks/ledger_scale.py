@@ -21,6 +21,7 @@ import torch
 from rich.progress import track
 
 from benchmarks.reporting import parser, provenance, write
+from rescaler import checkpoint
 from rescaler.checkpoint import digest
 from rescaler.compose import jobs
 from rescaler.config import DataSettings, Experiment, OptimSettings, ScheduleSettings, ShrinkSettings
@@ -28,7 +29,7 @@ from rescaler.ledger import Ledger
 from rescaler.networks import Networks
 from rescaler.plan import Run, plan
 from rescaler.record import Record
-from rescaler.resume import Keeper, pin_states
+from rescaler.resume import RunLedger, pin_states
 
 EPOCHS = 55
 """Epochs of a run, as in the paper's Table 2."""
@@ -53,17 +54,15 @@ def fill(ledger: Ledger, run: Run, folder: Path, *, last_epoch: int = EPOCHS) ->
     tensors = {"network.weight": torch.rand(256)}
     records: list[Record] = []
     while len(records) < last_epoch and (epoch := run.chain.next(records)) is not None:
-        blank = {field.name: 0 for field in dataclasses.fields(Record)}
-        values = blank | {"key": epoch.key, "parent": epoch.parent, "epoch": epoch.number, "test_top1": 0.5}
-        values |= {"digest": digest(tensors), "stage": epoch.stage.name, "device": "a device", "torch": "2"}
-        records.append(ledger.publish(Record(**values), tensors))  # type: ignore[arg-type]
+        record = Record(epoch.key, epoch.parent, epoch.number, epoch.stage.name, test_top1=0.5, device="a device")
+        records.append(ledger.publish(dataclasses.replace(record, digest=digest(tensors)), tensors))
         if epoch.number in (17, last_epoch):
             ledger.hold(epoch.key, run.id, folder)
 
 
 def find_state(run: Run, ledger: Ledger, folder: Path) -> None:
     """What a started run does before its first batch: find the deepest state, load it, hold what it wants kept."""
-    records, state = Keeper(run, ledger, folder, pin_states(run, ledger, folder)).read_back([], None)
+    records, state = RunLedger(run, ledger, folder, pin_states(run, ledger, folder)).load_cached([], None)
     assert len(records) == 40
     assert state is not None
 
@@ -105,7 +104,7 @@ def main() -> None:
         tensors = started.network(started.chain.stage(40)).state_dict()
         key = started.chain.known_keys[39]
         state = {f"network.{name}": value.contiguous() for name, value in tensors.items()}
-        torch.save({"digest": digest(state), "tensors": state, "more": {}}, ledger.state_path(key))
+        checkpoint.write(ledger.state_path(key), state, more={"key": key})
         fresh = [plan(experiment(0)) for _ in range(21)]  # as at the start of a process: no key is known yet
         results = origin | {
             "epochs": arguments.epochs,

@@ -18,7 +18,6 @@ from pathlib import Path
 
 from rich.progress import track
 
-from benchmarks.epochs import Nobody
 from benchmarks.reporting import provenance, write
 from rescaler.compose import jobs
 from rescaler.config import Experiment
@@ -86,13 +85,13 @@ def choices(network: str) -> Iterator[list[str]]:
 def label(run: Run) -> str:
     """A choice in words, without what has nothing to act on."""
     recipe = run.chain.rescale
-    parts = [recipe["interpolation"]]
-    if "recalibrate" in recipe:
+    parts = [recipe.interpolation]
+    if recipe.recalibrate:
         parts.append("recalibrated")
-    if recipe["optimizer_state"] == "reset":
+    if recipe.optimizer_state == "reset":
         parts.append("momentum reset")
-    if "warmup_batches" in recipe:
-        parts.append(f"warm-up over {recipe['warmup_batches']} batches")
+    if recipe.warmup_batches:
+        parts.append(f"warm-up over {recipe.warmup_batches} batches")
     if run.experiment.shrink.middle:
         parts.append("three stages")
     if run.experiment.shrink.input_only:
@@ -103,14 +102,14 @@ def label(run: Run) -> str:
 def measure(run: Run, ledger: Ledger, folder: Path) -> Measurement:
     """Train the run to its first target epoch, and look again at how that began."""
     folder.mkdir(parents=True, exist_ok=True)
-    records = train(run, ledger, folder, Nobody())
+    records = train(run, ledger, folder)
     resized = run.chain.forks[-1]
     tensors, epoch = ledger.state(records[resized - 1].key), run.chain.next(records[:resized])
     if tensors is None or epoch is None:
         raise InputError(f"{ledger.folder}: the state before the rescale is gone; prune nothing while this runs")
     state = State(run.network(run.chain.stage(resized)))
     state.load(tensors, records[resized - 1].digest)
-    after = evaluate(start_stage(state, epoch, run).network, epoch.recipe, run.data).top1
+    after = evaluate(start_stage(run, epoch, state).network, epoch.recipe, run.data).top1
     return Measurement(records[resized - 1].test_top1, after, records[resized].test_top1, records[resized].rescale_s)
 
 
@@ -131,8 +130,7 @@ def compare(network: str, seeds: int, epochs: int | None, work: Path) -> dict[st
         run = plan(experiment([*NETWORKS[network], *choice, f"seed={seed}"], epochs))
         if run.id not in seen:
             seen.add(run.id)
-            ledger = Ledger(Path(run.experiment.ledger.folder))
-            found.setdefault(label(run), []).append(measure(run, ledger, work / run.id))
+            found.setdefault(label(run), []).append(measure(run, run.ledger, work / run.id))
     return found
 
 
@@ -144,7 +142,7 @@ def whole(seeds: int, work: Path) -> dict[str, list[float]]:
         run = plan(jobs([*NETWORKS["overfeat_small"], *choice, f"seed={seed}"])[0].experiment)
         folder = work / run.id
         folder.mkdir(parents=True, exist_ok=True)
-        records = train(run, Ledger(Path(run.experiment.ledger.folder)), folder, Nobody())
+        records = train(run, run.ledger, folder)
         found.setdefault(name, []).append(records[-1].test_top1)
     return found
 

@@ -54,7 +54,7 @@ def experiment(device: str, resize_epoch: object) -> Experiment:
         shrink=ShrinkSettings(table={1: 1, 3: 2, 5: 3, 7: 5}),
         data=data if small else large,
         schedule=ScheduleSettings(epochs=1, batches_per_epoch=1, learning_rates=[RATE], weight_decay=DECAY),
-        optim=OptimSettings(batch_size=64 if small else 128, momentum=MOMENTUM),
+        optim=OptimSettings(batch_size=64 if small else 128),
         step=StepSettings(precision="default" if small else "bf16"),
         resize_epoch=resize_epoch,
         device=device,
@@ -101,7 +101,7 @@ def ours(trainer: Trainer) -> Loop:
 def hand_written(trainer: Trainer) -> Loop:
     """A loop as in torch's tutorials."""
     network, batches = trainer.run.network(trainer.first.stage), Batches(trainer)
-    device, bf16 = trainer.run.device, trainer.first.recipe.precision == "bf16"
+    device, bf16 = trainer.run.device, trainer.first.recipe.step.precision == "bf16"
     optimizer = torch.optim.SGD(network.parameters(), lr=RATE, momentum=MOMENTUM, weight_decay=DECAY, fused=True)
     network.train()
 
@@ -124,7 +124,7 @@ def lightning(trainer: Trainer) -> Loop:
     import lightning as pl
 
     network, batches = trainer.run.network(trainer.first.stage), Batches(trainer)
-    device, bf16 = trainer.run.device, trainer.first.recipe.precision == "bf16"
+    device, bf16 = trainer.run.device, trainer.first.recipe.step.precision == "bf16"
 
     class Module(pl.LightningModule):  # type: ignore[misc]
         def __init__(self) -> None:

@@ -66,7 +66,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "model__image_px": 32,
         "optim__batch_size": 4,
         "schedule__batches_per_epoch": 2,
-        "schedule__learning_rates": [0.3, 0.1],
+        "schedule__learning_rates": [0.03, 0.01],
     },
 }
 GOLDEN = {
@@ -83,11 +83,13 @@ GOLDEN = {
         [1.385768, 1.383426, 1.376864, 1.321836, 1.107468, 0.974106],
     ),
     "files": (
-        [0.708747, 0.700562, 0.759404, 0.692148, 0.703129, 0.687117],
-        [0.697249, 0.717084, 0.689543, 0.695630, 0.691924, 0.677886],
+        [0.712954, 0.696605, 0.683977, 0.694091, 0.693601, 0.690469],
+        [0.697058, 0.694911, 0.694029, 0.693005, 0.692702, 0.692576],
     ),
 }
 """Mean training loss and test loss of each epoch."""
+TOLERANCE = {"plain": 1e-4, "resnet": 2e-3, "auxiliary": 1e-4, "files": 3e-4}
+"""Processors differ in the last bits of the initial weights and of every sum; a fit and a resize make more of it."""
 
 
 def losses(records: list[Record]) -> tuple[list[float], list[float]]:
@@ -104,5 +106,5 @@ def test_losses_are_those_of_this_numerics_version(bench: Bench, make_experiment
         )
     trained, tested = losses(bench.train(make_experiment(**changes)))
     assert NUMERICS == 4
-    assert trained == pytest.approx(GOLDEN[name][0], rel=1e-4)
-    assert tested == pytest.approx(GOLDEN[name][1], rel=1e-4)
+    assert trained == pytest.approx(GOLDEN[name][0], rel=TOLERANCE[name])
+    assert tested == pytest.approx(GOLDEN[name][1], rel=TOLERANCE[name])
