@@ -104,7 +104,7 @@ class FakeRun:
         with (folder / "metrics.csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, EPOCH_FIELDS)
             writer.writeheader()
-            writer.writerows({**dataclasses.asdict(record), "reused": False} for record in records)
+            writer.writerows({**record.to_dict(), "reused": False} for record in records)
         return folder
 
 

@@ -8,7 +8,7 @@ from figure_reading import labels, load, points, words
 
 from rescaler.errors import InputError
 from rescaler.figures import PAPER_FIGURES, paper_figure
-from rescaler.figures.paper import PaperFigure
+from rescaler.figures.accuracy import PaperFigure
 
 NUMBERS: tuple[PaperFigure, ...] = get_args(PaperFigure)
 

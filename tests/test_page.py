@@ -11,7 +11,7 @@ from fake_runs import FakeRun, paper_like
 
 from rescaler.__main__ import main
 from rescaler.page import render
-from rescaler.page.headline import Headline, headline
+from rescaler.page.content import Headline, headline
 from rescaler.page.settings import Comparison, compare, read_command, read_settings
 from rescaler.results import load_epochs, load_runs, over_seeds, table
 

@@ -1,4 +1,3 @@
-import dataclasses
 import json
 import logging
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from test_tracking import CONFIG, SUMMARY, record
 from rescaler.config import LoggerSettings
 from rescaler.errors import InputError
 from rescaler.results import load_epochs, load_runs
-from rescaler.results.from_wandb import read_offline, read_project
+from rescaler.results.frames import read_offline, read_project
 from rescaler.tracking import client, offline
 from rescaler.tracking.offline import Fragment
 from rescaler.tracking.schema import History, opening
@@ -73,7 +72,7 @@ def test_a_run_of_the_server_is_the_run_that_was_mirrored(monkeypatch: pytest.Mo
     assert summary.keys() >= SUMMARY.keys()
     assert summary.items() >= {**DONE, "run": "ab12", "resize_epoch": 17, "folder": "me/kernels/ab12"}.items()
     assert (summary["reused_epochs"], summary["best_top1"]) == (17, 0.25)
-    assert epochs == [{**dataclasses.asdict(record(number)), "reused": number <= 17} for number in range(1, 21)]
+    assert epochs == [{**record(number).to_dict(), "reused": number <= 17} for number in range(1, 21)]
 
 
 def test_runs_of_the_server_stand_beside_those_of_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,13 +58,13 @@ def test_an_epoch_comes_back_whole_through_json() -> None:
         row["weight_decay"] = row["seconds/train"] = 8  # what JSON makes of 8.0 elsewhere
         expected = dataclasses.replace(record(18), weight_decay=8.0)
         back = epoch_of_row(row)
-        assert back == {**dataclasses.asdict(expected), "reused": reused}
+        assert back == {**expected.to_dict(), "reused": reused}
         assert {name: type(value) for name, value in back.items()} == EPOCH_FIELDS
 
 
 def test_an_epoch_comes_back_whole_from_the_metrics_of_a_folder() -> None:
     text = io.StringIO()
-    values = {**dataclasses.asdict(record(18)), "reused": False}
+    values = {**record(18).to_dict(), "reused": False}
     writer = csv.DictWriter(text, values)
     writer.writeheader()
     writer.writerow(values)
@@ -100,7 +100,7 @@ def test_the_config_has_the_identity_and_text_for_what_json_lacks() -> None:
 
 
 def back(summary: dict[str, Any], state: str, last: int = 18) -> dict[str, Any]:
-    epochs = [{**dataclasses.asdict(record(number)), "reused": number < 18} for number in range(1, last + 1)]
+    epochs = [{**record(number).to_dict(), "reused": number < 18} for number in range(1, last + 1)]
     return summary_of(begin()["config"], summary, epochs, state=state, updated_s=0.0)
 
 

@@ -4,9 +4,8 @@ All share one style, are readable in grey print and to colour-blind eyes, and sa
 (network, data, schedule) is drawn apart.
 """
 
-from rescaler.figures.accuracy import accuracy_figure
+from rescaler.figures.accuracy import PAPER_FIGURES, accuracy_figure, paper_figure
 from rescaler.figures.clocks import clock_figure, cost_figure
-from rescaler.figures.paper import PAPER_FIGURES, paper_figure
 from rescaler.figures.saving import pareto_front, saving_figure
 from rescaler.figures.style import figure_format, save_figure, to_svg
 

@@ -10,7 +10,7 @@ from pandas import DataFrame
 from rescaler.figures import style
 from rescaler.figures.curves import KIND, counted, kind_labels, unfinished
 from rescaler.results import cost, time_unit
-from rescaler.results.quantities import SHARE, time_quantity
+from rescaler.results.report import SHARE, time_quantity
 
 _CLOCKS = {
     "train_s": ("steps", "#0b3c5d"),

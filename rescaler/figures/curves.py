@@ -5,8 +5,8 @@ from typing import Any
 from pandas import DataFrame, Series
 
 from rescaler.results import network_label, order
-from rescaler.results.labels import progress_label
 from rescaler.results.statistics import GROUP
+from rescaler.results.tables import progress_label
 
 KIND = [name for name in GROUP if name != "comparison"]
 """Runs of a comparison that agree in these differ in their seed at most."""

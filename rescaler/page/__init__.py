@@ -6,8 +6,7 @@ import jinja2
 from pandas import DataFrame
 
 from rescaler import provenance
-from rescaler.page.content import between, grouped, sections
-from rescaler.page.headline import TONES
+from rescaler.page.content import TONES, between, grouped, sections
 from rescaler.results import MARGIN
 
 

@@ -1,21 +1,126 @@
-"""What the page says of each comparison: the runs of one network, data set and schedule."""
+"""Content of the HTML report: a section for each comparison."""
 
-from collections.abc import Iterator, Sequence
+import base64
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 from pandas import DataFrame
 
-from rescaler.page.headline import Headline, headline
-from rescaler.page.pictures import Picture, pictures
+from rescaler.figures import accuracy_figure, clock_figure, cost_figure, saving_figure, to_svg
 from rescaler.page.settings import Comparison, compare, differing, read_command, read_settings
 from rescaler.results import is_baseline, over_seeds, paper, paper_table, table
-from rescaler.results.labels import progress_label
-from rescaler.results.quantities import NONE
-from rescaler.results.report import paper_reports, reports, seed_reports
+from rescaler.results.report import NONE, SHARE, interval, paper_reports, reports, seed_reports
+from rescaler.results.statistics import Verdict
+from rescaler.results.tables import progress_label
 from rescaler.texttable import TextTable, counted
+
+TONES: Mapping[Verdict, str] = MappingProxyType({"preserved": "good", "lost": "bad", "not enough runs to tell": "open"})
+
+
+@dataclass(frozen=True)
+class Headline:
+    """Time saved, and for each verdict on accuracy the networks that it holds for."""
+
+    saving: str
+    verdicts: Mapping[Verdict, list[str]]
+    cautions: list[str]
+
+
+def headline(seeds: DataFrame) -> Headline:
+    """Sum up one comparison.
+
+    Args:
+        seeds: its rows of :func:`rescaler.results.over_seeds`.
+    """
+    resized = seeds[~is_baseline(seeds["resize_epoch"])]
+    finished = resized[resized["n"] > 0]
+    if finished.empty:
+        return Headline("No resized run has finished yet" if len(resized) else "No run was resized", {}, [])
+    judged = finished[finished["pairs"] > 0]
+    verdicts: dict[Verdict, list[str]] = {}
+    for verdict in TONES:
+        rows = judged[judged["verdict"] == verdict]
+        if len(rows):
+            verdicts[verdict] = [f"{row['network']}: {interval(row)} points" for _, row in rows.iterrows()]
+    return Headline(_saving(finished), verdicts, list(_cautions(finished, judged)))
+
+
+def _saving(finished: DataFrame) -> str:
+    known = finished[finished["saved_fraction"].notna()]
+    if known.empty:
+        return "Time saved: not known, for no epoch of the target was timed"
+    runs = f"{_span(known['n'].min(), known['n'].max())} {'run' if known['n'].max() == 1 else 'runs'}"
+    if len(known) == 1:
+        row = known.iloc[0]
+        return f"Training time saved: {SHARE.over_runs(row, 'saved_fraction')} ({row['network']}, {runs})"
+    low, high = (SHARE.show(value) for value in (known["saved_fraction"].min(), known["saved_fraction"].max()))
+    return f"Training time saved: {low} to {high} (means of {len(known)} resized networks, {runs} each)"
+
+
+def _cautions(finished: DataFrame, judged: DataFrame) -> list[str]:
+    cautions = []
+    if finished["estimated"].any():
+        cautions.append("Time saved is partly estimated: the target was not run with each seed on the same device.")
+    if len(judged) < len(finished):
+        cautions.append("Accuracy is not compared where no target of the same seed has finished.")
+    if (judged["pairs"] == 1).any():
+        cautions.append("A difference between single runs has no interval: it may be chance. Train further seeds.")
+    if (judged["pairs"] > 1).sum() > 1:
+        cautions.append("Each interval stands alone: the best of several networks, picked afterwards, looks too good.")
+    return cautions
+
+
+def _span(low: int, high: int) -> str:
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure, as a data URI."""
+
+    source: str
+    alternative: str
+    caption: str
+
+
+def pictures(rows: DataFrame, seeds: DataFrame, epochs: DataFrame) -> Iterator[Picture]:
+    """Draw what can be drawn; arguments as for :func:`rescaler.figures.saving_figure`, of one comparison."""
+    if epochs.empty:
+        return
+    count = counted(len(rows), "run")
+    yield _picture(
+        accuracy_figure(epochs),
+        f"Line charts of the test accuracy of {count} over epochs and over training time; the tables have the best.",
+        "Test accuracy over epochs and over training time; dashed, the best of the baselines.",
+    )
+    yield _picture(
+        saving_figure(rows, seeds, epochs),
+        "Chart of best test accuracy against training time saved; the table by network has the numbers.",
+        "Best test accuracy against training time saved: means over seeds, one standard deviation, Pareto front.",
+    )
+    yield _picture(
+        clock_figure(epochs),
+        "Stacked bars of each network’s time: training steps, waiting for data, rescaling, evaluation.",
+        "Where the time goes, each network as if its runs had run alone.",
+    )
+    if len(rows) > 1:
+        yield _picture(
+            cost_figure(epochs),
+            "Two bars: training time of all runs if each had run alone, and with common epochs trained once; "
+            "the notes to the table by network have the numbers.",
+            "What all runs together cost, without and with a shared trunk.",
+        )
+
+
+def _picture(figure: Figure, alternative: str, caption: str) -> Picture:
+    image = base64.b64encode(to_svg(figure).encode()).decode()
+    return Picture(f"data:image/svg+xml;base64,{image}", alternative, caption)
+
 
 _SHORT = 8
 """Characters of a key that tell it from others."""

@@ -9,10 +9,20 @@
 
 import functools
 
-from rescaler.results.labels import headings, is_baseline, network_label, order, time_unit
-from rescaler.results.load import load_epochs, load_runs, read_at
+from rescaler.results.frames import load_epochs, load_runs, read_at
 from rescaler.results.statistics import MARGIN, over_seeds
-from rescaler.results.tables import Cost, cost, paper_table, table, time_saved
+from rescaler.results.tables import (
+    Cost,
+    cost,
+    headings,
+    is_baseline,
+    network_label,
+    order,
+    paper_table,
+    table,
+    time_saved,
+    time_unit,
+)
 
 __all__ = [
     "MARGIN", "Cost", "cost", "headings", "is_baseline", "load_epochs", "load_runs", "network_label",

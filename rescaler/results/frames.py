@@ -1,31 +1,167 @@
-"""Read runs back from their folders or from W&B: one row a run, one row an epoch."""
+"""Runs and epochs as data frames, read from the folders of runs or from W&B."""
 
+import itertools
 import json
 import logging
 import os
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import NoneType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
-from pandas import DataFrame
+from pandas import DataFrame, Series
 
 from rescaler.errors import ArgumentError, InputError
 from rescaler.record import EPOCH_FIELDS, METRICS_FILE, SUMMARY_FILE, TRAINING_CLOCKS, VARIANT_SEPARATOR
-from rescaler.results.cache import Cache
-from rescaler.results.columns import IDENTITY, check_summary, epoch_frame
+from rescaler.tracking.schema import epoch_of_row, summary_of
 
 if TYPE_CHECKING:
-    from rescaler.results.from_wandb import Mirrored
+    from rescaler.tracking.offline import Fragment
+
+# wandb takes seconds to import, so what needs it is imported where it is used.
 
 log = logging.getLogger(__name__)
 
 _WANDB = "wandb:"
-_SETTLED_S = 2.0
-"""Clocks of file systems are coarse: a file that is written twice in a moment may look the same."""
-
 Source = str | Path
+
+_SUMMARY: Mapping[str, type | tuple[type, ...]] = {
+    "run": str,
+    "comparison": str,
+    "name": str,
+    "model": str,
+    "data": str,
+    "seed": int,
+    "resize_epoch": (int, str),
+    "hold": bool,
+    "variant": str,
+    "epochs_planned": int,
+    "epochs": int,
+    "status": str,
+    "error": (str, NoneType),
+    "device": str,
+    "torch": str,
+    "version": str,
+    "commit": (str, NoneType),
+    "updated": str,
+}
+
+IDENTITY = ["run", "comparison", "name", "model", "data", "seed", "resize_epoch", "hold", "distinction", "status"]
+"""Columns of a frame of runs that a frame of epochs repeats."""
+
+
+def check_summary(values: Mapping[str, Any]) -> None:
+    """Tell the summary of a run, the object in its ``summary.json``, from anything else.
+
+    Raises:
+        KeyError: it lacks a field.
+        TypeError: it is no object.
+        ValueError: a field has a wrong type or value.
+    """
+    wrong = [name for name, kind in _SUMMARY.items() if not isinstance(values[name], kind)]
+    if wrong:
+        raise ValueError(f"wrong type: {', '.join(wrong)}")
+    if isinstance(values["resize_epoch"], str) and values["resize_epoch"] != "never":
+        raise ValueError(f"resize_epoch is {values['resize_epoch']!r}: neither a number nor 'never'")
+    pd.to_datetime(values["updated"], format="ISO8601")
+
+
+def epoch_frame(rows: Iterable[Mapping[str, Any]]) -> DataFrame:
+    """Epochs as a frame whose columns are those of ``metrics.csv``."""
+    rows = list(rows)
+    return DataFrame({name: Series([row[name] for row in rows], dtype=kind) for name, kind in EPOCH_FIELDS.items()})
+
+
+class Mirrored(NamedTuple):
+    """One run as W&B has it."""
+
+    summary: dict[str, Any]
+    """The keys of ``summary.json``, and ``folder``: of the newest offline file, or ENTITY/PROJECT/ID."""
+    epochs: list[dict[str, Any]]
+    """The fields of :class:`rescaler.record.Record`, and ``reused``; from the first epoch, none missing."""
+
+
+def read_project(project: str) -> list[Mirrored]:
+    """The runs of a project on W&B's server.
+
+    Runs that are not this package's are counted in the log and left out.
+
+    Args:
+        project: ENTITY/PROJECT, or PROJECT of the user's own entity.
+
+    Raises:
+        InputError: no such project, no runs in it, not logged in, or the server cannot be reached.
+    """
+    if project.count("/") > 1 or not all(project.split("/")):
+        raise InputError(f"a W&B project must be wandb:ENTITY/PROJECT or wandb:PROJECT; got {f'wandb:{project}'!r}")
+    from rescaler.tracking.client import PAGE, answering, connect
+
+    api = connect()
+    found: list[Mirrored] = []
+    foreign = 0
+    with answering():
+        try:
+            runs = list(api.runs(project, per_page=PAGE, lazy=False))
+        except ValueError:
+            raise InputError(f"no W&B project {project!r}: it must exist, and your login must see it") from None
+        for run in runs:
+            if "identity" not in run.config:
+                foreign += 1
+                continue
+            # The client refuses to scan a history that is empty.
+            history = run.scan_history(use_cache=False) if run.lastHistoryStep > 0 else ()
+            rows = {row["_step"]: row for row in history}
+            copy = _mirrored("/".join(run.path), run.config, run.summary_metrics, rows, run.state)
+            if copy is not None:
+                found.append(copy)
+    if foreign:
+        log.warning("left out %d runs of W&B's project %s, which are not of rescaler", foreign, project)
+    if not found:
+        raise InputError(f"no runs of rescaler in W&B's project {project!r}")
+    return found
+
+
+def read_offline(folder: Path) -> list[Mirrored]:
+    """The runs of which W&B's client kept files in and below ``folder``; none where there are no such files.
+
+    A run started again has several files, each with the epochs that the earlier ones lack. Where two have the same (a
+    sweep started again in a new folder), the newer counts. Files that are not this package's are named in the log.
+    """
+    if next(folder.rglob("run-*.wandb"), None) is None:
+        return []
+    from rescaler.tracking.offline import fragments
+
+    runs: dict[str, list[Fragment]] = {}
+    for fragment in fragments(folder):
+        runs.setdefault(fragment.run, []).append(fragment)
+    return [copy for parts in runs.values() if (copy := _merged(parts)) is not None]
+
+
+def _merged(parts: "list[Fragment]") -> Mirrored | None:
+    rows = {step: row for part in parts for step, row in part.rows.items()}
+    # An attempt that was killed before it got as far as an earlier one says nothing of how the run stands.
+    furthest = max(parts, key=lambda part: (part.summary.get("epochs", max(part.rows, default=0)), part.started))
+    return _mirrored(parts[-1].path.parent, furthest.config, furthest.summary, rows, furthest.state)
+
+
+def _mirrored(
+    folder: Path | str,
+    config: Mapping[str, Any],
+    summary: Mapping[str, Any],
+    rows: Mapping[int, Mapping[str, Any]],
+    state: str,
+) -> Mirrored | None:
+    numbers = itertools.takewhile(rows.__contains__, itertools.count(1))
+    try:
+        epochs = [epoch_of_row(rows[number]) for number in numbers]
+        updated_s = max((row["_timestamp"] for row in rows.values()), default=None)
+        values = summary_of(config, summary, epochs, state=state, updated_s=updated_s)
+        check_summary(values)
+    except (KeyError, TypeError, ValueError) as error:
+        log.warning("skipped W&B's %s, which is no run of rescaler (%s: %s)", folder, type(error).__name__, error)
+        return None
+    return Mirrored({**values, "folder": folder}, epochs)
 
 
 def load_runs(sources: Source | Iterable[Source]) -> DataFrame:
@@ -134,14 +270,14 @@ def _read_sources(sources: Sequence[Source]) -> list[DataFrame]:
 
 def _read_source(source: Source) -> DataFrame:
     if isinstance(source, str) and source.startswith(_WANDB):
-        from rescaler.results.from_wandb import read_project
+        from rescaler.results.frames import read_project
 
         return _from_wandb(source, read_project(source.removeprefix(_WANDB)))
     folder = Path(source)
     found = _summaries(folder)
     if not found.empty:
         return found.assign(source=str(folder))
-    from rescaler.results.from_wandb import read_offline
+    from rescaler.results.frames import read_offline
 
     mirrored = read_offline(folder)
     if not mirrored:
@@ -155,16 +291,14 @@ def _from_wandb(source: str, runs: "Sequence[Mirrored]") -> DataFrame:
 
 
 def _summaries(folder: Path) -> DataFrame:
-    def read(file: str) -> DataFrame | None:
-        summary = _summary(folder / file)
-        return None if summary is None else DataFrame({"summary": [json.dumps(summary)]})
-
-    texts = Cache(folder, "runs", ["summary"]).read(_stamps(folder, _find(folder)), read)
-    if texts.empty:
-        return DataFrame()
-    rows = DataFrame([json.loads(text) for text in texts["summary"]])
-    rows["folder"] = pd.Series([folder / str(file).removesuffix(SUMMARY_FILE) for file in texts["file"]], dtype=object)
-    return rows
+    found = ((file, _summary(folder / file)) for file in _find(folder))
+    return DataFrame(
+        [
+            {**summary, "folder": folder / file.removesuffix(SUMMARY_FILE)}
+            for file, summary in found
+            if summary is not None
+        ]
+    )
 
 
 def _find(folder: Path) -> Iterator[str]:
@@ -192,13 +326,9 @@ def _epochs_of(source: str, runs: DataFrame) -> DataFrame:
         frames = [epoch_frame(epochs).assign(folder=str(folder)) for folder, epochs in known]
         return pd.concat(frames, ignore_index=True)
     folders = runs["folder"][runs["epochs"] > 0]
-    files = {os.path.relpath(folder / METRICS_FILE, source): str(folder) for folder in folders}
-    stamps = _stamps(Path(source), files)
-    rows = Cache(Path(source), "epochs", list(EPOCH_FIELDS)).read(stamps, lambda file: _metrics(Path(source, file)))
-    if rows.empty:
-        return epoch_frame(())
-    rows["folder"] = rows["file"].cat.rename_categories(files)
-    return rows
+    read = ((folder, _metrics(folder / METRICS_FILE)) for folder in folders)
+    frames = [rows.assign(folder=str(folder)) for folder, rows in read if rows is not None]
+    return pd.concat(frames, ignore_index=True) if frames else epoch_frame(())
 
 
 def _metrics(path: Path) -> DataFrame | None:
@@ -207,18 +337,3 @@ def _metrics(path: Path) -> DataFrame | None:
     except (OSError, ValueError) as error:
         log.warning("skipped %s, which is not the metrics of a run (%s)", path, error)
         return None
-
-
-def _stamps(folder: Path, files: Iterable[str]) -> dict[str, str]:
-    """What changes whenever a file is written, by file; empty for one so young that its next change may not show."""
-    stamps = {}
-    now = time.time()
-    for file in files:
-        try:
-            stat = os.stat(f"{folder}/{file}")  # noqa: PTH116 - ten thousand of them
-        except OSError:
-            stamps[file] = ""
-            continue
-        young = now - stat.st_mtime < _SETTLED_S
-        stamps[file] = "" if young else f"{stat.st_ino}-{stat.st_size}-{stat.st_mtime_ns}-{stat.st_ctime_ns}"
-    return stamps
