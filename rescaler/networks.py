@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib.metadata
-import re
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -73,9 +72,9 @@ def initial_values(experiment: Experiment, networks: Networks) -> Values:
 
 def _definition(target: nn.Module, experiment: Experiment) -> tuple[str, tuple[str, ...]]:
     code, sourceless = code_digest(target, experiment.model)
-    # An address in a printed object is another one in every process.
+    # A user's layers may print addresses and sets, which are others in every process; their code says what they are.
     layers = [
-        [name, type(module).__qualname__, re.sub(r" at 0x[0-9a-f]+", "", module.extra_repr())]
+        [name, type(module).__qualname__, module.extra_repr() if _package(module) in ("torch", "torchvision") else ""]
         for name, module in target.named_modules()
     ]
     shapes = [[name, list(tensor.shape), str(tensor.dtype)] for name, tensor in target.state_dict().items()]
@@ -87,8 +86,12 @@ def _versions(target: nn.Module) -> dict[str, str]:
 
     Torch's is in every record, and not here: a new one does not orphan a ledger.
     """
-    packages = {type(module).__module__.partition(".")[0] for module in target.modules()}
+    packages = {_package(module) for module in target.modules()}
     return {package: importlib.metadata.version(package) for package in sorted(packages & {"torchvision", "timm"})}
+
+
+def _package(module: nn.Module) -> str:
+    return type(module).__module__.partition(".")[0]
 
 
 _STRIDE = 5
