@@ -9,8 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import rescaler
 from rescaler.errors import InputError
-from rescaler.method.description import Description, describe
-from rescaler.method.layertable import quantity
+from rescaler.method.description import Description, describe, quantity
 from rescaler.method.shrinking import shrink
 from rescaler.models import overfeat_fast, overfeat_small, resnet18, resnet34
 

@@ -75,7 +75,7 @@ def test_a_side_that_the_table_lacks_is_refused_with_every_layer_that_wants_it()
     )
     message = (
         r"table has no kernel side for conv \(31x31, stride 1\), more1 \(1x17, stride 2\); "
-        r"it has \[1, 2, .*15\]; two thirds would be 17: 11, 31: 21$"
+        r"it has \[1, 2, .*15\]; two thirds: 17: 11, 31: 21$"
     )
     with pytest.raises(InputError, match=message):
         shrink(target, 192)

@@ -101,16 +101,16 @@ class Net(nn.Sequential):
     ("padding", "expected"),
     [
         ({"*": 0}, [0, 0, 0]),
-        ({"[12]": 2}, [1, 2, 2]),
-        ({"*": 0, "2": 3}, [0, 0, 3]),
-        ({"2": 3, "*": 0}, [0, 0, 3]),  # a name goes before a pattern, in whatever order
-        ({"*": 0, "[01]": 2}, [2, 2, 0]),  # the later pattern before the earlier one
+        ({"[12]": 0}, [1, 0, 0]),
+        ({"*": 0, "2": 1}, [0, 0, 1]),
+        ({"2": 1, "*": 0}, [0, 0, 1]),  # a name goes before a pattern, in whatever order
+        ({"*": 0, "[01]": 1}, [1, 1, 0]),  # the later pattern before the earlier one
     ],
     ids=str,
 )
 def test_padding_by_pattern(padding: dict[str, int], expected: list[int]) -> None:
     target = Net(*(nn.Conv2d(1, 1, 3, padding=1) for _ in range(3)), nn.Conv2d(1, 1, 1))
-    layers = shrink(target, 12, padding=padding).layers
+    layers = shrink(target, 24, padding=padding).layers
     assert [layer.pretrain_padding for layer in layers] == [(amount,) * 4 for amount in [*expected, 0]]
 
 
@@ -120,9 +120,10 @@ def test_padding_by_pattern(padding: dict[str, int], expected: list[int]) -> Non
         ({"conv9": 0}, r"padding: 'conv9' fits no convolution whose kernel shrinks; there are conv$"),
         ({"layer*": 0}, r"padding: 'layer\*' fits no convolution whose kernel shrinks; there are conv$"),
         ({"more0*": 0}, r"'more0\*' fits no convolution whose kernel shrinks"),
-        ({"conv": -1}, r"padding\['conv'\] must be a non-negative integer; got -1"),
-        ({"*": True}, r"padding\['\*'\] must be a non-negative integer; got True"),
-        ({"conv": 1.5}, r"padding\['conv'\] must be a non-negative integer; got 1\.5"),
+        ({"conv": -1}, r"padding\['conv'\] must be an integer from 0 to 1; got -1"),
+        ({"*": True}, r"padding\['\*'\] must be an integer from 0 to 1; got True"),
+        ({"conv": 99}, r"padding\['conv'\] must be an integer from 0 to 1; got 99"),
+        ({"conv": 1.5}, r"padding\['conv'\] must be an integer from 0 to 1; got 1\.5"),
     ],
     ids=str,
 )

@@ -279,16 +279,6 @@ def test_refuses_weights_that_are_not_finite(name: str, value: float) -> None:
     _refused(pretrain, _target(), f"{name} has values that are not finite")
 
 
-@pytest.mark.filterwarnings("ignore:.*quantized tensor creation functions.*:UserWarning")
-def test_refuses_quantised_tensors() -> None:
-    pretrain = _pretrain()
-    quantised = torch.quantize_per_tensor(pretrain.get_parameter("fc4.bias").detach(), 0.1, 0, torch.qint8)
-    with pytest.raises(
-        InputError, match=r"fc4\.bias is quantised \(torch\.qint8\): rescale the network as it was before"
-    ):
-        rescale_tensors({"fc4.bias": quantised}, pretrain, _target())
-
-
 @pytest.mark.parametrize("dtype", [torch.int8, torch.complex64], ids=str)
 def test_refuses_kernels_that_are_no_floating_numbers(dtype: torch.dtype) -> None:
     kernel = torch.ones(4, 2, 2, 2).to(dtype)

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 import torch
 from networks import classifier, two_layers
-from torch import Tensor, nn
+from torch import nn
 
 from rescaler.errors import InputError
 from rescaler.method.shrinking import shrink
@@ -31,19 +31,6 @@ def test_other_dtypes_are_refused_by_layer(dtype: torch.dtype) -> None:
         InputError, match=rf"layer conv2 has weights of {dtype}; kernels are shrunk in torch\.float32, "
     ):
         shrink(target, 9)
-
-
-def test_a_quantised_layer_is_refused() -> None:
-    class Quantised(nn.Module):  # as torch.ao.nn.quantized.Conv2d, which warns that it will go
-        __module__ = "torch.ao.nn.quantized"
-
-        def weight(self) -> Tensor:
-            return torch.zeros(1, dtype=torch.int8)
-
-    with pytest.raises(
-        InputError, match=r"layer more0 is quantised \(torch\.int8\): shrink the network as it was before"
-    ):
-        shrink(classifier(nn.Conv2d(1, 1, 3), Quantised()), 9)
 
 
 def test_a_lazy_layer_is_refused() -> None:

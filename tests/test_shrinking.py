@@ -11,7 +11,7 @@ from networks import classifier, two_layers
 from torch import Tensor, nn
 
 from rescaler.errors import InputError
-from rescaler.method.layers import Flattened, flattened_map
+from rescaler.method.layers import flattened_map
 from rescaler.method.shrinking import Layer, shrink
 
 
@@ -101,7 +101,7 @@ class _Functional(nn.Module):
 def test_functional_flattening_is_seen(how: str) -> None:
     shrunk = shrink(_Functional(how), 12)
     wide, narrow = (shrunk.network.get_submodule(name) for name in ("wide", "narrow"))
-    assert flattened_map(wide) == Flattened(target=(4, 6, 6), pretrain=(4, 4, 4))
+    assert flattened_map(wide) == ((4, 6, 6), (4, 4, 4))
     assert wide.in_features == 64
     assert flattened_map(narrow) is None
     assert shrunk.network(torch.randn(2, 2, 8, 8)).shape == (2, 3)
@@ -170,26 +170,32 @@ def test_other_tensors_are_copied() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"table": {3: 4}}, r"table maps a kernel side to one from 1 to itself, both integers; got 3: 4"),
-        ({"table": {3: 0}}, r"table .* got 3: 0"),
-        ({"table": {3: 1.5}}, r"table .* got 3: 1\.5"),
+        ({"table": {3: 4}}, r"table\[3\] must be an integer from 1 to 3; got 4"),
+        ({"table": {3: 0}}, r"table\[3\] .* got 0"),
+        ({"table": {3: 1.5}}, r"table\[3\] .* got 1\.5"),
         (
             {"table": {3: 3}},
             r"table=\{3: 3\} shrinks none of the network's kernels: conv1 \(3x3, stride 1\), conv2",
         ),
-        ({"pretrain_px": 0}, "pretrain_px must be an integer from 1 to 9, the side of the target's images; got 0"),
+        ({"pretrain_px": 0}, "pretrain_px must be an integer from 1 to 9; got 0"),
+        ({"table": {}}, r"table must map target to pre-train kernel sides, such as \{3: 2\}; got \{\}"),
+        ({"image_px": None}, "image_px must be an integer from 1 to 16384; got None"),
+        ({"image_px": 10**9}, "image_px must be an integer from 1 to 16384; got 1000000000"),
         ({"pretrain_px": 10}, r"pretrain_px must be .* got 10"),
         (
             {"pretrain_px": 2},
             r'pretrain_px=2 does not suit the network: in or after layer "conv1" \(2x2x2 input\)',
         ),
-        ({"padding": {"conv1": 2, "conv2": 2}}, "layer fc gets a feature map of 12x12 .* larger than the target's 5x5"),
+        (
+            {"padding": {"*": 1}, "pretrain_px": 9},
+            "layer fc gets a feature map of 11x11 .* larger than the target's 5x5",
+        ),
     ],
     ids=str,
 )
 def test_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        shrink(two_layers(), 9, **arguments)
+        shrink(two_layers(), **{"image_px": 9, **arguments})
 
 
 def test_wrong_or_vanishing_image_of_the_target_is_refused() -> None:
@@ -199,7 +205,7 @@ def test_wrong_or_vanishing_image_of_the_target_is_refused() -> None:
         InputError, match=r'image_px=2 does not suit the network: in or after layer "conv1" \(2x2x2 input\)'
     ):
         shrink(two_layers(), 2)
-    with pytest.raises(InputError, match="image_px must be a positive integer; got 0"):
+    with pytest.raises(InputError, match="image_px must be an integer from 1 to 16384; got 0"):
         shrink(two_layers(), 0)
 
 

@@ -26,7 +26,7 @@ def test_positions_are_where_weights_are_applied() -> None:
             return scores
 
     calls = trace(outline(Net()), 2, 8, argument="image_px").calls
-    assert {name: (call.positions, call.count) for name, call in calls.items()} == {
+    assert {name: (call.positions, call.times) for name, call in calls.items()} == {
         "conv": (64 + 64 + 16, 3),
         "up": (64, 1),
         "pointwise": (32 * 32, 1),
@@ -98,7 +98,7 @@ def test_functions_are_followed_however_their_arguments_are_given() -> None:
             return scores
 
     call = trace(outline(Net()), 3, 8, argument="image_px").calls["conv"]
-    assert (call.output_size, call.count) == ((6, 6), 2)
+    assert (call.output_size, call.times) == ((6, 6), 2)
 
 
 def test_batch_norm_of_other_channels_is_refused() -> None:

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim.swa_utils import update_bn
 
-from rescaler.method.calibration import fit
-from rescaler.method.kernels import Interpolation
+from rescaler.method.fit import fit
 from rescaler.method.rescaling import rescale, rescale_tensors
 from rescaler.training.chain import Recipe
 
@@ -127,7 +126,7 @@ def rescaled(
         large: the same images in the target's size, for ``fit`` and the recalibration. Dropout in the latter draws from
             torch's global generator.
     """
-    mode = cast(Interpolation, "pinv" if settings["interpolation"] == "fit" else settings["interpolation"])
+    mode = "pinv" if settings["interpolation"] == "fit" else settings["interpolation"]
     momentum: dict[str, Tensor] = {}
     if settings["momentum"] == "rescale":
         momentum = rescale_tensors(state.momentum, state.network, target, mode=mode)
@@ -141,7 +140,7 @@ def rescaled(
 def _rescale_network(
     network: nn.Module,
     target: nn.Module,
-    mode: Interpolation,
+    mode: str,
     settings: Mapping[str, Any],
     small: Sequence[Tensor],
     large: Sequence[Tensor],

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rescaler.errors import ArgumentError
-from rescaler.method import calibration
-from rescaler.method.calibration import fit
+from rescaler.method import fit as fitting
+from rescaler.method.fit import fit
 from rescaler.method.rescaling import rescale
 from rescaler.method.shrinking import shrink
 
@@ -70,7 +70,7 @@ def test_finds_the_kernel_where_there_is_one_that_answers_exactly() -> None:
 @pytest.mark.parametrize(("rows", "width"), [(40, 6), (6, 40)])
 def test_ridge_regression_is_where_its_gradient_vanishes(rows: int, width: int) -> None:
     inputs, outputs = torch.randn(3, rows, width, dtype=torch.float64), torch.randn(3, rows, 2, dtype=torch.float64)
-    weights = calibration._ridge_regression(inputs, outputs, 0.5).requires_grad_()
+    weights = fitting.ridge_regression(inputs, outputs, 0.5).requires_grad_()
     penalty = 0.5 * inputs.square().mean((1, 2)) * rows * weights.square().sum((1, 2))
     loss = (inputs @ weights - outputs).square().sum() + penalty.sum()
     (gradient,) = torch.autograd.grad(loss, weights)
@@ -125,7 +125,7 @@ def test_only_resized_layers_change_and_nothing_is_left_behind() -> None:
 
 
 def test_few_rows_are_the_same_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibration, "MAX_ROWS", 100)
+    monkeypatch.setattr(fitting, "MAX_ROWS", 100)
     first = Two()
     shrunk = shrink(first, 12)
     second, images = copy.deepcopy(rescale(shrunk.network, first)), _images(20, shrunk.image_px, 12)
@@ -142,8 +142,8 @@ def test_a_shared_layer_is_fitted_once(monkeypatch: pytest.MonkeyPatch) -> None:
         solved.append(ridge_regression(*arguments))
         return solved[-1]
 
-    ridge_regression = calibration._ridge_regression
-    monkeypatch.setattr(calibration, "_ridge_regression", solve)
+    ridge_regression = fitting.ridge_regression
+    monkeypatch.setattr(fitting, "ridge_regression", solve)
     conv = nn.Conv2d(2, 2, 3, padding=1)
     target = nn.Sequential(conv, nn.ReLU(), conv, nn.AdaptiveAvgPool2d(1), nn.Flatten())
     shrunk = shrink(target, 12)
