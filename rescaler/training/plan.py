@@ -14,7 +14,7 @@ from rescaler.data import ImageData, load_data
 from rescaler.errors import InputError
 from rescaler.experiment import batches_per_epoch, rescale_recipe, resolve_resize_epoch, stage_epochs
 from rescaler.method.shrinking import Shrunk
-from rescaler.models.sources import source_digests
+from rescaler.models.sources import code_digest
 from rescaler.settings import Experiment
 from rescaler.training import processes
 from rescaler.training.arithmetic import MEMORY_FORMATS, step_constants
@@ -134,8 +134,8 @@ def _origin(
     if network is not None:
         shapes = [[name, list(tensor.shape)] for name, tensor in network.state_dict().items()]
         origin["network"] = [str(network), shapes]
-        if sources := source_digests(network, experiment.model["_target_"]):
-            origin["sources"] = sources
+        if code := code_digest(network, experiment.model)[0]:
+            origin["code"] = code
     return origin
 
 
