@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rescaler.data import DATA_SETS, fashion_mnist, load_data
+from rescaler.data import DATA_SETS, load_data, readers
 from rescaler.errors import InputError
 from rescaler.settings import DataSettings
 
@@ -29,7 +29,7 @@ def test_unknown_name_lists_the_known_ones() -> None:
 
 @pytest.mark.parametrize("name", [name for name in DATA_SETS if name != "synthetic"])
 def test_every_name_has_a_loader(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", tmp_path / "nowhere")
+    monkeypatch.setattr(readers, "DEBIAN_FOLDER", tmp_path / "nowhere")
     occupied = tmp_path / "file"
     occupied.write_text("no folder can be here, so nothing is read or downloaded")
     settings = replace(SETTINGS, name=name, folder=str(occupied), channels=3, mean=[0.5] * 3, std=[0.25] * 3)

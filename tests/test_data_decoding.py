@@ -1,4 +1,5 @@
 import io
+import resource
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,57 @@ def test_whatever_pillow_reads_becomes_rgb() -> None:
     grey = decode(encoded(coloured().convert("L")))
     assert grey.shape == (3, 40, 50)
     assert torch.equal(grey[0], grey[2])
+
+
+def solid(mode: str, value: Any) -> Image.Image:
+    return Image.new(mode, (6, 4), value)
+
+
+@pytest.mark.parametrize(
+    ("image", "colour"),
+    [
+        (solid("1", 1), (255, 255, 255)),
+        (solid("I;16", 128 * 257), (128, 128, 128)),  # 257 = 65535 / 255
+        (solid("RGBA", (200, 100, 0, 51)), (244, 224, 204)),  # a fifth of it, over four fifths of white
+        (solid("LA", (0, 0)), (255, 255, 255)),
+        (solid("P", 0), (0, 0, 0)),
+        (solid("RGB", (10, 20, 30)).quantize(4), (10, 20, 30)),
+    ],
+    ids=lambda value: getattr(value, "mode", None),
+)
+def test_every_mode_has_its_own_range(image: Image.Image, colour: tuple[int, int, int]) -> None:
+    pixels = decode(encoded(image, "PNG"))
+    assert pixels.shape == (3, 4, 6)
+    assert pixels[:, 1, 1].tolist() == list(colour)
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_values_of_no_stated_range_are_refused(mode: str) -> None:
+    with pytest.raises(InputError, match=rf"no stated range \(Pillow's mode {mode}\)"):
+        decode(encoded(solid(mode, 7), "TIFF"))
+
+
+def test_cmyk_becomes_rgb() -> None:
+    assert (
+        decode(encoded(solid("CMYK", (0, 255, 255, 0)), quality=95))[:, 1, 1] - torch.tensor([255, 0, 0])
+    ).abs().max() < 5
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_images_are_turned_as_their_camera_was(kind: str) -> None:
+    image, exif = coloured(), Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise
+    expected = decode(encoded(image, kind)).rot90(-1, (1, 2))
+    assert torch.equal(decode(encoded(image, kind, exif=exif)), expected)
+    exif[0x0112] = 1
+    assert torch.equal(decode(encoded(image, kind, exif=exif)), decode(encoded(image, kind)))
+
+
+def test_a_long_and_narrow_image_takes_little_memory() -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    cropped = centre_crop(torch.full((3, 1, 30_000), 7, dtype=torch.uint8), 224)
+    assert (cropped == 7).all()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,21 @@
 import multiprocessing
 import os
+import random
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from image_tree import plant, save
 from PIL import Image
+from torch import Tensor
 
 from rescaler.data import EVERY_IMAGE, Batch, EpochImages, folder
 from rescaler.data.folder import FolderImages
+from rescaler.data.tree import read_tree
 from rescaler.errors import InputError, one_line
 from rescaler.settings import DataSettings
 
@@ -94,7 +98,7 @@ def test_shares_make_up_the_batches(tree: Path, reference: list[list[Batch]], pr
 def test_large_batches_of_test_images_are_decoded_in_parts(
     tree: Path, reference: list[list[Batch]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(folder, "_PART", 2)
+    monkeypatch.setattr(folder, "_TEST_IMAGES", 2)
     asked: list[int] = []
     decode = folder._Decoder.__getitem__
 
@@ -181,6 +185,34 @@ def test_fingerprint_names_classes_and_files(tree: Path) -> None:
     path = tree / "train" / "n01443537" / "n01443537_3.JPEG"
     path.rename(path.with_name("other.JPEG"))
     assert made(tree).fingerprint != first
+
+
+def test_hidden_files_are_no_images_and_others_are_counted(tree: Path) -> None:
+    before = read_tree(tree, classes=2)
+    for place in ("train/.ipynb_checkpoints", "train/n01440764/.ipynb_checkpoints", "val/n01440764"):
+        save(tree / place / ".hidden.JPEG", seed=1)
+        save(tree / place / "seen.JPEG", seed=1)
+    for name in ("an.gif", "other.GIF", "LICENSE", ".DS_Store"):
+        (tree / "train" / "n01440764" / name).touch()
+    after = read_tree(tree, classes=2)
+    assert after.train.names.tolist() == before.train.names.tolist()
+    assert len(after.test.names) == len(before.test.names) + 1
+    assert after.train.others == {".gif": 2, "LICENSE": 1}
+    assert after.test.others == {}
+
+
+def test_all_generators_follow_from_the_sample(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def drawn(pixels: Tensor, image_px: int, *, flip: bool) -> Tensor:  # noqa: ARG001
+        draws = [int(256 * np.random.random()), int(256 * random.random()), int(256 * torch.rand(()))]  # noqa: NPY002
+        return torch.tensor(draws, dtype=torch.uint8).view(3, 1, 1).expand(3, image_px, image_px)
+
+    monkeypatch.setattr(folder, "random_crop", drawn)
+    states = random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[index] # noqa: NPY002
+    epochs = [torch.cat([pixels for pixels, _ in train(made(tree, workers), 24, 1)]) for workers in (0, 2)]
+    assert torch.equal(*epochs)
+    for channel in range(3):
+        assert len(epochs[0][:, channel, 0, 0].unique()) > 8
+    assert states == (random.getstate(), np.random.get_state()[1].tolist())  # type: ignore[index] # noqa: NPY002
 
 
 def test_missing_tree(tmp_path: Path) -> None:

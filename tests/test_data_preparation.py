@@ -141,6 +141,16 @@ def test_damaged_images_are_listed_and_left_out(tree: Path) -> None:
     assert sorted(labels.tolist()) == [0] * 5 + [1] * 4
 
 
+def test_an_image_that_cannot_be_encoded_stops_no_other(tree: Path) -> None:
+    Image.new("RGB", (66_000, 20)).save(tree / "train" / "n01440764" / "n01440764_0.png")
+    (tree / "train" / "n01440764" / "one.gif").touch()
+    manifest = made(tree).run(silent)
+    assert list(manifest.left_out) == ["train/n01440764/n01440764_0.png"]
+    assert manifest.others == {".gif": 1}
+    assert sum(part.images for part in manifest.parts) == 14
+    assert Manifest.read(tree / "prepared") == manifest
+
+
 def test_a_split_without_a_readable_image_is_refused(tree: Path) -> None:
     for path in (tree / "val").rglob("*.JPEG"):
         path.write_bytes(b"damaged")
@@ -180,7 +190,7 @@ def test_a_damaged_manifest_is_named(tree: Path, text: str) -> None:
 
 def test_a_manifest_of_another_version(tree: Path) -> None:
     replace(made(tree).run(silent), format=99).write(tree / "prepared")
-    with pytest.raises(InputError, match="is of format 99, this is 1: prepare the images anew"):
+    with pytest.raises(InputError, match="is of format 99, this is 2: prepare the images anew"):
         Manifest.read(tree / "prepared")
 
 

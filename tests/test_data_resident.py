@@ -6,8 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rescaler.data import Batch, EpochImages, resident
-from rescaler.data.pixels import Normalise, resize
-from rescaler.data.resident import ImageSet, ResidentImages, Split
+from rescaler.data.resident import ImageSet, Normalise, ResidentImages, Split, resize
 from rescaler.errors import InputError
 from rescaler.settings import DataSettings
 

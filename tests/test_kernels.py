@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -7,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rescaler.errors import InputError
-from rescaler.method.kernels import INTERPOLATIONS, KERNEL_TABLE, TABLE_1, Interpolation, rescale_kernel
+from rescaler.method.kernels import INTERPOLATIONS, KERNEL_TABLE, TABLE_1, rescale_kernel
 
 PAIRS = [(small, large) for large, small in TABLE_1.items()]
 every_mode = pytest.mark.parametrize("mode", INTERPOLATIONS)
@@ -44,7 +45,7 @@ def test_table_1_cannot_be_changed() -> None:
         ("nearest", [1.0, 3.0, 3.0]),  # the middle lies on the border: the later tap
     ],
 )
-def test_2x2_to_3x3_by_hand(mode: Interpolation, axis: list[float]) -> None:
+def test_2x2_to_3x3_by_hand(mode: str, axis: list[float]) -> None:
     small = torch.outer(torch.tensor([1.0, 3.0]), torch.tensor([1.0, 3.0]))[None, None]
     expected = torch.outer(torch.tensor(axis), torch.tensor(axis)) * 4 / 9
     torch.testing.assert_close(rescale_kernel(small, (3, 3), mode=mode)[0, 0], expected)
@@ -52,7 +53,7 @@ def test_2x2_to_3x3_by_hand(mode: Interpolation, axis: list[float]) -> None:
 
 @every_mode
 @pytest.mark.parametrize(("small", "large"), [*PAIRS, (4, 6), (2, 7)])
-def test_constant_kernel_keeps_its_total_weight(small: int, large: int, mode: Interpolation) -> None:
+def test_constant_kernel_keeps_its_total_weight(small: int, large: int, mode: str) -> None:
     levels = torch.randn(4, 3, 1, 1, dtype=torch.float64)
     rescaled = rescale_kernel(levels.expand(4, 3, small, small), (large, large), mode=mode)
     torch.testing.assert_close(rescaled.sum((2, 3)), levels[..., 0, 0] * small**2)
@@ -102,7 +103,7 @@ def test_scaling_property_of_convolutions(small: int, large: int) -> None:
 
 
 @every_mode
-def test_linear(mode: Interpolation) -> None:
+def test_linear(mode: str) -> None:
     a, b = torch.randn(2, 3, 4, 5, 5, dtype=torch.float64)
     both = rescale_kernel(2 * a - 3 * b, (7, 7), mode=mode)
     apart = 2 * rescale_kernel(a, (7, 7), mode=mode) - 3 * rescale_kernel(b, (7, 7), mode=mode)
@@ -110,7 +111,7 @@ def test_linear(mode: Interpolation) -> None:
 
 
 @every_mode
-def test_axes_are_alike(mode: Interpolation) -> None:
+def test_axes_are_alike(mode: str) -> None:
     weight = torch.randn(2, 3, 1, 5)
     row = rescale_kernel(weight, (1, 7), mode=mode)
     assert row.shape == (2, 3, 1, 7)
@@ -118,7 +119,7 @@ def test_axes_are_alike(mode: Interpolation) -> None:
 
 
 @every_mode
-def test_channels_are_apart(mode: Interpolation) -> None:
+def test_channels_are_apart(mode: str) -> None:
     weight = torch.randn(4, 3, 3, 3)
     together = rescale_kernel(weight, (5, 5), mode=mode)
     torch.testing.assert_close(together[2:3, 1:2], rescale_kernel(weight[2:3, 1:2], (5, 5), mode=mode))
@@ -174,8 +175,31 @@ def test_refuses_to_make_a_kernel_smaller(size: tuple[int, int]) -> None:
 
 
 def test_unknown_interpolation_lists_the_known_ones() -> None:
-    with pytest.raises(InputError, match="one of bilinear, bicubic, nearest, area, pinv; got 'cubic'"):
-        rescale_kernel(torch.ones(1, 1, 3, 3), (5, 5), mode=cast(Interpolation, "cubic"))
+    with pytest.raises(InputError, match="one of bilinear, bicubic, nearest, area, pinv; got 'cubic'; your own"):
+        rescale_kernel(torch.ones(1, 1, 3, 3), (5, 5), mode="cubic")
+
+
+def test_an_interpolation_of_the_users_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "users_interpolation.py").write_text(
+        "import torch.nn.functional as F\n"
+        "def framed(weight, size):\n"
+        "    assert weight.dtype.itemsize >= 4\n"
+        "    return F.pad(weight, (0, size[1] - weight.shape[3], 0, size[0] - weight.shape[2]))\n"
+        "def wrong(weight, size):\n"
+        "    return weight\n"
+        "constant = 3\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    weight = torch.randn(2, 1, 2, 2).half()
+    framed = rescale_kernel(weight, (3, 3), mode="users_interpolation.framed")
+    assert torch.equal(framed, F.pad(weight, (0, 1, 0, 1)))
+    for mode, message in (
+        ("users_interpolation.wrong", r"must give a kernel of shape \(2, 1, 3, 3\); got \(2, 1, 2, 2\)"),
+        ("users_interpolation.constant", "got 'users_interpolation.constant', which is no function"),
+        ("users_interpolation.absent", r"which cannot be imported \(.*absent"),
+    ):
+        with pytest.raises(InputError, match=message):
+            rescale_kernel(weight, (3, 3), mode=mode)
 
 
 def test_memory_layout_changes_no_bit() -> None:

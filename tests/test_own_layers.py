@@ -15,6 +15,7 @@ from torchvision.models import resnet18
 from torchvision.ops import DeformConv2d, FrozenBatchNorm2d
 
 from rescaler.errors import InputError
+from rescaler.method.description import describe
 from rescaler.method.rescaling import rescale, rescale_tensors
 from rescaler.method.shrinking import shrink
 
@@ -134,6 +135,63 @@ def _only_in_training() -> nn.Module:
 def test_weights_that_functions_borrow_are_seen_wherever_they_are(target: nn.Module, name: str) -> None:
     with pytest.raises(InputError, match=f"layer {name}: a function of the network takes its weight, too"):
         shrink(target, 16)
+
+
+@pytest.mark.parametrize(
+    "rearranged",
+    [
+        lambda weight: weight.flip(3),
+        lambda weight: weight.transpose(2, 3) * 0.5,
+        lambda weight: 2 * weight.detach().view(4, 1, 3, 3).clone(),
+    ],
+    ids=["flipped", "transposed and scaled", "a copy of a view"],
+)
+def test_rearranged_weights_are_borrowed_too(rearranged: Callable[[Tensor], Tensor]) -> None:
+    def forward(net: Any, images: Tensor) -> Tensor:
+        return F.conv_transpose2d(net.conv(images), rearranged(net.conv.weight)).mean((2, 3))
+
+    with pytest.raises(InputError, match="layer conv: a function of the network takes its weight, too"):
+        shrink(Net(forward, conv=conv(1, 4)), 16)
+
+
+def test_weights_tied_by_their_memory_stay_tied() -> None:
+    def forward(net: Any, images: Tensor) -> Tensor:
+        scores: Tensor = net.last(net.point(net.b(net.a(images))).mean((2, 3)))
+        return scores
+
+    target: Any = Net(forward, a=conv(4, 4), b=conv(4, 4), point=nn.Conv2d(4, 4, 1), last=nn.Linear(4, 4))
+    target.b.weight = nn.Parameter(target.a.weight.data)
+    target.last.weight = nn.Parameter(target.point.weight.data.view(4, 4))
+    target.last.bias = nn.Parameter(target.point.bias.data)
+    network: Any = shrink(target, 16).network
+    for one, other in ((network.a.weight, network.b.weight), (network.point.bias, network.last.bias)):
+        assert one is not other
+        assert one.data_ptr() == other.data_ptr()
+    target.a.stride = (3, 3)  # it now keeps its kernel, and the other does not
+    with pytest.raises(InputError, match="layers b and a share a weight, which would become 2x2 for the first"):
+        shrink(target, 16)
+
+
+def test_layers_that_return_more_than_a_map_are_followed() -> None:
+    class Twofold(nn.Conv2d):
+        def forward(self, images: Tensor) -> Any:
+            maps = super().forward(images)
+            return {"maps": maps, "mean": maps.mean()}
+
+    def forward(net: Any, images: Tensor) -> Tensor:
+        maps, indices = net.pool(net.conv(images))
+        maps = net.unpool(maps, indices)
+        scores: Tensor = net.twofold(maps)["maps"].mean((2, 3))
+        return scores
+
+    layers = {"pool": nn.MaxPool2d(2, return_indices=True), "unpool": nn.MaxUnpool2d(2), "twofold": Twofold(4, 4, 1)}
+    target = Net(forward, conv=conv(1, 4), **layers)
+    described = describe(target, 18)
+    assert [(layer.name, layer.pretrain_output) for layer in described.layers] == [
+        ("conv", (12, 12)),
+        ("twofold", (12, 12)),
+    ]
+    assert shrink(target, 18).network(torch.randn(2, 1, 12, 12)).shape == (2, 4)
 
 
 def test_a_scale_of_channels_is_no_kernel() -> None:

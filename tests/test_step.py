@@ -26,7 +26,7 @@ TrainingStep(state, recipe)(torch.randn(8, 1, 28, 28), torch.arange(8), 0.1, 1)
 RUN = """
 import sys
 from pathlib import Path
-from rescaler.data import fashion_mnist
+from rescaler.data import readers
 from rescaler.running.execution import execute
 from rescaler.settings import *
 

@@ -8,13 +8,13 @@ import pytest
 from slurm_cluster import wait_until
 from torch.utils.data import DataLoader, Dataset
 
-from rescaler.data.workers import obey_parent, workers_alive
+from rescaler.data.folder import obey_parent, workers_alive
 
 ORPHANS = """
 import os, signal
 from test_workers import Items, workers
 from torch.utils.data import DataLoader
-from rescaler.data.workers import obey_parent
+from rescaler.data.folder import obey_parent
 
 options = {"num_workers": 1, "prefetch_factor": 16, "worker_init_fn": obey_parent}
 pending = iter(DataLoader(Items(1_000_000), batch_size=None, **options))

@@ -6,7 +6,7 @@ import hashlib
 import io
 import itertools
 import shutil
-import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +17,10 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional
 
+from rescaler.data.decoding import open_rgb
+from rescaler.data.folder import obey_parent, workers_alive
 from rescaler.data.prepared import SPLITS, Manifest, Part, column, is_prepared
 from rescaler.data.tree import Tree, TreeSplit
-from rescaler.data.workers import obey_parent, workers_alive
 from rescaler.errors import InputError, listed, one_line
 from rescaler.files import replacing, sync, writing
 from rescaler.locking import locked
@@ -33,10 +34,10 @@ _BATCH_IMAGES = 256
 _SAMPLE_IMAGES = 64
 _PREFETCHED = 16
 _SPARE = 1.1
-"""Disk asked for, by the estimate from a sample."""
+"""Disk asked for, over the estimate from a sample."""
 
 Progress = Callable[[int, int], None]
-"""Is told how many images of how many are done."""
+"""Called with the number of images done and of all."""
 
 
 class _Piece(NamedTuple):
@@ -68,13 +69,10 @@ class _Encoder(Dataset[_Encoded]):
         split = self._splits[name]
         path, label = f"{name}/{split.name(index)}", int(split.labels[index])
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of odd metadata, which are not kept
-                with Image.open(split.where(index)) as file:
-                    image = file.convert("RGB")
-        except Exception as error:  # Pillow raises many kinds for a damaged file
+            image = open_rgb(split.content(index, 0))
+            return _Encoded(path, label, [_jpeg(image, size) for size in self._shorter_px])
+        except Exception as error:  # Pillow raises many kinds, for damaged and for odd files
             return _Encoded(path, label, [], one_line(error))
-        return _Encoded(path, label, [_jpeg(image, size) for size in self._shorter_px])
 
 
 def _jpeg(image: Image.Image, shorter_px: int) -> bytes:
@@ -115,11 +113,7 @@ class Preparation:
         return shutil.disk_usage(existing).free + ours
 
     def check_disk(self, estimated_bytes: int) -> None:
-        """Refuse a disk that would be full before the end.
-
-        Raises:
-            InputError: it has not the estimate free, and a tenth more.
-        """
+        """Raise if the disk has not the estimate free, and a tenth more."""
         if self.free_bytes() < _SPARE * estimated_bytes:
             raise InputError(
                 f"the disk of {self.folder} is too small: {_SPARE * estimated_bytes / 1e9:.1f} GB must be free (the "
@@ -183,6 +177,7 @@ class Preparation:
             images={name: len(split.labels) for name, split in zip(SPLITS, self.tree, strict=True)},
             parts=[],
             complete=False,
+            others=dict(sum((Counter(split.others) for split in self.tree), Counter())),
         )
         if not is_prepared(self.folder):
             fresh.write(self.folder)

@@ -49,8 +49,9 @@ def shrink(
 
     Names stay. A shrunk convolution is padded (or its input cropped) to keep the output size that the target's gives;
     an odd pixel goes alternately to the right/bottom and to the left/top, or features would drift by half a pixel a
-    layer. No kernel becomes smaller than its stride, which would leave pixels out: so patch embeddings stay. What
-    covers a whole feature map (a fully-connected layer behind it, a convolution or a fixed pooling as large as it) takes the map that reaches it in the pre-train network.
+    layer. No kernel becomes smaller than its stride, which would leave pixels out: so patch embeddings stay. A layer
+    that covers a whole feature map (fully-connected behind a flattened one, or a convolution or fixed pooling as large
+    as it) takes the map that reaches it in the pre-train network.
 
     Nothing is learnt yet, so no weights move: each smaller kernel is the centre of the target's, times the root of the
     ratio of their areas. For every random initialisation that is scaled by the layer's fan-in or fan-out this is the

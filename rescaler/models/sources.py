@@ -24,7 +24,7 @@ def code_digest(network: nn.Module, options: Mapping[str, object]) -> tuple[str,
     own package or folder. Packages that a version stands for (torch, torchvision, timm, rescaler) are left out.
 
     Returns:
-        Hex digest, empty where no module is left, and the names of classes and functions without source (REPL, compiled).
+        Hex digest, empty where no module is left, and the names of what has no source (typed in a REPL, compiled).
     """
     classes = {kind for module in network.modules() for kind in type(module).__mro__}
     hidden: set[str] = set()
