@@ -185,12 +185,6 @@ def test_two_processes_fetch_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
             assert_is_the_small_fashion_mnist(images)
 
 
-def test_unwritable_folder(tmp_path: Path) -> None:
-    (tmp_path / "data").write_text("a file, not a folder")
-    with pytest.raises(InputError, match=r"cannot write .*/data: File exists"):
-        fashion_mnist(tmp_path / "data")
-
-
 Damage = Callable[[bytes], bytes]
 
 
@@ -294,13 +288,6 @@ def test_cifar_existing_folder(remote: Path) -> None:
     assert_is_the_small_cifar(cifar(remote))
 
 
-def test_archive_in_the_folder(remote: Path, tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
-    (remote / CIFAR10.filename).rename(tmp_path / "data" / CIFAR10.filename)
-    assert_is_the_small_cifar(cifar(tmp_path / "data"))
-    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == [FOLDER, CIFAR10.filename]
-
-
 def test_cifar_download(
     remote: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -331,13 +318,6 @@ def test_cifar_damaged_file_is_named(remote: Path, name: str) -> None:
     path.write_bytes(path.read_bytes()[:-5])
     with pytest.raises(InputError, match=rf"/{name} is missing or damaged: remove .*{FOLDER} to fetch it anew$"):
         cifar(remote)
-
-
-def test_damaged_archive(remote: Path, tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / CIFAR10.filename).write_bytes((remote / CIFAR10.filename).read_bytes()[:-5])
-    with pytest.raises(InputError, match=r"cifar-10-python\.tar\.gz is damaged: replace or remove it"):
-        cifar(tmp_path / "data")
 
 
 # Synthetic.

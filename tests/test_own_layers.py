@@ -12,7 +12,7 @@ from networks import classifier
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from torchvision.models import resnet18
-from torchvision.ops import DeformConv2d, FrozenBatchNorm2d
+from torchvision.ops import FrozenBatchNorm2d
 
 from rescaler.errors import InputError
 from rescaler.method.description import describe
@@ -206,13 +206,6 @@ def test_a_scale_of_channels_is_no_kernel() -> None:
     assert shrink(nn.Sequential(conv(1, 4), Scale(), conv(4, 4)), 12).notes == ()
 
 
-def test_a_function_may_take_the_weight_of_a_layer_that_stays() -> None:
-    def forward(net: Any, images: Tensor) -> Tensor:
-        return F.conv_transpose2d(net.point(net.conv(images)), net.point.weight).mean((2, 3))
-
-    shrink(Net(forward, conv=conv(1, 4), point=nn.Conv2d(4, 4, 1)), 16)
-
-
 def test_a_network_that_copies_itself_is_refused() -> None:
     class Copying(nn.Sequential):
         def __deepcopy__(self, _memo: Any) -> nn.Module:
@@ -316,40 +309,6 @@ def test_tensors_that_are_called_weight_and_buffers_that_are_infinite_are_no_mat
         rescale(shrunk.network, target)
 
 
-def test_layers_with_kernels_of_another_kind_are_noted() -> None:
-    offsets = conv(4, 18)
-    target = Net(lambda net, x: net.deform(net.conv(x), net.offsets(net.conv(x))).mean((2, 3)), conv=conv(1, 4))
-    target.offsets, target.deform = offsets, DeformConv2d(4, 4, 3, padding=1)
-    nn.init.zeros_(offsets.weight)
-    assert "deform (DeformConv2d): left as it is, since only Conv2d is shrunk" in shrink(target, 12).notes
-
-
-def test_kernels_are_rescaled_in_their_own_precision_under_autocast() -> None:
-    target = classifier(conv(1, 4))
-    shrunk = shrink(target, 12)
-    expected = rescale(shrunk.network, copy.deepcopy(target)).state_dict()
-    with torch.autocast("cpu", torch.bfloat16):
-        found = rescale(shrunk.network, target).state_dict()
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
-
-
-def test_values_too_large_for_the_target_are_refused() -> None:
-    target = classifier(conv(1, 4))
-    pretrain = shrink(target, 12).network
-    nn.init.constant_(pretrain.get_parameter("conv.bias"), 1e6)
-    with pytest.raises(InputError, match=r"conv\.bias has values that are not finite in torch\.float16"):
-        rescale(pretrain, target.half())
-
-
-def test_momentum_is_finite_in_its_own_precision() -> None:
-    target = classifier(conv(1, 4)).half()
-    pretrain = shrink(target, 12).network
-    momentum = {"conv.weight": torch.full((4, 1, 2, 2), 1e5)}
-    torch.testing.assert_close(
-        rescale_tensors(momentum, pretrain, target)["conv.weight"], torch.full((4, 1, 3, 3), 1e5 * 4 / 9)
-    )
-
-
 def test_wrong_arguments_are_named() -> None:
     target = classifier(conv(1, 4))
     shrunk = shrink(target, 12)
@@ -363,17 +322,3 @@ def test_wrong_arguments_are_named() -> None:
         rescale_tensors({"0.weight": None}, shrunk.network, target)  # type: ignore[dict-item]
     with pytest.raises(InputError, match="^tensors must be a mapping of names to tensors; got a list$"):
         rescale_tensors([], shrunk.network, target)  # type: ignore[arg-type]
-
-
-def test_a_compiled_target_is_seen_through() -> None:
-    target: Any = torch.compile(nn.Sequential(conv(1, 4), nn.Flatten(), nn.Linear(4 * 36, 3)), backend="eager")
-    target(torch.randn(2, 1, 6, 6))
-    shrunk = shrink(target, 6)
-    assert [layer.name for layer in shrunk.layers] == ["_orig_mod.0", "_orig_mod.2"]
-    assert shrunk.notes == ()
-
-
-def test_dilated_kernels_that_leave_the_map_are_noted() -> None:
-    wide, near = (nn.Conv2d(4, 4, 3, padding=gap, dilation=gap) for gap in (8, 2))
-    note = "2 (3x3, stride 1): sees little but padding on the pre-train images: it is dilated, and its map small"
-    assert shrink(nn.Sequential(conv(1, 4), near, wide), 12).notes == (note,)

@@ -1,6 +1,5 @@
 import pytest
 import torch
-import torch.nn.functional as F
 from networks import classifier
 from torch import Tensor, nn
 
@@ -52,13 +51,6 @@ def test_images_folded_into_the_batch_are_counted() -> None:
     assert {name: call.positions for name, call in calls.items()} == {"conv": 8 * 8, "scores": 4, "shift": 1}
 
 
-def test_a_traced_network_can_be_called_and_copied_as_before() -> None:
-    network = outline(classifier(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)))
-    trace(network, 1, 8, argument="image_px")
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
-    assert network(torch.zeros(2, 1, 8, 8)).shape == (2, 3)
-
-
 def test_constants_that_are_no_buffers_do_not_matter() -> None:
     class Net(nn.Module):
         def __init__(self) -> None:
@@ -81,30 +73,6 @@ def test_a_network_that_cannot_be_copied_is_refused() -> None:
         InputError, match=r"the network \(Sequential\) cannot be copied: Only Tensors created explicitly"
     ):
         outline(network)
-
-
-def test_functions_are_followed_however_their_arguments_are_given() -> None:
-    class Net(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv, self.norm, self.scale = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Parameter(torch.ones(4))
-
-        def forward(self, images: Tensor) -> Tensor:
-            images = F.conv2d(input=images, weight=torch.ones(3, 3, 1, 1))
-            maps = torch.stack([self.conv(image) for image in images])  # one at a time, without a batch axis
-            mean, var = self.norm.running_mean, self.norm.running_var
-            maps = F.batch_norm(input=maps, running_mean=mean, running_var=var, training=True)
-            scores: Tensor = F.linear(maps.mean((2, 3)), self.scale) + F.linear(self.scale, self.scale)
-            return scores
-
-    call = trace(outline(Net()), 3, 8, argument="image_px").calls["conv"]
-    assert (call.output_size, call.times) == ((6, 6), 2)
-
-
-def test_batch_norm_of_other_channels_is_refused() -> None:
-    network = classifier(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(3))
-    with pytest.raises(InputError, match=r'in or after layer "more0" \(2x6x6 input\): running_mean should contain 2'):
-        trace(outline(network), 1, 8, argument="image_px")
 
 
 def test_what_a_network_computes_from_its_weights_is_the_same_each_time() -> None:
@@ -140,8 +108,3 @@ def test_a_parameter_may_be_written_to() -> None:
             return maps.mean((2, 3))
 
     assert trace(outline(Net()), 3, 8, argument="image_px").calls["conv"].output == (4, 6, 6)
-
-
-def test_an_outline_takes_no_memory() -> None:
-    network = outline(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Linear(4, 5)))
-    assert {parameter.untyped_storage().nbytes() for parameter in network.parameters()} == {4}

@@ -116,16 +116,7 @@ class Description:
 def describe(network: nn.Module, image_px: int, *, channels: int | None = None, **options: Any) -> Description:
     """Describe what :func:`rescaler.shrink` makes of a network, and what that saves, without computing it.
 
-    Auxiliary classifiers, which are called in training alone, count.
-
-    Args:
-        network: the target network.
-        image_px: side of its images.
-        channels: of the images; default: what the first convolution takes.
-        options: ``table``, ``pretrain_px``, ``padding``, ``input_only``, as for :func:`rescaler.shrink`.
-
-    Raises:
-        InputError: the network cannot be shrunk this way.
+    Arguments are those of :func:`rescaler.shrink`. Auxiliary classifiers, which are called in training alone, count.
     """
     target = outline(network) if isinstance(network, nn.Module) else network  # which shrink refuses
     shrunk = shrink(target, image_px, channels=channels, **options)

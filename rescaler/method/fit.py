@@ -1,7 +1,7 @@
 """Fit the target network's kernels on images: what an interpolation of the weights alone cannot know."""
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -23,15 +23,14 @@ Rows = tuple[Tensor, Tensor, Tensor]
 def fit(pretrain: nn.Module, target: nn.Module, small: Tensor, large: Tensor, *, ridge: float = 10.0) -> None:
     """Fit the target's resized layers to the pre-train network's responses.
 
-    A layer that was rescaled should give, on the large image, what it gave on the small one, enlarged. That is a linear
-    least-squares problem in its weights and bias. It is solved in the order of the target's forward pass, each layer
-    with the input that the layers fitted before it give, so that errors do not pile up. A ridge pulls towards the
-    weights that are there: what the images do not determine stays. It is strong, as the pixels of feature maps resemble
-    their neighbours: a weak one finds large weights that cancel, from which training diverges.
+    A rescaled layer should give, on the large image, what it gave on the small one, enlarged: a linear least-squares
+    problem in its weights and bias. It is solved in the order of the forward pass, each layer with the input that the
+    layers fitted before it give, so that errors do not pile up. A ridge pulls towards the weights that are there. It is
+    strong, as the pixels of feature maps resemble their neighbours: a weak one finds large weights that cancel, from
+    which training diverges.
 
-    Left as they are: layers of equal shape, those that are not called in evaluation mode (auxiliary classifiers), and
-    those of a class of their own that does more with its weight than torch's (standardises it, pads in another way). A
-    layer that several places share is fitted where it is called first.
+    Layers of equal shape stay as they are, and those that are not called in evaluation mode (auxiliary classifiers) or
+    whose class does more with its weight than torch's. A shared layer is fitted where it is called first.
 
     Args:
         pretrain: network of smaller kernels; not changed.
@@ -90,25 +89,18 @@ def _visit(
 
         return hook
 
+    training = [module for module in network.modules() if module.training]
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_evaluating(network))
         for name in names:
             layer = network.get_submodule(name)
             register = layer.register_forward_pre_hook if before else layer.register_forward_hook
             stack.enter_context(register(hook_of(name), with_kwargs=True))
-        network(images)
-
-
-@contextlib.contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
-    """No dropout, and BatchNorm with the statistics that it has; afterwards every module is as it was."""
-    training = [module for module in network.modules() if module.training]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
+        network.eval()  # no dropout, and BatchNorm with the statistics that it has
+        try:
+            network(images)
+        finally:
+            for module in training:
+                module.training = True
 
 
 def _is_plain(layer: Weighted, images: Tensor, output: Tensor) -> bool:
@@ -118,9 +110,9 @@ def _is_plain(layer: Weighted, images: Tensor, output: Tensor) -> bool:
     else:
         maps = _padded(layer, images)
         expected = F.conv2d(maps, layer.weight, layer.bias, layer.stride, 0, layer.dilation, layer.groups)
-    if expected.shape != output.shape:
-        return False
-    return bool((expected - output).abs().max() <= 0.05 * expected.abs().max())  # TF32 and half precision round
+    # TF32 and half precision round.
+    same = expected.shape == output.shape and (expected - output).abs().max() <= 0.05 * expected.abs().max()
+    return bool(same)
 
 
 def _padded(conv: nn.Conv2d, maps: Tensor) -> Tensor:

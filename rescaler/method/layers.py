@@ -30,7 +30,7 @@ class Layer:
     """One layer with a kernel, in both networks.
 
     An interface covers the whole feature map that reaches it (section 3.3.2): a fully-connected layer behind a
-    flattened map, or a convolution as large as its input. So does a fixed pooling.
+    flattened map, or a convolution as large as its input.
     """
 
     name: str
@@ -79,7 +79,7 @@ def memory_of(tensor: Tensor) -> int:
 
 
 def refuse_computed(name: str) -> NoReturn:
-    """Raise for a weight that is computed from other parameters, so that it cannot be exchanged."""
+    """Raise for a weight that is computed from other parameters."""
     raise InputError(f"layer {name}: its weight is computed (a parametrization); remove that first")
 
 
@@ -87,10 +87,6 @@ def pretrain_network(target: nn.Module, layers: Iterable[Layer], *, share: bool 
     """Copy a network with these layers made smaller or padded otherwise, under the same names.
 
     With ``share``, all other parameters are the target's.
-
-    Raises:
-        InputError: a weight cannot be exchanged: it is computed from other parameters, a layer that keeps its kernel
-            has it too, or the network has a ``__deepcopy__`` of its own.
     """
     layers = tuple(layers)
     weights = _smaller_weights(target, layers)

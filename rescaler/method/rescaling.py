@@ -54,21 +54,15 @@ def rescale_tensors(
 ) -> dict[str, Tensor]:
     """Rescale tensors that belong to parameters: the parameters themselves, their momentum, their moving average.
 
-    What is not linear in the parameters, such as Adam's second moments (``exp_avg_sq``), starts anew instead: zeros of
-    the target's shapes.
-
-    A tensor whose parameter has the same shape in both networks is returned as it is: biases (Eq. 6), BatchNorm, 1x1
-    kernels and the fully-connected layers but the first. A kernel is rescaled (Eq. 5), and so is the first
-    fully-connected layer, as the kernel over the whole feature map that it is (section 3.3.2).
+    A kernel is rescaled (Eq. 5), and so is the first fully-connected layer, as the kernel over the whole feature map
+    that it is (section 3.3.2). All else is returned as it is: biases (Eq. 6), BatchNorm, 1x1 kernels. What is not
+    linear in the parameters, such as Adam's second moments (``exp_avg_sq``), starts anew instead, as zeros.
 
     Args:
         tensors: by parameter name, in the pre-train network's shapes.
         pretrain: network made by :func:`rescaler.shrink`.
         target: network of the target's shapes and names, or a pre-train network of a size between.
         mode: interpolation, as for :func:`rescaler.rescale_kernel`.
-
-    Returns:
-        Tensors by the same names, in the target network's shapes.
 
     Raises:
         InputError: a name or a shape does not fit the networks, or a value is not finite.
@@ -130,22 +124,14 @@ class _Pair:
 
 def _maps(pretrain: nn.Module, target: nn.Module) -> dict[str, tuple[FeatureMap, FeatureMap]]:
     """Feature maps that the fully-connected layers get in both networks, by the names of their weights."""
-    smaller, larger = (
-        {
-            f"{name}.weight": flattened
-            for name, module in network.named_modules(remove_duplicate=False)
-            if (flattened := flattened_map(module)) is not None
-        }
-        for network in (pretrain, target)
-    )
+    found = []
+    for network in (pretrain, target):
+        modules = network.named_modules(remove_duplicate=False)
+        found.append({f"{name}.weight": maps for name, module in modules if (maps := flattened_map(module))})
     # A layer that is no interface of its network gets there the map that it gets in the full-size target.
-    return {
-        name: (
-            smaller[name][1] if name in smaller else larger[name][0],
-            larger[name][1] if name in larger else smaller[name][0],
-        )
-        for name in smaller.keys() | larger.keys()
-    }
+    full = {name: target_map for maps in found for name, (target_map, _) in maps.items()}
+    small, large = ({**full, **{name: own for name, (_, own) in maps.items()}} for maps in found)
+    return {name: (small[name], large[name]) for name in full}
 
 
 def _is_finite(tensor: Tensor, dtype: torch.dtype) -> bool:

@@ -1,6 +1,5 @@
 """Derive the pre-train network from the target network (Gusmão et al., section 3.2)."""
 
-import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -32,7 +31,7 @@ class Shrunk:
     layers: tuple[Layer, ...]
     """Convolutions in the order of the forward pass, then what covers a whole feature map of another size."""
     notes: tuple[str, ...] = ()
-    """Layers left as they are, and layers that may learn little, a sentence each."""
+    """Layers left as they are and why, a sentence each."""
 
 
 def shrink(
@@ -112,7 +111,7 @@ def shrink(
     layers = [replace(layer, pretrain_output=pretrain_calls[layer.name].output_size) for layer in layers]
     layers += _interfaces(target, calls, pretrain_calls, whole)
     del outlined, outlined_pretrain  # they would stand beside the network that is made next
-    notes = () if input_only else _notes(target, kernels, pretrain_calls, traced, table)
+    notes = () if input_only else _notes(target, kernels, traced, table)
     return Shrunk(pretrain_network(target, layers), pretrain_px, tuple(layers), notes)
 
 
@@ -309,26 +308,20 @@ def _flattened_sizes(name: str, linear: nn.Linear, call: Call, pretrain_call: Ca
     return large[1:], small[1:]
 
 
-def _notes(
-    target: nn.Module, kernels: Mapping[str, Size], calls: Mapping[str, Call], traced: Trace, table: Mapping[int, int]
-) -> tuple[str, ...]:
-    """Say what was left as it is and why, and what may learn little; ``calls`` are the pre-train network's."""
-    bound, blind, uncalled, other = [], [], [], []
+def _notes(target: nn.Module, kernels: Mapping[str, Size], traced: Trace, table: Mapping[int, int]) -> tuple[str, ...]:
+    """Say what was left as it is, and why."""
+    bound, uncalled, other = [], [], []
     for name, module in target.named_modules():
         if isinstance(module, nn.Conv2d) and name in kernels:
             sides = zip(module.kernel_size, kernels[name], module.stride, strict=True)
             if any(large > 1 and (large <= stride or small > table[large]) for large, small, stride in sides):
                 bound.append(_described(name, module))
-            reaches = (gap * (small - 1) for gap, small in zip(module.dilation, kernels[name], strict=True))
-            if max(module.dilation) > 1 and any(map(operator.ge, reaches, calls[name].input_size)):
-                blind.append(_described(name, module))
         elif isinstance(module, nn.Conv2d):
-            uncalled += [_described(name, module)] if name not in calls else []
+            uncalled += [_described(name, module)] if name not in traced.calls else []
         elif _has_kernel(module):
             other.append(f"{name} ({type(module).__name__})")
     reasons = (
         (bound, "as large as the stride, since a smaller kernel would leave pixels out"),
-        (blind, "sees little but padding on the pre-train images: it is dilated, and its map small"),
         (uncalled, "left as it is, since the network never calls it on an image"),
         (other, "left as it is, since only Conv2d is shrunk"),
         (traced.functional, "a convolution called as a function, left as it is and not counted: only layers are seen"),

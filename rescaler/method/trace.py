@@ -29,16 +29,13 @@ _IMAGES = 2
 
 
 class Call(NamedTuple):
-    """Input and output of a layer's first call; shapes without the batch axis."""
+    """Shapes of a layer's first call, without the batch axis, and what all its calls amount to."""
 
     input: tuple[int, ...]
     output: tuple[int, ...]
-    flattened: FeatureMap | None
-    """The feature map that the input was before it was flattened, if it was."""
-    positions: int = 0
-    """How often all calls apply the weights to one image: pixels of the output, or of the input if transposed."""
+    flattened: FeatureMap | None  # the feature map that the input was before it was flattened
+    positions: int = 0  # where the weights are applied to one image: pixels of the output, or of a transposed input
     times: int = 0
-    """Number of calls."""
 
     @property
     def input_size(self) -> Size:
@@ -52,11 +49,7 @@ class Call(NamedTuple):
 
 
 def outline(network: nn.Module) -> nn.Module:
-    """Copy a network's structure to the CPU, with zeros that take no memory: to be called in :class:`Shapes`.
-
-    Raises:
-        InputError: the network keeps what cannot be copied.
-    """
+    """Copy a network's structure to the CPU, with zeros that take no memory: to be called in :class:`Shapes`."""
     zeros: dict[object, Tensor] = {}
     memo: dict[int, object] = {}  # what deepcopy takes instead of a copy of its own
     try:
@@ -67,8 +60,7 @@ def outline(network: nn.Module) -> nn.Module:
             memo[id(buffer)] = torch.zeros_like(buffer, device="cpu")
         return copy.deepcopy(network, memo)
     except Exception as error:  # whatever a user's network keeps
-        reason = one_line(error)
-        raise InputError(f"the network ({type(network).__name__}) cannot be copied: {reason}") from error
+        raise InputError(f"the network ({type(network).__name__}) cannot be copied: {one_line(error)}") from error
 
 
 class Shapes(TorchFunctionMode):
@@ -76,8 +68,8 @@ class Shapes(TorchFunctionMode):
 
     def __enter__(self) -> Self:
         self._stack = contextlib.ExitStack()
-        self._stack.enter_context(torch.random.fork_rng(devices=[]))  # dropout draws
-        self._stack.enter_context(torch.no_grad())
+        for context in (torch.random.fork_rng(devices=[]), torch.no_grad()):  # dropout draws
+            self._stack.enter_context(context)
         if "torch._dynamo" in sys.modules:  # else nothing is compiled; it is slow to import
             self._stack.enter_context(torch.compiler.set_stance("force_eager"))
         super().__enter__()  # type: ignore[no-untyped-call]
@@ -125,9 +117,6 @@ def trace(network: nn.Module, channels: int, image_px: int, *, argument: str, fi
 
     A fully-connected layer takes any number of features here, and the kernels of the layers named in ``fitted`` become
     as large as the feature map that reaches them. ``argument`` is the name of ``image_px`` in errors.
-
-    Raises:
-        InputError: a layer cannot take the feature map that reaches it.
     """
     convolutions = {name for name, module in network.named_modules() if isinstance(module, nn.Conv2d)}
     traced = _call(network.train(), channels, image_px, argument, fitted)  # auxiliary classifiers are called too
