@@ -170,7 +170,10 @@ def test_a_damaged_manifest_is_named(tree: Path, text: str) -> None:
 
 
 def test_a_manifest_of_another_version(tree: Path) -> None:
-    replace(made(tree).run(silent), format=99).write(tree / "prepared")
+    manifest = made(tree).run(silent)
+    replace(manifest, format=1).write(tree / "prepared")
+    assert FolderImages(tree / "prepared", SETTINGS, CPU).test_count == 4
+    replace(manifest, format=99).write(tree / "prepared")
     with pytest.raises(InputError, match="is of format 99, this is 2: prepare the images anew"):
         Manifest.read(tree / "prepared")
 

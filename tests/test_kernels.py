@@ -145,7 +145,7 @@ def test_refuses_to_make_a_kernel_smaller(size: tuple[int, int]) -> None:
 
 
 def test_unknown_interpolation_lists_the_known_ones() -> None:
-    with pytest.raises(InputError, match="one of bilinear, bicubic, nearest, area, pinv; got 'cubic'; your own"):
+    with pytest.raises(InputError, match="one of bilinear, bicubic, nearest, area, pinv or .*; got 'cubic': "):
         rescale_kernel(torch.ones(1, 1, 3, 3), (5, 5), mode="cubic")
 
 
@@ -165,8 +165,8 @@ def test_an_interpolation_of_the_users_own(monkeypatch: pytest.MonkeyPatch, tmp_
     assert torch.equal(framed, F.pad(weight, (0, 1, 0, 1)))
     for mode, message in (
         ("users_interpolation.wrong", r"must give a kernel of shape \(2, 1, 3, 3\); got \(2, 1, 2, 2\)"),
-        ("users_interpolation.constant", "got 'users_interpolation.constant', which is no function"),
-        ("users_interpolation.absent", r"which cannot be imported \(.*absent"),
+        ("users_interpolation.constant", "got 'users_interpolation.constant': it is no function"),
+        ("users_interpolation.absent", "got 'users_interpolation.absent': .*absent"),
     ):
         with pytest.raises(InputError, match=message):
             rescale_kernel(weight, (3, 3), mode=mode)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import classifier
+from networks import Net, classifier, conv
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from torchvision.models import resnet18
@@ -25,23 +25,6 @@ class Scaled(nn.Linear):
 
     def forward(self, features: Tensor) -> Tensor:
         return F.linear(features, 0.1 * self.weight, self.bias)
-
-
-class Net(nn.Module):
-    """Layers by name, called as a function says."""
-
-    def __init__(self, forward: Callable[[Any, Tensor], Tensor], **layers: nn.Module) -> None:
-        super().__init__()
-        self._forward = forward
-        for name, layer in layers.items():
-            self.add_module(name, layer)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self._forward(self, images)
-
-
-def conv(c_in: int, c_out: int, side: int = 3, **settings: Any) -> nn.Conv2d:
-    return nn.Conv2d(c_in, c_out, side, padding=side // 2, **settings)
 
 
 def test_an_interface_keeps_its_class_and_its_hooks() -> None:

@@ -11,8 +11,8 @@ from networks import classifier, two_layers
 from torch import Tensor, nn
 
 from rescaler.errors import InputError
-from rescaler.method.layers import flattened_map
-from rescaler.method.shrinking import Layer, shrink
+from rescaler.method.layers import Layer, flattened_map
+from rescaler.method.shrinking import shrink
 
 
 def test_plan_by_layer() -> None:

@@ -76,20 +76,15 @@ def rescale_kernel(weight: Tensor, size: Size, *, mode: str = "bilinear") -> Ten
 
 
 def interpolation(mode: str) -> Interpolation:
-    """Find an interpolation by its name in ``INTERPOLATIONS`` or by its import path.
-
-    Raises:
-        ArgumentError: there is none.
-    """
-    allowed = f" must be one of {', '.join(INTERPOLATIONS)}; got {mode!r}"
-    if not isinstance(mode, str) or not (mode in INTERPOLATIONS or "." in mode):
-        raise ArgumentError("mode", f"{allowed}; your own: the import path of a function (weight, size) -> kernel")
+    """Find an interpolation by its name in ``INTERPOLATIONS`` or by its import path."""
     try:
         found: Interpolation = INTERPOLATIONS.get(mode) or pkgutil.resolve_name(mode)
+        if not callable(found):
+            raise TypeError("it is no function")
     except Exception as error:  # whatever a user's module raises
-        raise ArgumentError("mode", f"{allowed}, which cannot be imported ({one_line(error)})") from error
-    if not callable(found):
-        raise ArgumentError("mode", f"{allowed}, which is no function")
+        names = ", ".join(INTERPOLATIONS)
+        rule = f"must be one of {names} or the import path of a function (weight, size) -> kernel"
+        raise ArgumentError("mode", f" {rule}; got {mode!r}: {one_line(error)}") from error
     return found
 
 
