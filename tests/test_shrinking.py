@@ -2,12 +2,13 @@
 
 import copy
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import classifier, two_layers
+from networks import Net, classifier, two_layers
 from torch import Tensor, nn
 
 from rescaler.errors import InputError
@@ -61,31 +62,24 @@ def test_target_and_random_numbers_are_left_alone() -> None:
 # The interface is found by shapes, however the map is flattened.
 
 
-class _Functional(nn.Module):
-    """Flattens and pools without modules; two fully-connected layers."""
+@pytest.mark.parametrize(
+    "flatten",
+    [
+        lambda maps: torch.flatten(maps, 1),
+        lambda maps: maps.view(maps.size(0), -1),
+        lambda maps: maps.reshape(len(maps), 4 * maps.shape[2] * maps.shape[3]),
+    ],
+    ids=["flatten", "view", "reshape"],
+)
+def test_functional_flattening_is_seen(flatten: Callable[[Tensor], Tensor]) -> None:
+    def forward(net: Any, images: Tensor) -> Tensor:
+        flat = F.dropout(F.relu(flatten(F.max_pool2d(net.body(images) * net.unit, 2))), training=net.training)
+        scores: Tensor = net.narrow(F.relu(net.wide(flat)))
+        return scores
 
-    def __init__(self, how: str) -> None:
-        super().__init__()
-        self.how = how
-        self.body = nn.Conv2d(2, 4, 3, padding=1)
-        self.register_buffer("unit", torch.ones(1), persistent=False)
-        self.wide, self.narrow = nn.Linear(4 * 6 * 6, 4 * 4 * 4), nn.Linear(4 * 4 * 4, 3)
-
-    def forward(self, images: Tensor) -> Tensor:
-        maps = F.max_pool2d(self.body(images) * self.unit, 2)
-        if self.how == "flatten":
-            flat = torch.flatten(maps, 1)
-        elif self.how == "view":
-            flat = maps.view(maps.size(0), -1)
-        else:
-            flat = maps.reshape(len(maps), 4 * maps.shape[2] * maps.shape[3])
-        result: Tensor = self.narrow(F.relu(self.wide(F.dropout(F.relu(flat), training=self.training))))
-        return result
-
-
-@pytest.mark.parametrize("how", ["flatten", "view", "reshape"])
-def test_functional_flattening_is_seen(how: str) -> None:
-    shrunk = shrink(_Functional(how), 12)
+    target = Net(forward, body=nn.Conv2d(2, 4, 3, padding=1), wide=nn.Linear(144, 64), narrow=nn.Linear(64, 3))
+    target.register_buffer("unit", torch.ones(1), persistent=False)
+    shrunk = shrink(target, 12)
     wide, narrow = (shrunk.network.get_submodule(name) for name in ("wide", "narrow"))
     assert flattened_map(wide) == ((4, 6, 6), (4, 4, 4))
     assert wide.in_features == 64
@@ -94,18 +88,13 @@ def test_functional_flattening_is_seen(how: str) -> None:
 
 
 def test_features_that_are_no_flattened_map_are_refused() -> None:
-    class Net(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.body, self.fc = nn.Conv2d(1, 2, 3), nn.Linear(2 * 100 + 2, 3)
-
-        def forward(self, images: Tensor) -> Tensor:
-            maps = self.body(images)
-            result: Tensor = self.fc(torch.cat([maps.flatten(1), maps.mean((2, 3))], 1))
-            return result
+    def forward(net: Any, images: Tensor) -> Tensor:
+        maps = net.body(images)
+        scores: Tensor = net.fc(torch.cat([maps.flatten(1), maps.mean((2, 3))], 1))
+        return scores
 
     with pytest.raises(InputError, match="layer fc gets 74 features instead of 202 .* not one flattened"):
-        shrink(Net(), 12)
+        shrink(Net(forward, body=nn.Conv2d(1, 2, 3), fc=nn.Linear(2 * 100 + 2, 3)), 12)
 
 
 # Initial weights: those of the smaller layer's own initialisation.
@@ -161,6 +150,7 @@ def test_other_tensors_are_copied() -> None:
         ({"image_px": None}, "image_px must be an integer from 1 to 16384; got None"),
         ({"image_px": 10**9}, "image_px must be an integer from 1 to 16384; got 1000000000"),
         ({"pretrain_px": 10}, r"pretrain_px must be .* got 10"),
+        ({"padding": {"conv1": 1}, "input_only": True}, r"padding must be empty with input_only.* got \{'conv1': 1\}"),
         (
             {"pretrain_px": 2},
             r'pretrain_px=2 does not suit the network: in or after layer "conv1" \(2x2x2 input\)',
@@ -239,21 +229,14 @@ def test_notes_say_what_was_left_alone_and_why() -> None:
 
 
 def test_convolutions_without_a_layer_are_noted() -> None:
-    class Net(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv, self.last = nn.Conv2d(1, 4, 3, padding=1), nn.Linear(4, 2)
-            self.weight = nn.Parameter(torch.randn(4, 4, 3, 3))
-
-        def forward(self, images: Tensor) -> Tensor:
-            scores: Tensor = self.last(F.conv2d(self.conv(images), self.weight, padding=1).mean((2, 3)))
-            return scores
+    def forward(net: Any, images: Tensor) -> Tensor:
+        return F.conv2d(net.conv(images), net.weight, padding=1).mean((2, 3))
 
     what = "a convolution called as a function, left as it is and not counted: only layers are seen"
-    assert shrink(Net(), 12).notes == (f'in or after layer "conv" (1x12x12 input): {what}',)
-    alone = Net()
-    alone.conv = nn.Identity()  # type: ignore[assignment]
-    alone.unused = nn.Conv2d(1, 4, 3)
+    target: Any = Net(forward, conv=nn.Conv2d(1, 4, 3, padding=1))
+    target.weight = nn.Parameter(torch.randn(4, 4, 3, 3))
+    assert shrink(target, 12).notes == (f'in or after layer "conv" (1x12x12 input): {what}',)
+    alone: Any = Net(forward, conv=nn.Identity(), unused=nn.Conv2d(1, 4, 3))
     alone.weight = nn.Parameter(torch.randn(4, 1, 3, 3))
     with pytest.raises(InputError, match="Net has no kernel to shrink: it never calls a Conv2d on an image$"):
         shrink(alone, 12)
@@ -276,11 +259,6 @@ def test_input_only_keeps_kernels_and_padding() -> None:
     assert shrink(target, 12, input_only=True, pretrain_px=10, table={}).image_px == 10
 
 
-def test_input_only_with_padding_is_refused() -> None:
-    with pytest.raises(InputError, match=r"padding must be empty with input_only.* got \{'conv1': 1\}"):
-        shrink(two_layers(), 9, input_only=True, padding={"conv1": 1})
-
-
 # Kernel sizes.
 
 
@@ -294,19 +272,9 @@ def test_image_side_follows_from_the_first_kernel(kernel: int, image_px: int, ex
 
 
 def test_image_side_follows_from_the_first_kernel_that_shrinks_in_the_forward_pass() -> None:
-    class Net(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.second = nn.Conv2d(2, 4, 3)
-            self.unused = nn.Conv2d(2, 4, 9)
-            self.first = nn.Conv2d(2, 2, 5)
-            self.zeroth = nn.Conv2d(2, 2, 1)
-
-        def forward(self, images: Tensor) -> Tensor:
-            result: Tensor = self.second(self.first(self.zeroth(images)))
-            return result
-
-    shrunk = shrink(Net(), 40)
+    sides = {"second": 3, "unused": 9, "first": 5, "zeroth": 1}
+    layers = {name: nn.Conv2d(2, 2, side) for name, side in sides.items()}
+    shrunk = shrink(Net(lambda net, images: net.second(net.first(net.zeroth(images))), **layers), 40)
     assert shrunk.image_px == 24
     assert [layer.name for layer in shrunk.layers] == ["zeroth", "first", "second"]
 
@@ -496,18 +464,15 @@ def test_features_do_not_drift_over_depth() -> None:
 # Explicit padding.
 
 
-def test_padding_by_name_goes_before_the_networks_own_before_the_rule() -> None:
-    class Net(nn.Sequential):
-        pretrain_padding = {"0": 1, "1": 1}
+class Padded(nn.Sequential):
+    pretrain_padding = {"0": 1, "1": 1}
 
-    target = Net(*(nn.Conv2d(1, 1, 3, padding=1) for _ in range(3)))
+
+def test_padding_by_name_goes_before_the_networks_own_before_the_rule() -> None:
+    target = Padded(*(nn.Conv2d(1, 1, 3, padding=1) for _ in range(3)))
     layers = shrink(target, 12, padding={"1": 0}).layers
     assert [layer.pretrain_padding for layer in layers] == [(1, 1, 1, 1), (0, 0, 0, 0), (0, 1, 0, 1)]
     assert [layer.pretrain_output for layer in layers] == [(9, 9), (8, 8), (8, 8)]
-
-
-class Net(nn.Sequential):
-    pretrain_padding = {"0": 1, "1": 1}
 
 
 @pytest.mark.parametrize(
@@ -522,7 +487,7 @@ class Net(nn.Sequential):
     ids=str,
 )
 def test_padding_by_pattern(padding: dict[str, int], expected: list[int]) -> None:
-    target = Net(*(nn.Conv2d(1, 1, 3, padding=1) for _ in range(3)), nn.Conv2d(1, 1, 1))
+    target = Padded(*(nn.Conv2d(1, 1, 3, padding=1) for _ in range(3)), nn.Conv2d(1, 1, 1))
     layers = shrink(target, 24, padding=padding).layers
     assert [layer.pretrain_padding for layer in layers] == [(amount,) * 4 for amount in [*expected, 0]]
 
@@ -595,14 +560,6 @@ def test_a_class_that_takes_more_than_a_feature_map_is_refused() -> None:
         def forward(self, input: Tensor, mask: Tensor) -> Tensor:  # type: ignore[override]
             return super().forward(input * mask)
 
-    class Net(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv = Masked(3, 4, 3)
-
-        def forward(self, images: Tensor) -> Tensor:
-            maps: Tensor = self.conv(images, torch.ones_like(images))
-            return maps.mean((2, 3))
-
+    target = Net(lambda net, images: net.conv(images, torch.ones_like(images)).mean((2, 3)), conv=Masked(3, 4, 3))
     with pytest.raises(InputError, match="layer conv: its class Masked does not take a feature map alone: .*'mask'"):
-        shrink(Net(), 12)
+        shrink(target, 12)

@@ -26,8 +26,7 @@ def build(options: Mapping[str, Any], *, classes: int, channels: int) -> nn.Modu
     Raises:
         InputError: there is no such function, it fails with these arguments or makes no network for such images.
     """
-    from hydra.errors import InstantiationException  # not at the top: the library needs torch alone
-    from hydra.utils import instantiate
+    from hydra.utils import instantiate  # not at the top: the library needs torch alone
 
     path = options.get("_target_")
     resolve(path)
@@ -41,14 +40,15 @@ def build(options: Mapping[str, Any], *, classes: int, channels: int) -> nn.Modu
         try:
             network = instantiate(arguments, **implied)
             break
-        except InstantiationException as error:
+        except Exception as error:  # whatever a user's network raises
             cause = error.__cause__ or error
             refused = {name for name in implied if f"unexpected keyword argument '{name}'" in str(cause)}
             if not refused:
                 if isinstance(cause, InputError):
                     raise cause from None
                 at = re.search(r"full_key: (\S+)", str(error))
-                where = f"model.{at[1]} fails" if at else f"fails with the arguments {arguments | implied}"
+                shown = {key: value for key, value in options.items() if key != "_target_"}
+                where = f"model.{at[1]} fails" if at else f"fails with the arguments {shown | implied}"
                 raise InputError(
                     f"model._target_={path}: {where}: {type(cause).__name__}: {one_line(cause)}"
                 ) from error
