@@ -21,8 +21,7 @@ from torch import nn
 
 from rescaler import rescale, shrink
 from rescaler.errors import InputError
-from rescaler.method.description import compare
-from rescaler.method.layertable import quantity
+from rescaler.method.description import compare, quantity
 from rescaler.provenance import device_name
 from rescaler.texttable import TextTable
 

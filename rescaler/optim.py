@@ -14,7 +14,6 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from rescaler.config import OptimSettings, StepSettings
 from rescaler.errors import InputError, one_line
-from rescaler.method.kernels import Interpolation
 from rescaler.method.rescaling import rescale_tensors
 
 LINEAR = {"momentum_buffer", "exp_avg", "grad_avg", "mu", "prev"}
@@ -208,7 +207,7 @@ def _step_on_device(optimizer: Optimizer) -> bool:
 
 
 def rescale_state(
-    tensors: Mapping[str, Tensor], pretrain: nn.Module, target: nn.Module, mode: Interpolation
+    tensors: Mapping[str, Tensor], pretrain: nn.Module, target: nn.Module, mode: str
 ) -> dict[str, Tensor]:
     """Resize an optimizer's state from the pre-train network to the target, by shape.
 

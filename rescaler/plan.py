@@ -29,8 +29,8 @@ class Run:
     experiment: Experiment
     resize_epoch: int | Literal["never"]
     device: torch.device
-    data: ImageData | None
-    """None where it was planned without."""
+    loaded: ImageData | None
+    """None where it was planned without its data."""
     chain: Chain
     comparison: str
     """Shared by the runs whose times and accuracies may stand in one table: same target, data and schedule."""
@@ -48,9 +48,14 @@ class Run:
         """Where its epochs are found and entered."""
         return Ledger.of(self.experiment)
 
+    @property
+    def data(self) -> ImageData:
+        """Its images."""
+        assert self.loaded is not None, "planned with load=False"
+        return self.loaded
+
     def batches(self, epoch: Epoch, image_px: int, *, start: int = 0, share: slice = EVERY_IMAGE) -> Iterator[Batch]:
         """Yield an epoch's training images, at any size, from a batch on."""
-        assert self.data is not None
         size, layout = epoch.recipe.optim.batch_size, MEMORY_FORMATS[epoch.recipe.step.memory_format]
         wanted = EpochImages(image_px, self.experiment.seed, epoch.number, epoch.recipe.batches, size, start, share)
         for images, labels in self.data.train_batches(wanted):

@@ -1,4 +1,4 @@
-"""Progress: a bar on a terminal, a log line every few seconds otherwise, the time left, and a warning of slow loading."""
+"""Progress: a bar on a terminal, else a log line every few seconds; the time left; a warning of slow loading."""
 
 import logging
 import math

@@ -27,7 +27,7 @@ def seed_all(seed: int) -> None:
     import torch
 
     torch.default_generator.manual_seed(seed)
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.manual_seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 - the generator that a user's network may draw from
     random.seed(seed)

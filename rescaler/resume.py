@@ -172,5 +172,9 @@ def make_record(run: Run, epoch: Epoch, clocks: Clocks, trained: Progress, teste
         test_top5=tested.top5,
         device=device_name(run.device),
         torch=torch_version(),
-        **{f"{name}_s": clocks.seconds[name] for name in ("train", "data", "rescale", "compile", "evaluation")},
+        train_s=clocks.seconds["train"],
+        data_s=clocks.seconds["data"],
+        rescale_s=clocks.seconds["rescale"],
+        compile_s=clocks.seconds["compile"],
+        evaluation_s=clocks.seconds["evaluation"],
     )

@@ -1,4 +1,4 @@
-"""The folders of runs and trunks: what was asked, what was done, how far it is. Enough for any table without the ledger.
+"""The folders of runs and trunks: settings, metrics, status. Enough for any table without the ledger.
 
 config.yaml    the experiment, resolved
 chain.json     keys of the epochs in the ledger

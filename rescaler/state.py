@@ -13,8 +13,7 @@ from torch.optim.swa_utils import update_bn
 from rescaler import distributed
 from rescaler.chain import Recipe
 from rescaler.config import OptimSettings, RescaleSettings
-from rescaler.method.calibration import fit
-from rescaler.method.kernels import Interpolation
+from rescaler.method.fit import fit
 from rescaler.method.rescaling import rescale
 from rescaler.optim import load_state_tensors, make_optimizer, rescale_state, state_tensors
 
@@ -149,7 +148,7 @@ def rescaled(
         large: the same images in the target's size, for ``fit`` and the recalibration. Dropout in the latter draws from
             torch's global generator.
     """
-    mode = cast(Interpolation, "pinv" if settings.interpolation == "fit" else settings.interpolation)
+    mode = "pinv" if settings.interpolation == "fit" else settings.interpolation
     tensors: dict[str, Tensor] = {}
     if settings.optimizer_state == "resize":
         tensors = rescale_state(state.optimizer_tensors(), state.network, target, mode)

@@ -145,7 +145,6 @@ def finish(
         if saver is not None and saver.due:
             saver.save(state, epoch, done, clocks)
 
-    assert run.data is not None
     with clocks.running("evaluation"):
         scores = evaluate(state.tested(epoch.recipe), epoch.recipe, run.data, save_if_due)
     raise_if_diverged(scores.loss, epoch)  # the last step may have been the one too many

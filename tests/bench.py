@@ -1,6 +1,7 @@
 """Runs over a ledger, and who watches them."""
 
 from pathlib import Path
+from typing import Any
 
 from rescaler.chain import Epoch
 from rescaler.checkpoint import Saver
@@ -48,10 +49,10 @@ class Bench:
         return [record.epoch for record in records if self.ledger.state_path(record.key).exists()]
 
 
-def make_record(key: str, parent: str = "", epoch: int = 1, **changes: object) -> Record:
+def make_record(key: str, parent: str = "", epoch: int = 1, **changes: Any) -> Record:
     """A record of zeros, but for what is given."""
     zeros = {name: 0.0 for name, kind in FIELDS.items() if kind is float}
-    return Record(key, parent, epoch, **{**zeros, **changes})  # type: ignore[arg-type]
+    return Record(key, parent, epoch, **{**zeros, **changes})
 
 
 RESNET = {"_target_": "rescaler.models.resnet_small", "widths": [4, 8], "blocks": 1}

@@ -3,8 +3,9 @@
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,23 @@ def two_layers(image_px: int = 9) -> nn.Sequential:
             fc=nn.Linear(5 * side**2, 3),
         )
     )
+
+
+class Net(nn.Module):
+    """Layers by name, called as a function says."""
+
+    def __init__(self, forward: Callable[[Any, Tensor], Tensor], **layers: nn.Module) -> None:
+        super().__init__()
+        self._forward = forward
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self._forward(self, images)
+
+
+def conv(c_in: int, c_out: int, side: int = 3, **settings: Any) -> nn.Conv2d:
+    return nn.Conv2d(c_in, c_out, side, padding=side // 2, **settings)
 
 
 class ExtraState(nn.Sequential):

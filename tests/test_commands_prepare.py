@@ -23,6 +23,7 @@ def prepare(tree: Path, *words: str) -> None:
 def test_prepare(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     damaged = tree / "val" / "n01440764" / "n01440764_1.JPEG"
     damaged.write_bytes(b"damaged")
+    (tree / "val" / "n01440764" / "animation.gif").touch()
     prepare(tree, "data.image_px=56", "shrink.image_px=35")
     told = capsys.readouterr().out.splitlines()
     assert told[0].startswith(
@@ -31,8 +32,9 @@ def test_prepare(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert told[0].endswith("GB are free for them")
     assert told[1] == "13 images, 0.00 GB; all checksums hold"
     assert told[2].startswith("1 could not be read and are left out")
-    assert told[3].startswith("  val/n01440764/n01440764_1.JPEG: cannot identify image file")
-    assert told[4] == f"train on them with data.folder={tree / 'prepared'}"
+    assert told[3].startswith("  val/n01440764/n01440764_1.JPEG: no image, or of no known kind")
+    assert told[4] == "not taken for images: 1 .gif"
+    assert told[5] == f"train on them with data.folder={tree / 'prepared'}"
     settings = DataSettings(
         name="imagenet",
         folder=str(tree / "prepared"),
@@ -55,7 +57,7 @@ def test_names_in_any_encoding_and_links_to_nowhere(tree: Path, capsys: pytest.C
     told = capsys.readouterr().out.splitlines()
     assert told[1] == "15 images, 0.00 GB; all checksums hold"
     assert "a_link.JPEG: [Errno 2] No such file or directory" in told[4]
-    assert told[3].startswith(r"  train/n01440764/Fl\xfcgel_damaged.JPEG: cannot identify image file")
+    assert told[3].startswith(r"  train/n01440764/Fl\xfcgel_damaged.JPEG: no image, or of no known kind")
     prepare(tree, "data.image_px=56", "shrink.image_px=35")
     assert capsys.readouterr().out.splitlines()[1:] == told[1:], "it is whole"
 

@@ -1,18 +1,32 @@
+"""Images in files: the tree, decoding and its workers."""
+
+import io
 import multiprocessing
 import os
+import random
+import resource
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from image_tree import plant, save
 from PIL import Image
+from slurm_cluster import wait_until
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from rescaler.config import DataSettings
 from rescaler.data import EVERY_IMAGE, Batch, EpochImages, folder
-from rescaler.data.folder import FolderImages
+from rescaler.data.decoding import centre_crop, decode, random_crop, shorter_px
+from rescaler.data.folder import FolderImages, obey_parent, workers_alive
+from rescaler.data.tree import read_tree
 from rescaler.errors import InputError, one_line
 
 CPU = torch.device("cpu")
@@ -91,22 +105,6 @@ def test_shares_make_up_the_batches(tree: Path, reference: list[list[Batch]], pr
         assert_equal(test, [(pixels[share], labels[share]) for pixels, labels in reference[2]])
 
 
-def test_large_batches_of_test_images_are_decoded_in_parts(
-    tree: Path, reference: list[list[Batch]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(folder, "_PART", 2)
-    asked: list[int] = []
-    decode = folder._Decoder.__getitem__
-
-    def note(decoder: Any, request: Any) -> Any:
-        asked.append(len(request.indices))
-        return decode(decoder, request)
-
-    monkeypatch.setattr(folder._Decoder, "__getitem__", note)
-    assert_equal(list(made(tree).test_batches(image_px=32, batch_size=3)), reference[2])
-    assert asked == [2, 1, 1]
-
-
 def test_nothing_outside_the_share_is_read(tree: Path) -> None:
     _, second = sorted((tree / "val" / "n01440764").iterdir())
     second.write_bytes(b"damaged")
@@ -114,13 +112,6 @@ def test_nothing_outside_the_share_is_read(tree: Path) -> None:
     assert len(list(data.test_batches(image_px=24, batch_size=2, share=slice(0, None, 2)))) == 2
     with pytest.raises(InputError, match=f"cannot read the image {second}"):
         list(data.test_batches(image_px=24, batch_size=2, share=slice(1, None, 2)))
-
-
-def test_every_sample_is_augmented_differently(tree: Path) -> None:
-    for path in (tree / "train").rglob("*.JPEG"):
-        save(path, seed=0)
-    crops = torch.cat([pixels for epoch in (1, 2) for pixels, _ in train(made(tree), 24, epoch)])
-    assert len({tuple(crop.flatten().tolist()) for crop in crops}) == 24
 
 
 def test_flip(tree: Path) -> None:
@@ -183,16 +174,38 @@ def test_fingerprint_names_classes_and_files(tree: Path) -> None:
     assert made(tree).fingerprint != first
 
 
+def test_hidden_files_are_no_images_and_others_are_counted(tree: Path) -> None:
+    before = read_tree(tree, classes=2)
+    for place in ("train/.ipynb_checkpoints", "train/n01440764/.ipynb_checkpoints", "val/n01440764"):
+        save(tree / place / ".hidden.JPEG", seed=1)
+        save(tree / place / "seen.JPEG", seed=1)
+    for name in ("an.gif", "other.GIF", "LICENSE", ".DS_Store"):
+        (tree / "train" / "n01440764" / name).touch()
+    after = read_tree(tree, classes=2)
+    assert after.train.names.tolist() == before.train.names.tolist()
+    assert len(after.test.names) == len(before.test.names) + 1
+    assert after.train.others == {".gif": 2, "LICENSE": 1}
+    assert after.test.others == {}
+
+
+def test_all_generators_follow_from_the_sample(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def drawn(pixels: Tensor, image_px: int, *, flip: bool) -> Tensor:  # noqa: ARG001
+        draws = [int(256 * np.random.random()), int(256 * random.random()), int(256 * torch.rand(()))]  # noqa: NPY002
+        return torch.tensor(draws, dtype=torch.uint8).view(3, 1, 1).expand(3, image_px, image_px)
+
+    monkeypatch.setattr(folder, "random_crop", drawn)
+    states = random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[index] # noqa: NPY002
+    epochs = [torch.cat([pixels for pixels, _ in train(made(tree, workers), 24, 1)]) for workers in (0, 2)]
+    assert torch.equal(*epochs)
+    for channel in range(3):
+        assert len(set(epochs[0][:, channel, 0, 0].tolist())) > 8
+    assert states == (random.getstate(), np.random.get_state()[1].tolist())  # type: ignore[index] # noqa: NPY002
+
+
 def test_missing_tree(tmp_path: Path) -> None:
     message = r"data\.folder=.* must hold train/<class>/\*\.JPEG and val/<class>/\*\.JPEG; .*/train: .*No such file"
     with pytest.raises(InputError, match=message):
         made(tmp_path)
-
-
-def test_missing_val(tree: Path) -> None:
-    (tree / "val").rename(tree / "validation")
-    with pytest.raises(InputError, match=r"data\.folder=.*/val: .*No such file"):
-        made(tree)
 
 
 def test_class_without_images(tree: Path) -> None:
@@ -216,3 +229,189 @@ def test_other_classes_in_val(tree: Path) -> None:
 def test_wrong_number_of_channels(tree: Path) -> None:
     with pytest.raises(InputError, match=r"data\.channels must be 3 for a folder of images; got 1"):
         FolderImages(tree, replace(SETTINGS, channels=1), CPU)
+
+
+# Decoding.
+
+
+def encoded(image: Image.Image, kind: str = "JPEG", **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def coloured(width: int = 50, height: int = 40) -> Image.Image:
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    return Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize("options", [{"quality": 90}, {"quality": 75, "subsampling": 0}, {"progressive": True}])
+def test_pixels_are_pillows(options: dict[str, Any]) -> None:
+    content = encoded(coloured(), **options)
+    pixels = np.asarray(Image.open(io.BytesIO(content)))
+    assert torch.equal(decode(content), torch.tensor(pixels).permute(2, 0, 1))
+    assert torch.equal(decode(memoryview(content)), decode(content))
+
+
+def test_whatever_pillow_reads_becomes_rgb() -> None:
+    png = encoded(coloured(), "PNG")
+    assert torch.equal(decode(png), torch.tensor(np.asarray(coloured())).permute(2, 0, 1))
+    grey = decode(encoded(coloured().convert("L")))
+    assert grey.shape == (3, 40, 50)
+    assert torch.equal(grey[0], grey[2])
+
+
+def solid(mode: str, value: Any) -> Image.Image:
+    return Image.new(mode, (6, 4), value)
+
+
+@pytest.mark.parametrize(
+    ("image", "colour"),
+    [
+        (solid("1", 1), (255, 255, 255)),
+        (solid("I;16", 128 * 257), (128, 128, 128)),  # 257 = 65535 / 255
+        (solid("RGBA", (200, 100, 0, 51)), (244, 224, 204)),  # a fifth of it, over four fifths of white
+        (solid("LA", (0, 0)), (255, 255, 255)),
+        (solid("P", 0), (0, 0, 0)),
+        (solid("RGB", (10, 20, 30)).quantize(4), (10, 20, 30)),
+    ],
+    ids=lambda value: getattr(value, "mode", None),
+)
+def test_every_mode_has_its_own_range(image: Image.Image, colour: tuple[int, int, int]) -> None:
+    pixels = decode(encoded(image, "PNG"))
+    assert pixels.shape == (3, 4, 6)
+    assert pixels[:, 1, 1].tolist() == list(colour)
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_values_of_no_stated_range_are_refused(mode: str) -> None:
+    with pytest.raises(InputError, match=rf"no stated range \(Pillow's mode {mode}\)"):
+        decode(encoded(solid(mode, 7), "TIFF"))
+
+
+def test_cmyk_becomes_rgb() -> None:
+    assert (
+        decode(encoded(solid("CMYK", (0, 255, 255, 0)), quality=95))[:, 1, 1] - torch.tensor([255, 0, 0])
+    ).abs().max() < 5
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_images_are_turned_as_their_camera_was(kind: str) -> None:
+    image, exif = coloured(), Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise
+    expected = decode(encoded(image, kind)).rot90(-1, (1, 2))
+    assert torch.equal(decode(encoded(image, kind, exif=exif)), expected)
+    exif[0x0112] = 1
+    assert torch.equal(decode(encoded(image, kind, exif=exif)), decode(encoded(image, kind)))
+
+
+def test_a_long_and_narrow_image_takes_little_memory() -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    cropped = centre_crop(torch.full((3, 1, 30_000), 7, dtype=torch.uint8), 224)
+    assert (cropped == 7).all()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(encoded(coloured())[:-50], "truncated"), (b"no image", "no image, or of no known kind")]
+)
+def test_a_damaged_image_is_refused_in_one_line(content: bytes, message: str) -> None:
+    with pytest.raises(InputError, match=rf"\A[^\n]*{message}[^\n]*\Z"):
+        decode(content)
+
+
+def test_random_crops_are_parts_of_the_image() -> None:
+    """In an image whose pixels tell their column, a crop is a ramp whose ends say from where it was cut."""
+    ramp = torch.arange(200, dtype=torch.uint8).expand(3, 150, 200)
+    torch.manual_seed(0)
+    widths, flipped = [], 0
+    for _ in range(300):
+        row = random_crop(ramp, 32, flip=True)[0, 16].int()
+        steps = row.diff()
+        assert (steps >= 0).all() or (steps <= 0).all()
+        widths.append(abs(int(row[-1] - row[0])) / 31 * 32)
+        flipped += int(row[-1] < row[0])
+    assert 110 < flipped < 190
+    # 8 to 100 % of 200x150 pixels at an aspect ratio of 3/4 to 4/3: sqrt(0.08 * 30,000 * 3/4) = 42 pixels wide or more.
+    assert 40 <= min(widths) < 60
+    assert 180 < max(widths) <= 201
+
+
+def test_centre_crop_of_an_image_that_has_the_size_changes_no_pixel() -> None:
+    pixels = torch.randint(0, 256, (3, 32, 40), dtype=torch.uint8)
+    assert shorter_px(28) == 32
+    assert torch.equal(centre_crop(pixels, 28), pixels[:, 2:30, 6:34])
+
+
+# Workers.
+
+
+ORPHANS = """
+import os, signal
+from test_data_folder import Items, workers
+from torch.utils.data import DataLoader
+from rescaler.data.folder import obey_parent
+
+options = {"num_workers": 1, "prefetch_factor": 16, "worker_init_fn": obey_parent}
+pending = iter(DataLoader(Items(1_000_000), batch_size=None, **options))
+open("pid", "w").write(str(workers()[0]))
+next(pending)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+"""A process that is killed while its worker, on a full pipe, waits for it."""
+
+
+class Items(Dataset[bytes]):
+    """Items of some bytes each."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+
+    def __getitem__(self, index: int) -> bytes:
+        return bytes(self._size)
+
+    def __len__(self) -> int:
+        return 100
+
+
+def workers() -> list[int]:
+    """Numbers of the processes that this one has started."""
+    return [int(number) for number in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
+
+
+@pytest.fixture
+def loader() -> DataLoader[bytes]:
+    return DataLoader(Items(1), batch_size=None, num_workers=1, worker_init_fn=obey_parent)
+
+
+def test_a_worker_ends_for_its_parent_alone(loader: DataLoader[bytes]) -> None:
+    items = workers_alive(loader)
+    next(items)
+    (worker,) = workers()
+    subprocess.run(["kill", "-TERM", str(worker)], check=True)  # as the system does to all processes of a job
+    assert len(list(items)) == 99
+    items = workers_alive(loader)
+    next(items)
+    (worker,) = workers()
+    os.kill(worker, signal.SIGTERM)
+    _, status = os.waitpid(worker, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+def test_a_worker_of_a_fork_server_ends_for_its_parent() -> None:
+    options = {"num_workers": 1, "worker_init_fn": obey_parent, "multiprocessing_context": "forkserver"}
+    pending = iter(DataLoader(Items(1), batch_size=None, **options))  # type: ignore[arg-type]
+    next(pending)
+    (worker,) = pending._workers  # type: ignore[attr-defined]
+    worker.terminate()
+    worker.join(timeout=10)
+    assert worker.exitcode == 0
+
+
+def test_a_worker_ends_with_its_parent(tmp_path: Path) -> None:
+    paths = {"PYTHONPATH": str(Path(__file__).parent)}
+    subprocess.run(
+        [sys.executable, "-c", ORPHANS], cwd=tmp_path, env=os.environ | paths, stderr=subprocess.DEVNULL, check=False
+    )
+    worker = int((tmp_path / "pid").read_text())
+    wait_until(lambda: not Path(f"/proc/{worker}").exists(), "the worker has ended")

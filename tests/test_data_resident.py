@@ -2,13 +2,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from rescaler.config import DataSettings
-from rescaler.data import Batch, EpochImages, resident
-from rescaler.data.pixels import Normalise, resize
-from rescaler.data.resident import ImageSet, ResidentImages, Split
+from rescaler.data import Batch, EpochImages
+from rescaler.data.resident import ImageSet, Normalise, ResidentImages, Split, resize
 from rescaler.errors import InputError
 
 CPU = torch.device("cpu")
@@ -126,15 +124,6 @@ def test_an_epoch_flips_the_same_images_at_every_size() -> None:
     assert len(set(flips[0])) == 2
 
 
-def test_shift_scales_with_the_image() -> None:
-    white = Split(torch.full((1, 1, 8, 8), 255, dtype=torch.uint8), torch.tensor([3]))
-    data = ResidentImages(ImageSet(white, white, 4), replace(SETTINGS, image_px=8, pad_px=2), CPU)
-    for px, most in ((8, 2), (4, 1), (16, 4)):
-        [(pixels, _)] = epoch(data, px, batches=1, batch_size=200)
-        black_rows = (pixels[:, 0].amax(dim=2) == 0).sum(dim=1)
-        assert black_rows.max() == most
-
-
 def test_test_images_come_in_order_and_whole() -> None:
     batches = list(made().test_batches(image_px=3, batch_size=2))
     assert [len(labels) for _, labels in batches] == [2, 2, 1]
@@ -164,26 +153,6 @@ def test_resize_is_interpolation_at_pixel_centres() -> None:
     assert small[1:-1].tolist() == [25, 45, 65, 85, 105, 125]  # a linear ramp stays one: midway between two columns
 
 
-def test_stage_size_copies_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = []
-
-    def counted(images: Tensor, image_px: int) -> Tensor:
-        sizes.append(image_px)
-        return F.interpolate(images.float(), size=image_px).to(torch.uint8)
-
-    monkeypatch.setattr(resident, "resize", counted)
-    data = made()
-    for _ in range(2):
-        epoch(data, 2, batches=1, batch_size=2)
-        list(data.test_batches(image_px=2, batch_size=2))
-    assert sizes == [2, 2]
-
-
-def test_same_size_is_not_resized() -> None:
-    pixels = images(2).images
-    assert resize(pixels, 3) is pixels
-
-
 def test_fingerprint_sees_every_pixel_and_label() -> None:
     def fingerprint(train: Split) -> str:
         return ResidentImages(ImageSet(train, images(5), 4), SETTINGS, CPU).fingerprint
@@ -207,9 +176,3 @@ def test_fingerprint_sees_every_pixel_and_label() -> None:
 def test_settings_that_contradict_the_images(change: dict[str, list[float]], message: str) -> None:
     with pytest.raises(InputError, match=message):
         made(replace(SETTINGS, **change))  # type: ignore[arg-type]
-
-
-def test_wrong_number_of_channels() -> None:
-    data = ImageSet(images(4), images(4), 4)
-    with pytest.raises(InputError, match=r"data\.channels must be 1, as in fashion_mnist; got 3"):
-        ResidentImages(data, replace(SETTINGS, channels=3), CPU)

@@ -14,6 +14,7 @@ from rescaler import checkpoint, train
 from rescaler.config import Experiment
 from rescaler.errors import InputError
 from rescaler.execution import execute
+from rescaler.randomness import seed_for
 
 
 @pytest.fixture
@@ -41,7 +42,6 @@ def summary(folder: Path) -> Any:
 
 def raise_at(number: int, monkeypatch: pytest.MonkeyPatch, *, epoch_number: int = 2, batch: int = 3) -> None:
     """Have this process get a signal in an epoch, before one of its five batches."""
-    seed_for = train.seed_for
 
     def signalled(seed: int, *parts: str | int) -> int:
         if parts[:3] == ("dropout", epoch_number, batch):

@@ -94,7 +94,7 @@ def test_other_initial_values_are_another_run(
 ) -> None:
     """As from a checkpoint that was overwritten."""
     weights = tmp_path / "weights.pt"
-    edit(users, "users_net.py", "np.random.rand() + random.random()", f"float(open({str(weights)!r}).read())")
+    edit(users, "users_net.py", "np.random.rand() + random.random()", f"float(__import__('pathlib').Path({str(weights)!r}).read_text())")
     weights.write_text("1.5")
     assert anew(bench, make_experiment) == [1, 2, 3, 4, 5, 6]
     weights.write_text("1.25")
@@ -128,7 +128,9 @@ def test_another_process_has_the_same_keys(users: Path) -> None:
     assert len(found) == 1
 
 
-def test_all_generators_follow_the_seed(bench: Bench, other: Bench, make_experiment: MakeExperiment, users: Path) -> None:
+def test_all_generators_follow_the_seed(
+    bench: Bench, other: Bench, make_experiment: MakeExperiment, users: Path
+) -> None:
     edit(users, "users_net.py", "* self.scale", "* self.scale * (np.random.rand() + random.random())")
     digests = []
     for each in (bench, other):
@@ -137,7 +139,7 @@ def test_all_generators_follow_the_seed(bench: Bench, other: Bench, make_experim
     assert digests[0] == digests[1]
 
 
-def test_random_numbers_of_the_user_are_left_alone(bench: Bench, make_experiment: MakeExperiment) -> None:
+def test_random_numbers_of_the_user_are_left_alone(make_experiment: MakeExperiment) -> None:
     torch.manual_seed(3)
     plan(make_experiment())
     after = torch.rand(1)

@@ -7,6 +7,7 @@ import shutil
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -29,7 +30,7 @@ def tensors(value: float) -> dict[str, Tensor]:
     return {"network.weight": torch.full((2, 3), float(value))}
 
 
-def record(key: str = KEY, value: float = 1.0, **changes: object) -> Record:
+def record(key: str = KEY, value: float = 1.0, **changes: Any) -> Record:
     return make_record(key, digest=digest(tensors(value)), **changes)
 
 
@@ -38,7 +39,7 @@ def ledger(tmp_path: Path) -> Ledger:
     return Ledger(tmp_path / "ledger")
 
 
-def test_an_entry_is_read_back(ledger: Ledger) -> None:
+def test_an_entry_is_load_cached(ledger: Ledger) -> None:
     published = ledger.publish(record(), tensors(1))
     assert ledger.record(KEY) == published == record()
     state = ledger.state(KEY)

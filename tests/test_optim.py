@@ -30,9 +30,9 @@ def gradients(net: nn.Module, step: int) -> None:
     net(images).square().mean().backward()
 
 
-def update_of(net: nn.Module, step: StepSettings | None = None, **options: Any) -> Update:
+def update_of(net: nn.Module, implementation: str = "fused", **options: Any) -> Update:
     settings = OptimSettings.of(options)
-    return Update(make_optimizer(net, settings, step or StepSettings()), settings)
+    return Update(make_optimizer(net, settings, StepSettings(optimizer=implementation)), settings)
 
 
 @pytest.mark.parametrize("implementation", ["fused", "foreach"])
@@ -47,7 +47,7 @@ def update_of(net: nn.Module, step: StepSettings | None = None, **options: Any) 
 )
 def test_it_is_torchs_own(implementation: str, options: dict[str, Any], wanted: Any) -> None:
     ours, theirs = network(), network()
-    update = update_of(ours, StepSettings(optimizer=implementation), **options)
+    update = update_of(ours, implementation, **options)
     arguments = {name: value for name, value in options.items() if name != "_target_"}
     known = {implementation: True} if wanted is not torch.optim.RMSprop or implementation == "foreach" else {}
     optimizer = wanted(theirs.parameters(), lr=1.0, weight_decay=1e-2, **arguments, **known)
@@ -152,7 +152,7 @@ class Notes(torch.optim.SGD):
 
 @pytest.mark.parametrize("target", ["torch.optim.SGD", "torch.optim.AdamW", "torch.optim.NAdam", f"{__name__}.Notes"])
 def test_state_comes_back_from_its_tensors(target: str) -> None:
-    options = {"_target_": target} | ({"momentum": 0.9} if "dam" not in target else {})
+    options: dict[str, Any] = {"_target_": target} | ({"momentum": 0.9} if "dam" not in target else {})
     one = network()
     update = update_of(one, **options)
     for step in range(2):

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import classifier
+from networks import Net, classifier, conv
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from torchvision.models import resnet18
-from torchvision.ops import DeformConv2d, FrozenBatchNorm2d
+from torchvision.ops import FrozenBatchNorm2d
 
 from rescaler.errors import InputError
+from rescaler.method.description import describe
 from rescaler.method.rescaling import rescale, rescale_tensors
 from rescaler.method.shrinking import shrink
 
@@ -24,23 +25,6 @@ class Scaled(nn.Linear):
 
     def forward(self, features: Tensor) -> Tensor:
         return F.linear(features, 0.1 * self.weight, self.bias)
-
-
-class Net(nn.Module):
-    """Layers by name, called as a function says."""
-
-    def __init__(self, forward: Callable[[Any, Tensor], Tensor], **layers: nn.Module) -> None:
-        super().__init__()
-        self._forward = forward
-        for name, layer in layers.items():
-            self.add_module(name, layer)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self._forward(self, images)
-
-
-def conv(c_in: int, c_out: int, side: int = 3, **settings: Any) -> nn.Conv2d:
-    return nn.Conv2d(c_in, c_out, side, padding=side // 2, **settings)
 
 
 def test_an_interface_keeps_its_class_and_its_hooks() -> None:
@@ -136,6 +120,63 @@ def test_weights_that_functions_borrow_are_seen_wherever_they_are(target: nn.Mod
         shrink(target, 16)
 
 
+@pytest.mark.parametrize(
+    "rearranged",
+    [
+        lambda weight: weight.flip(3),
+        lambda weight: weight.transpose(2, 3) * 0.5,
+        lambda weight: 2 * weight.detach().view(4, 1, 3, 3).clone(),
+    ],
+    ids=["flipped", "transposed and scaled", "a copy of a view"],
+)
+def test_rearranged_weights_are_borrowed_too(rearranged: Callable[[Tensor], Tensor]) -> None:
+    def forward(net: Any, images: Tensor) -> Tensor:
+        return F.conv_transpose2d(net.conv(images), rearranged(net.conv.weight)).mean((2, 3))
+
+    with pytest.raises(InputError, match="layer conv: a function of the network takes its weight, too"):
+        shrink(Net(forward, conv=conv(1, 4)), 16)
+
+
+def test_weights_tied_by_their_memory_stay_tied() -> None:
+    def forward(net: Any, images: Tensor) -> Tensor:
+        scores: Tensor = net.last(net.point(net.b(net.a(images))).mean((2, 3)))
+        return scores
+
+    target: Any = Net(forward, a=conv(4, 4), b=conv(4, 4), point=nn.Conv2d(4, 4, 1), last=nn.Linear(4, 4))
+    target.b.weight = nn.Parameter(target.a.weight.data)
+    target.last.weight = nn.Parameter(target.point.weight.data.view(4, 4))
+    target.last.bias = nn.Parameter(target.point.bias.data)
+    network: Any = shrink(target, 16).network
+    for one, other in ((network.a.weight, network.b.weight), (network.point.bias, network.last.bias)):
+        assert one is not other
+        assert one.data_ptr() == other.data_ptr()
+    target.a.stride = (3, 3)  # it now keeps its kernel, and the other does not
+    with pytest.raises(InputError, match="layers b and a share a weight, which would become 2x2 for the first"):
+        shrink(target, 16)
+
+
+def test_layers_that_return_more_than_a_map_are_followed() -> None:
+    class Twofold(nn.Conv2d):
+        def forward(self, images: Tensor) -> Any:
+            maps = super().forward(images)
+            return {"maps": maps, "mean": maps.mean()}
+
+    def forward(net: Any, images: Tensor) -> Tensor:
+        maps, indices = net.pool(net.conv(images))
+        maps = net.unpool(maps, indices)
+        scores: Tensor = net.twofold(maps)["maps"].mean((2, 3))
+        return scores
+
+    layers = {"pool": nn.MaxPool2d(2, return_indices=True), "unpool": nn.MaxUnpool2d(2), "twofold": Twofold(4, 4, 1)}
+    target = Net(forward, conv=conv(1, 4), **layers)
+    described = describe(target, 18)
+    assert [(layer.name, layer.pretrain_output) for layer in described.layers] == [
+        ("conv", (12, 12)),
+        ("twofold", (12, 12)),
+    ]
+    assert shrink(target, 18).network(torch.randn(2, 1, 12, 12)).shape == (2, 4)
+
+
 def test_a_scale_of_channels_is_no_kernel() -> None:
     class Scale(nn.Module):
         def __init__(self) -> None:
@@ -146,13 +187,6 @@ def test_a_scale_of_channels_is_no_kernel() -> None:
             return maps * self.weight
 
     assert shrink(nn.Sequential(conv(1, 4), Scale(), conv(4, 4)), 12).notes == ()
-
-
-def test_a_function_may_take_the_weight_of_a_layer_that_stays() -> None:
-    def forward(net: Any, images: Tensor) -> Tensor:
-        return F.conv_transpose2d(net.point(net.conv(images)), net.point.weight).mean((2, 3))
-
-    shrink(Net(forward, conv=conv(1, 4), point=nn.Conv2d(4, 4, 1)), 16)
 
 
 def test_a_network_that_copies_itself_is_refused() -> None:
@@ -258,40 +292,6 @@ def test_tensors_that_are_called_weight_and_buffers_that_are_infinite_are_no_mat
         rescale(shrunk.network, target)
 
 
-def test_layers_with_kernels_of_another_kind_are_noted() -> None:
-    offsets = conv(4, 18)
-    target = Net(lambda net, x: net.deform(net.conv(x), net.offsets(net.conv(x))).mean((2, 3)), conv=conv(1, 4))
-    target.offsets, target.deform = offsets, DeformConv2d(4, 4, 3, padding=1)
-    nn.init.zeros_(offsets.weight)
-    assert "deform (DeformConv2d): left as it is, since only Conv2d is shrunk" in shrink(target, 12).notes
-
-
-def test_kernels_are_rescaled_in_their_own_precision_under_autocast() -> None:
-    target = classifier(conv(1, 4))
-    shrunk = shrink(target, 12)
-    expected = rescale(shrunk.network, copy.deepcopy(target)).state_dict()
-    with torch.autocast("cpu", torch.bfloat16):
-        found = rescale(shrunk.network, target).state_dict()
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
-
-
-def test_values_too_large_for_the_target_are_refused() -> None:
-    target = classifier(conv(1, 4))
-    pretrain = shrink(target, 12).network
-    nn.init.constant_(pretrain.get_parameter("conv.bias"), 1e6)
-    with pytest.raises(InputError, match=r"conv\.bias has values that are not finite in torch\.float16"):
-        rescale(pretrain, target.half())
-
-
-def test_momentum_is_finite_in_its_own_precision() -> None:
-    target = classifier(conv(1, 4)).half()
-    pretrain = shrink(target, 12).network
-    momentum = {"conv.weight": torch.full((4, 1, 2, 2), 1e5)}
-    torch.testing.assert_close(
-        rescale_tensors(momentum, pretrain, target)["conv.weight"], torch.full((4, 1, 3, 3), 1e5 * 4 / 9)
-    )
-
-
 def test_wrong_arguments_are_named() -> None:
     target = classifier(conv(1, 4))
     shrunk = shrink(target, 12)
@@ -305,17 +305,3 @@ def test_wrong_arguments_are_named() -> None:
         rescale_tensors({"0.weight": None}, shrunk.network, target)  # type: ignore[dict-item]
     with pytest.raises(InputError, match="^tensors must be a mapping of names to tensors; got a list$"):
         rescale_tensors([], shrunk.network, target)  # type: ignore[arg-type]
-
-
-def test_a_compiled_target_is_seen_through() -> None:
-    target: Any = torch.compile(nn.Sequential(conv(1, 4), nn.Flatten(), nn.Linear(4 * 36, 3)), backend="eager")
-    target(torch.randn(2, 1, 6, 6))
-    shrunk = shrink(target, 6)
-    assert [layer.name for layer in shrunk.layers] == ["_orig_mod.0", "_orig_mod.2"]
-    assert shrunk.notes == ()
-
-
-def test_dilated_kernels_that_leave_the_map_are_noted() -> None:
-    wide, near = (nn.Conv2d(4, 4, 3, padding=gap, dilation=gap) for gap in (8, 2))
-    note = "2 (3x3, stride 1): sees little but padding on the pre-train images: it is dilated, and its map small"
-    assert shrink(nn.Sequential(conv(1, 4), near, wide), 12).notes == (note,)

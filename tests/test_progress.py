@@ -69,7 +69,7 @@ def test_held_epochs_come_on_top() -> None:
     assert left_s(made, held, 6.0) == 2 * 3.0
 
 
-def test_an_epoch_read_back_says_nothing_of_the_time_left(now: list[float], caplog: pytest.LogCaptureFixture) -> None:
+def test_an_epoch_load_cached_says_nothing_of_the_time_left(now: list[float], caplog: pytest.LogCaptureFixture) -> None:
     made = chain()
     assert left_s(made, [(first(made)[1], True)], 1.0) is None
     with caplog.at_level(logging.INFO), ProgressBar(made, enabled=True) as bar:
@@ -112,7 +112,7 @@ def test_a_tenth_is_allowed(caplog: pytest.LogCaptureFixture) -> None:
     assert len(caplog.messages) == 1
 
 
-def test_epochs_read_back_and_sets_in_memory_say_nothing(caplog: pytest.LogCaptureFixture) -> None:
+def test_epochs_load_cached_and_sets_in_memory_say_nothing(caplog: pytest.LogCaptureFixture) -> None:
     LoadingWarning(DATA).epoch(waited(9.0), reused=True)
     LoadingWarning(DataSettings(name="cifar10")).epoch(waited(9.0), reused=False)
     assert caplog.messages == []

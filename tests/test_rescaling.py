@@ -1,6 +1,5 @@
 import copy
 from collections import OrderedDict
-from typing import cast
 
 import pytest
 import torch
@@ -8,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rescaler.errors import InputError
-from rescaler.method.kernels import INTERPOLATIONS, Interpolation, rescale_kernel
+from rescaler.method.kernels import INTERPOLATIONS, rescale_kernel
 from rescaler.method.rescaling import rescale, rescale_tensors
 from rescaler.method.shrinking import shrink
 
@@ -36,14 +35,6 @@ def _pretrain() -> nn.Module:
     return network.eval()
 
 
-def test_returns_the_target_as_the_users_own_network() -> None:
-    target = _target()
-    assert rescale(_pretrain(), target) is target
-    assert [type(module) for module in target] == [type(module) for module in _target()]
-    assert not any(module._forward_pre_hooks for module in target)
-    assert str(_target().load_state_dict(target.state_dict(), strict=True)) == "<All keys matched successfully>"
-
-
 def test_all_but_kernels_and_the_interface_is_copied_bit_for_bit() -> None:
     pretrain = _pretrain()
     state, rescaled = pretrain.state_dict(), rescale(pretrain, _target()).state_dict()
@@ -61,7 +52,7 @@ def test_networks_agree_on_images_of_one_colour() -> None:
 
 
 @pytest.mark.parametrize("mode", INTERPOLATIONS)
-def test_interface_is_a_kernel_over_the_whole_map(mode: Interpolation) -> None:
+def test_interface_is_a_kernel_over_the_whole_map(mode: str) -> None:
     """Section 3.3.2: weights of a 4x4 convolution and of a fully-connected layer end the same."""
     convolution = nn.Sequential(OrderedDict(body=nn.Conv2d(1, 3, 3), fc=nn.Conv2d(3, 5, 6)))
     linear = nn.Sequential(OrderedDict(body=nn.Conv2d(1, 3, 3), flatten=nn.Flatten(), fc=nn.Linear(3 * 36, 5)))
@@ -82,13 +73,6 @@ def test_identity_where_nothing_differs_in_shape() -> None:
     assert all(torch.equal(tensor, second.state_dict()[name]) for name, tensor in first.state_dict().items())
 
 
-def test_parameters_stay_the_same_objects() -> None:
-    target = _target()
-    parameters = list(target.parameters())
-    rescale(_pretrain(), target)
-    assert all(before is after for before, after in zip(parameters, target.parameters(), strict=True))
-
-
 def test_pretrain_network_is_left_alone() -> None:
     pretrain = _pretrain()
     before = copy.deepcopy(pretrain.state_dict())
@@ -96,14 +80,6 @@ def test_pretrain_network_is_left_alone() -> None:
     for parameter in target.parameters():
         nn.init.zeros_(parameter)
     assert all(torch.equal(tensor, before[name]) for name, tensor in pretrain.state_dict().items())
-
-
-def test_tied_weights_stay_tied() -> None:
-    conv = nn.Conv2d(2, 2, 3, padding=1)
-    target = nn.Sequential(conv, nn.ReLU(), conv)
-    rescale(shrink(target, 12).network, target)
-    assert target[0].weight is target[2].weight
-    assert target[0].weight.shape == (2, 2, 3, 3)
 
 
 def test_momentum_is_rescaled_like_its_parameters() -> None:
@@ -129,11 +105,6 @@ def test_half_precision_is_rescaled_in_single_and_rounded_once(dtype: torch.dtyp
     precise = rescale(copy.deepcopy(pretrain).float(), _target())
     for name, tensor in target.state_dict().items():
         assert torch.equal(tensor, precise.state_dict()[name].to(tensor.dtype)), name
-
-
-def test_shapes_alone_are_rescaled_on_the_meta_device() -> None:
-    target = rescale(_pretrain().to("meta"), _target().to("meta"))
-    assert target.get_parameter("conv1.weight").shape == (4, 2, 3, 3)
 
 
 def test_extra_state_of_a_module_is_copied() -> None:
@@ -177,18 +148,13 @@ def test_a_network_between_takes_the_weights_at_its_own_size() -> None:
     assert middle(torch.randn(2, 2, 7, 7)).shape == target(torch.randn(2, 2, 8, 8)).shape
 
 
-def test_a_network_between_whose_map_is_the_targets() -> None:
-    same_map = shrink(_target(), 8, pretrain_px=8, input_only=True).network
-    assert type(same_map.get_submodule("fc3")) is nn.Linear
-    small, *_ = _stages()
-    expected = rescale(small, _target()).get_parameter("fc3.weight")
-    assert torch.equal(rescale(small, same_map).get_parameter("fc3.weight"), expected)
-
-
-def test_momentum_of_a_network_between() -> None:
-    small, middle, _ = _stages()
-    step = {"fc3.weight": torch.ones(5, 64)}
-    torch.testing.assert_close(rescale_tensors(step, small, middle)["fc3.weight"], torch.full((5, 100), 16 / 25))
+def test_kernels_are_rescaled_in_their_own_precision_under_autocast() -> None:
+    target = nn.Sequential(nn.Conv2d(1, 4, 3))
+    shrunk = shrink(target, 12)
+    expected = rescale(shrunk.network, copy.deepcopy(target)).state_dict()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = rescale(shrunk.network, target).state_dict()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def test_refuses_to_go_back() -> None:
@@ -252,19 +218,6 @@ def test_refuses_networks_of_other_names() -> None:
     _refused(_pretrain(), other, r"the same parameters; not in both: 0\.bias, 0\.weight, 1\.bias, .* and \d+ more")
 
 
-def test_refuses_a_smaller_target() -> None:
-    target = _target()
-    target.conv1 = nn.Conv2d(2, 4, 1)
-    _refused(_pretrain(), target, "conv1.weight: a kernel of 2x2 can only grow; got the target size 1x1")
-
-
-def test_refuses_other_channels() -> None:
-    target = _target()
-    target.conv1 = nn.Conv2d(2, 6, 3)
-    message = r"conv1.weight: no rescaling leads from shape \(4, 2, 2, 2\) to the target's \(6, 2, 3, 3\)"
-    _refused(_pretrain(), target, message)
-
-
 def test_refuses_another_feature_map() -> None:
     target = _target()
     target.fc3 = nn.Linear(4 * 7 * 7, 5)
@@ -279,31 +232,9 @@ def test_refuses_weights_that_are_not_finite(name: str, value: float) -> None:
     _refused(pretrain, _target(), f"{name} has values that are not finite")
 
 
-@pytest.mark.filterwarnings("ignore:.*quantized tensor creation functions.*:UserWarning")
-def test_refuses_quantised_tensors() -> None:
-    pretrain = _pretrain()
-    quantised = torch.quantize_per_tensor(pretrain.get_parameter("fc4.bias").detach(), 0.1, 0, torch.qint8)
-    with pytest.raises(
-        InputError, match=r"fc4\.bias is quantised \(torch\.qint8\): rescale the network as it was before"
-    ):
-        rescale_tensors({"fc4.bias": quantised}, pretrain, _target())
-
-
-@pytest.mark.parametrize("dtype", [torch.int8, torch.complex64], ids=str)
-def test_refuses_kernels_that_are_no_floating_numbers(dtype: torch.dtype) -> None:
-    kernel = torch.ones(4, 2, 2, 2).to(dtype)
-    with pytest.raises(InputError, match=f"conv1.weight: a kernel must have a floating dtype; got {dtype}"):
-        rescale_tensors({"conv1.weight": kernel}, _pretrain(), _target())
-
-
 def test_refuses_tensors_of_no_parameter_and_of_another_shape() -> None:
     pretrain = _pretrain()
     with pytest.raises(InputError, match="'conv9.weight' is no parameter of both"):
         rescale_tensors({"conv9.weight": torch.ones(1)}, pretrain, _target())
     with pytest.raises(InputError, match=r"fc4.bias must be \(3,\) as in the pre-train network; got \(4,\)"):
         rescale_tensors({"fc4.bias": torch.ones(4)}, pretrain, _target())
-
-
-def test_refuses_an_unknown_interpolation() -> None:
-    with pytest.raises(InputError, match="one of bilinear, bicubic, .*; got 'linear'"):
-        rescale(_pretrain(), _target(), mode=cast(Interpolation, "linear"))

@@ -1,18 +1,19 @@
+"""The pre-train network: kernels, padding, interfaces, initial weights; and what is refused."""
+
 import copy
-import dataclasses
-import json
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import classifier, two_layers
+from networks import Net, classifier, two_layers
 from torch import Tensor, nn
 
 from rescaler.errors import InputError
-from rescaler.method.layers import Flattened, flattened_map
-from rescaler.method.shrinking import Layer, shrink
+from rescaler.method.layers import Layer, flattened_map
+from rescaler.method.shrinking import shrink
 
 
 def test_plan_by_layer() -> None:
@@ -23,11 +24,13 @@ def test_plan_by_layer() -> None:
     )
 
 
-def test_plan_becomes_json() -> None:
-    (row,) = json.loads(
-        json.dumps([dataclasses.asdict(layer) for layer in shrink(classifier(nn.Conv2d(1, 2, 3)), 9).layers])
-    )
-    assert row["pretrain_kernel"] == [2, 2]
+def test_the_pretrain_network_shares_no_memory_with_the_target() -> None:
+    target = two_layers()
+    shrunk = shrink(target, 9)
+    with torch.no_grad():
+        for parameter in shrunk.network.parameters():
+            parameter.zero_()
+    assert all(parameter.abs().sum() > 0 for parameter in target.parameters())
 
 
 def test_names_modes_and_other_settings_stay() -> None:
@@ -56,77 +59,42 @@ def test_target_and_random_numbers_are_left_alone() -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in target.state_dict().items())
 
 
-def test_the_pretrain_network_shares_no_memory_with_the_target() -> None:
-    target = two_layers()
-    shrunk = shrink(target, 9)
-    with torch.no_grad():
-        for parameter in shrunk.network.parameters():
-            parameter.zero_()
-    assert all(parameter.abs().sum() > 0 for parameter in target.parameters())
-
-
-def test_shared_layer_is_shared_in_the_pretrain_network() -> None:
-    conv = nn.Conv2d(2, 2, 3, padding=1)
-    network = shrink(classifier(conv, conv), 12).network
-    assert network.get_submodule("conv") is network.get_submodule("more0")
-    assert network(torch.randn(2, 2, 8, 8)).shape == (2, 3)
-
-
 # The interface is found by shapes, however the map is flattened.
 
 
-class _Functional(nn.Module):
-    """Flattens and pools without modules; two fully-connected layers."""
+@pytest.mark.parametrize(
+    "flatten",
+    [
+        lambda maps: torch.flatten(maps, 1),
+        lambda maps: maps.view(maps.size(0), -1),
+        lambda maps: maps.reshape(len(maps), 4 * maps.shape[2] * maps.shape[3]),
+    ],
+    ids=["flatten", "view", "reshape"],
+)
+def test_functional_flattening_is_seen(flatten: Callable[[Tensor], Tensor]) -> None:
+    def forward(net: Any, images: Tensor) -> Tensor:
+        flat = F.dropout(F.relu(flatten(F.max_pool2d(net.body(images) * net.unit, 2))), training=net.training)
+        scores: Tensor = net.narrow(F.relu(net.wide(flat)))
+        return scores
 
-    def __init__(self, how: str) -> None:
-        super().__init__()
-        self.how = how
-        self.body = nn.Conv2d(2, 4, 3, padding=1)
-        self.register_buffer("unit", torch.ones(1), persistent=False)
-        self.wide, self.narrow = nn.Linear(4 * 6 * 6, 4 * 4 * 4), nn.Linear(4 * 4 * 4, 3)
-
-    def forward(self, images: Tensor) -> Tensor:
-        maps = F.max_pool2d(self.body(images) * self.unit, 2)
-        if self.how == "flatten":
-            flat = torch.flatten(maps, 1)
-        elif self.how == "view":
-            flat = maps.view(maps.size(0), -1)
-        else:
-            flat = maps.reshape(len(maps), 4 * maps.shape[2] * maps.shape[3])
-        result: Tensor = self.narrow(F.relu(self.wide(F.dropout(F.relu(flat), training=self.training))))
-        return result
-
-
-@pytest.mark.parametrize("how", ["flatten", "view", "reshape"])
-def test_functional_flattening_is_seen(how: str) -> None:
-    shrunk = shrink(_Functional(how), 12)
+    target = Net(forward, body=nn.Conv2d(2, 4, 3, padding=1), wide=nn.Linear(144, 64), narrow=nn.Linear(64, 3))
+    target.register_buffer("unit", torch.ones(1), persistent=False)
+    shrunk = shrink(target, 12)
     wide, narrow = (shrunk.network.get_submodule(name) for name in ("wide", "narrow"))
-    assert flattened_map(wide) == Flattened(target=(4, 6, 6), pretrain=(4, 4, 4))
+    assert flattened_map(wide) == ((4, 6, 6), (4, 4, 4))
     assert wide.in_features == 64
     assert flattened_map(narrow) is None
     assert shrunk.network(torch.randn(2, 2, 8, 8)).shape == (2, 3)
 
 
-def test_adaptive_pooling_needs_no_new_interface() -> None:
-    target = nn.Sequential(nn.Conv2d(1, 2, 3), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(8, 3))
-    shrunk = shrink(target, 12)
-    assert [layer.kind for layer in shrunk.layers] == ["convolution"]
-    assert flattened_map(shrunk.network.get_submodule("3")) is None
-
-
 def test_features_that_are_no_flattened_map_are_refused() -> None:
-    class Net(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.body, self.fc = nn.Conv2d(1, 2, 3), nn.Linear(2 * 100 + 2, 3)
-
-        def forward(self, images: Tensor) -> Tensor:
-            maps = self.body(images)
-            result: Tensor = self.fc(torch.cat([maps.flatten(1), maps.mean((2, 3))], 1))
-            return result
+    def forward(net: Any, images: Tensor) -> Tensor:
+        maps = net.body(images)
+        scores: Tensor = net.fc(torch.cat([maps.flatten(1), maps.mean((2, 3))], 1))
+        return scores
 
     with pytest.raises(InputError, match="layer fc gets 74 features instead of 202 .* not one flattened"):
-        shrink(Net(), 12)
+        shrink(Net(forward, body=nn.Conv2d(1, 2, 3), fc=nn.Linear(2 * 100 + 2, 3)), 12)
 
 
 # Initial weights: those of the smaller layer's own initialisation.
@@ -170,26 +138,33 @@ def test_other_tensors_are_copied() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"table": {3: 4}}, r"table maps a kernel side to one from 1 to itself, both integers; got 3: 4"),
-        ({"table": {3: 0}}, r"table .* got 3: 0"),
-        ({"table": {3: 1.5}}, r"table .* got 3: 1\.5"),
+        ({"table": {3: 4}}, r"table\[3\] must be an integer from 1 to 3; got 4"),
+        ({"table": {3: 0}}, r"table\[3\] .* got 0"),
+        ({"table": {3: 1.5}}, r"table\[3\] .* got 1\.5"),
         (
             {"table": {3: 3}},
             r"table=\{3: 3\} shrinks none of the network's kernels: conv1 \(3x3, stride 1\), conv2",
         ),
-        ({"pretrain_px": 0}, "pretrain_px must be an integer from 1 to 9, the side of the target's images; got 0"),
+        ({"pretrain_px": 0}, "pretrain_px must be an integer from 1 to 9; got 0"),
+        ({"table": {}}, r"table must map target to pre-train kernel sides, such as \{3: 2\}; got \{\}"),
+        ({"image_px": None}, "image_px must be an integer from 1 to 16384; got None"),
+        ({"image_px": 10**9}, "image_px must be an integer from 1 to 16384; got 1000000000"),
         ({"pretrain_px": 10}, r"pretrain_px must be .* got 10"),
+        ({"padding": {"conv1": 1}, "input_only": True}, r"padding must be empty with input_only.* got \{'conv1': 1\}"),
         (
             {"pretrain_px": 2},
             r'pretrain_px=2 does not suit the network: in or after layer "conv1" \(2x2x2 input\)',
         ),
-        ({"padding": {"conv1": 2, "conv2": 2}}, "layer fc gets a feature map of 12x12 .* larger than the target's 5x5"),
+        (
+            {"padding": {"*": 1}, "pretrain_px": 9},
+            "layer fc gets a feature map of 11x11 .* larger than the target's 5x5",
+        ),
     ],
     ids=str,
 )
 def test_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        shrink(two_layers(), 9, **arguments)
+        shrink(two_layers(), **{"image_px": 9, **arguments})
 
 
 def test_wrong_or_vanishing_image_of_the_target_is_refused() -> None:
@@ -199,15 +174,8 @@ def test_wrong_or_vanishing_image_of_the_target_is_refused() -> None:
         InputError, match=r'image_px=2 does not suit the network: in or after layer "conv1" \(2x2x2 input\)'
     ):
         shrink(two_layers(), 2)
-    with pytest.raises(InputError, match="image_px must be a positive integer; got 0"):
+    with pytest.raises(InputError, match="image_px must be an integer from 1 to 16384; got 0"):
         shrink(two_layers(), 0)
-
-
-def test_functional_pooling_that_vanishes_names_the_layer_before() -> None:
-    with pytest.raises(
-        InputError, match=r'pretrain_px=1 does not .* in or after layer "body" \(2x1x1 input\): .* too small'
-    ):
-        shrink(_Functional("view"), 12, pretrain_px=1)
 
 
 # Topologies.
@@ -261,21 +229,14 @@ def test_notes_say_what_was_left_alone_and_why() -> None:
 
 
 def test_convolutions_without_a_layer_are_noted() -> None:
-    class Net(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv, self.last = nn.Conv2d(1, 4, 3, padding=1), nn.Linear(4, 2)
-            self.weight = nn.Parameter(torch.randn(4, 4, 3, 3))
-
-        def forward(self, images: Tensor) -> Tensor:
-            scores: Tensor = self.last(F.conv2d(self.conv(images), self.weight, padding=1).mean((2, 3)))
-            return scores
+    def forward(net: Any, images: Tensor) -> Tensor:
+        return F.conv2d(net.conv(images), net.weight, padding=1).mean((2, 3))
 
     what = "a convolution called as a function, left as it is and not counted: only layers are seen"
-    assert shrink(Net(), 12).notes == (f'in or after layer "conv" (1x12x12 input): {what}',)
-    alone = Net()
-    alone.conv = nn.Identity()  # type: ignore[assignment]
-    alone.unused = nn.Conv2d(1, 4, 3)
+    target: Any = Net(forward, conv=nn.Conv2d(1, 4, 3, padding=1))
+    target.weight = nn.Parameter(torch.randn(4, 4, 3, 3))
+    assert shrink(target, 12).notes == (f'in or after layer "conv" (1x12x12 input): {what}',)
+    alone: Any = Net(forward, conv=nn.Identity(), unused=nn.Conv2d(1, 4, 3))
     alone.weight = nn.Parameter(torch.randn(4, 1, 3, 3))
     with pytest.raises(InputError, match="Net has no kernel to shrink: it never calls a Conv2d on an image$"):
         shrink(alone, 12)
@@ -298,6 +259,307 @@ def test_input_only_keeps_kernels_and_padding() -> None:
     assert shrink(target, 12, input_only=True, pretrain_px=10, table={}).image_px == 10
 
 
-def test_input_only_with_padding_is_refused() -> None:
-    with pytest.raises(InputError, match=r"padding must be empty with input_only.* got \{'conv1': 1\}"):
-        shrink(two_layers(), 9, input_only=True, padding={"conv1": 1})
+# Kernel sizes.
+
+
+def _layer(layers: tuple[Layer, ...], name: str) -> Layer:
+    return next(layer for layer in layers if layer.name == name)
+
+
+@pytest.mark.parametrize(("kernel", "image_px", "expected"), [(11, 231, 147), (7, 224, 160), (5, 28, 17), (3, 32, 21)])
+def test_image_side_follows_from_the_first_kernel(kernel: int, image_px: int, expected: int) -> None:
+    assert shrink(classifier(nn.Conv2d(1, 2, kernel)), image_px).image_px == expected
+
+
+def test_image_side_follows_from_the_first_kernel_that_shrinks_in_the_forward_pass() -> None:
+    sides = {"second": 3, "unused": 9, "first": 5, "zeroth": 1}
+    layers = {name: nn.Conv2d(2, 2, side) for name, side in sides.items()}
+    shrunk = shrink(Net(lambda net, images: net.second(net.first(net.zeroth(images))), **layers), 40)
+    assert shrunk.image_px == 24
+    assert [layer.name for layer in shrunk.layers] == ["zeroth", "first", "second"]
+
+
+@pytest.mark.parametrize(
+    ("conv", "expected"),
+    [
+        (nn.Conv2d(1, 2, 2), (2, 2)),
+        (nn.Conv2d(1, 2, 15), (10, 10)),
+        (nn.Conv2d(1, 2, (1, 7)), (1, 5)),
+        (nn.Conv2d(1, 2, 4, stride=4), (4, 4)),  # a patch embedding
+        (nn.Conv2d(1, 2, 31, stride=31), (31, 31)),  # and one that no table has
+        (nn.Conv2d(1, 2, 3, stride=2), (2, 2)),
+        (nn.Conv2d(1, 2, 5, stride=4), (4, 4)),  # with 3x3, a quarter of the rows would never be seen
+        (nn.Conv2d(1, 2, 3, stride=(1, 3)), (2, 3)),
+    ],
+    ids=str,
+)
+def test_no_kernel_becomes_smaller_than_its_stride(conv: nn.Conv2d, expected: tuple[int, int]) -> None:
+    target = classifier(conv, nn.Conv2d(2, 2, 3, padding=1))
+    assert shrink(target, 124).layers[0].pretrain_kernel == expected
+
+
+def test_every_pixel_of_the_image_is_still_seen() -> None:
+    for kernel, stride in ((5, 4), (4, 4), (3, 2), (7, 5)):
+        target = classifier(nn.Conv2d(1, 4, kernel, stride=stride), nn.Conv2d(4, 4, 3, padding=1))
+        images = torch.randn(1, 1, 40, 40, requires_grad=True)
+        shrink(target, 60).network.get_submodule("conv")(images).sum().backward()
+        assert images.grad is not None
+        seen = images.grad[0, 0, 2:34, 2:34]
+        assert (seen != 0).all(), (kernel, stride)
+
+
+def test_a_side_that_the_table_lacks_is_refused_with_every_layer_that_wants_it() -> None:
+    target = classifier(
+        nn.Conv2d(1, 2, 31), nn.Conv2d(2, 2, 3), nn.Conv2d(2, 2, (1, 17), stride=2), nn.Conv2d(2, 2, 19, stride=19)
+    )
+    message = (
+        r"table has no kernel side for conv \(31x31, stride 1\), more1 \(1x17, stride 2\); "
+        r"it has \[1, 2, .*15\]; two thirds: 17: 11, 31: 21$"
+    )
+    with pytest.raises(InputError, match=message):
+        shrink(target, 192)
+    shrunk = shrink(target, 192, table={3: 2, 17: 11, 31: 21})
+    assert [layer.pretrain_kernel for layer in shrunk.layers] == [(21, 21), (2, 2), (1, 11), (19, 19)]
+
+
+# What covers a whole feature map.
+
+
+def test_a_convolution_over_the_whole_map_takes_the_map_that_reaches_it() -> None:
+    """As LeNet's C5: the same as a fully-connected layer behind a flattened map (section 3.3.2)."""
+    target = nn.Sequential(
+        nn.Conv2d(1, 2, 3), nn.MaxPool2d(2), nn.Conv2d(2, 8, 5, groups=2), nn.Flatten(), nn.Linear(8, 3)
+    )
+    shrunk = shrink(target, 12, pretrain_px=9)
+    assert _layer(shrunk.layers, "2") == Layer("2", "interface", (5, 5), (3, 3), (0, 0, 0, 0), (1, 1), (1, 1))
+    assert shrunk.network(torch.randn(2, 1, 9, 9)).shape == (2, 3)
+    assert _layer(shrink(target, 12, pretrain_px=9, padding={"2": 0}).layers, "2").kind == "convolution"
+
+
+def test_a_small_map_that_is_padded_or_crossed_is_no_whole_map() -> None:
+    for conv in (nn.Conv2d(2, 2, 5, padding=1), nn.Conv2d(2, 2, 4)):
+        layers = shrink(classifier(nn.Conv2d(1, 2, 3), nn.MaxPool2d(2), conv), 12, pretrain_px=10).layers
+        assert {layer.kind for layer in layers} == {"convolution"}
+
+
+@pytest.mark.parametrize("pooling", [nn.AvgPool2d(7), nn.MaxPool2d((7, 7), stride=1)], ids=str)
+def test_fixed_pooling_of_the_whole_map_stays_global(pooling: nn.Module) -> None:
+    target = nn.Sequential(
+        nn.Conv2d(1, 4, 3, stride=2, padding=1), nn.MaxPool2d(2), pooling, nn.Flatten(), nn.Linear(4, 3)
+    )
+    shrunk = shrink(target, 28)
+    assert _layer(shrunk.layers, "2") == Layer("2", "pooling", (7, 7), (5, 5), (0, 0, 0, 0), (1, 1), (1, 1))
+    assert shrunk.network(torch.randn(2, 1, 19, 19)).shape == (2, 3)
+    assert target(torch.randn(2, 1, 28, 28)).shape == (2, 3)  # the target's own pooling is not touched
+
+
+def test_fixed_pooling_before_several_fully_connected_layers() -> None:
+    head = (nn.AvgPool2d(2), nn.Flatten(), nn.Linear(4 * 6 * 6, 10), nn.Linear(10, 3))
+    shrunk = shrink(nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), *head), 12)
+    assert _layer(shrunk.layers, "3").pretrain_kernel == (4, 4)
+    assert shrunk.network(torch.randn(2, 1, 8, 8)).shape == (2, 3)
+
+
+# Networks that cannot be shrunk.
+
+
+def test_what_is_no_convolutional_network_is_refused() -> None:
+    with pytest.raises(InputError, match=r"the target network \(Linear\) has no Conv2d"):
+        shrink(nn.Linear(3, 3), 9)
+    not_a_network: Any = "resnet34"
+    with pytest.raises(InputError, match="must be a torch.nn.Module; got a str"):
+        shrink(not_a_network, 9)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.complex64, torch.float8_e4m3fn], ids=str)
+def test_other_dtypes_are_refused_by_layer(dtype: torch.dtype) -> None:
+    target = two_layers()
+    conv = target.get_submodule("conv2")
+    conv.weight = nn.Parameter(torch.zeros(5, 4, 3, 3).to(dtype), requires_grad=False)
+    with pytest.raises(
+        InputError, match=rf"layer conv2 has weights of {dtype}; kernels are shrunk in torch\.float32, "
+    ):
+        shrink(target, 9)
+
+
+def test_a_lazy_layer_is_refused() -> None:
+    with pytest.raises(InputError, match="layer 1 has no weights yet: call the network once, on images of the target"):
+        shrink(nn.Sequential(nn.Conv2d(1, 2, 3), nn.LazyConv2d(2, 3)), 9)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning")
+@pytest.mark.parametrize("layer", ["conv1", "conv2", "fc"])
+@pytest.mark.parametrize("norm", [nn.utils.weight_norm, nn.utils.parametrizations.weight_norm], ids=["hook", "new"])
+def test_computed_weights_are_refused_by_layer(norm: Any, layer: str) -> None:
+    target = two_layers()
+    norm(target.get_submodule(layer))
+    with pytest.raises(InputError, match=f"layer {layer}: its weight is computed"):
+        shrink(target, 9)
+
+
+def test_computed_weights_of_what_stays_are_no_matter() -> None:
+    target = classifier(nn.Conv2d(1, 2, 3), nn.utils.parametrizations.weight_norm(nn.Conv2d(2, 2, 1)))
+    assert shrink(target, 9).network(torch.randn(2, 1, 6, 6)).shape == (2, 3)
+
+
+# Padding.
+
+
+@pytest.mark.parametrize(
+    "conv",
+    [
+        nn.Conv2d(2, 4, 3, padding=1),
+        nn.Conv2d(2, 4, 3),
+        nn.Conv2d(2, 4, 3, stride=2, padding=1),
+        nn.Conv2d(2, 4, 5, stride=3, padding=1),
+        nn.Conv2d(2, 4, 7, stride=2, padding=3),
+        nn.Conv2d(2, 4, 11, stride=4, padding=2),
+        nn.Conv2d(2, 4, 3, padding=2, dilation=2),
+        nn.Conv2d(2, 4, 3, padding=1, dilation=3),
+        nn.Conv2d(2, 4, (1, 7), padding=(0, 3)),
+        nn.Conv2d(2, 4, (3, 5), padding=(0, 2), stride=(1, 2)),
+        nn.Conv2d(2, 4, 3, padding="same"),
+        nn.Conv2d(2, 4, 5, padding="valid"),
+        nn.Conv2d(2, 4, 3, padding=1, groups=2),
+        nn.Conv2d(2, 4, 3, padding=1, padding_mode="reflect"),
+        nn.Conv2d(2, 4, 5, padding=2, padding_mode="circular"),
+    ],
+    ids=str,
+)
+def test_shrunk_convolution_keeps_the_output_size(conv: nn.Conv2d) -> None:
+    target = classifier(conv)
+    small = shrink(target, 28).network.get_submodule("conv")
+    for side in range(20, 32):  # all remainders by the stride
+        images = torch.randn(1, 2, side, side)
+        assert small(images).shape == conv(images).shape
+
+
+def test_padding_mode_is_kept() -> None:
+    conv = nn.Conv2d(1, 1, 3, padding=1, padding_mode="replicate", bias=False)
+    small = shrink(classifier(conv), 12).network.get_submodule("conv")
+    response = small(torch.ones(1, 1, 6, 6))  # zeros at a border would show
+    torch.testing.assert_close(response, response[..., :1, :1].expand_as(response))
+
+
+def test_features_do_not_drift_over_depth() -> None:
+    """A point in the middle, blurred by two even kernels, has its centre of mass in the middle still."""
+    target = classifier(nn.Conv2d(1, 1, 3, padding=1), nn.Conv2d(1, 1, 3, padding=1))
+    network = shrink(target, 21).network
+    point = torch.zeros(1, 1, 9, 9)
+    point[..., 4, 4] = 1
+    centres = []
+    for name in ("conv", "more0"):
+        conv = network.get_submodule(name)
+        assert isinstance(conv, nn.Conv2d)
+        assert conv.bias is not None
+        nn.init.ones_(conv.weight)
+        nn.init.zeros_(conv.bias)
+        point = conv(point)
+        axis = torch.arange(9.0)
+        mass = point[0, 0] / point.sum()
+        centres.append(((mass.sum(0) * axis).sum().item(), (mass.sum(1) * axis).sum().item()))
+    assert centres == [(4.5, 4.5), (4.0, 4.0)] or centres == [(3.5, 3.5), (4.0, 4.0)]
+
+
+# Explicit padding.
+
+
+class Padded(nn.Sequential):
+    pretrain_padding = {"0": 1, "1": 1}
+
+
+def test_padding_by_name_goes_before_the_networks_own_before_the_rule() -> None:
+    target = Padded(*(nn.Conv2d(1, 1, 3, padding=1) for _ in range(3)))
+    layers = shrink(target, 12, padding={"1": 0}).layers
+    assert [layer.pretrain_padding for layer in layers] == [(1, 1, 1, 1), (0, 0, 0, 0), (0, 1, 0, 1)]
+    assert [layer.pretrain_output for layer in layers] == [(9, 9), (8, 8), (8, 8)]
+
+
+@pytest.mark.parametrize(
+    ("padding", "expected"),
+    [
+        ({"*": 0}, [0, 0, 0]),
+        ({"[12]": 0}, [1, 0, 0]),
+        ({"*": 0, "2": 1}, [0, 0, 1]),
+        ({"2": 1, "*": 0}, [0, 0, 1]),  # a name goes before a pattern, in whatever order
+        ({"*": 0, "[01]": 1}, [1, 1, 0]),  # the later pattern before the earlier one
+    ],
+    ids=str,
+)
+def test_padding_by_pattern(padding: dict[str, int], expected: list[int]) -> None:
+    target = Padded(*(nn.Conv2d(1, 1, 3, padding=1) for _ in range(3)), nn.Conv2d(1, 1, 1))
+    layers = shrink(target, 24, padding=padding).layers
+    assert [layer.pretrain_padding for layer in layers] == [(amount,) * 4 for amount in [*expected, 0]]
+
+
+@pytest.mark.parametrize(
+    ("padding", "message"),
+    [
+        ({"conv9": 0}, r"padding: 'conv9' fits no convolution whose kernel shrinks; there are conv$"),
+        ({"layer*": 0}, r"padding: 'layer\*' fits no convolution whose kernel shrinks; there are conv$"),
+        ({"more0*": 0}, r"'more0\*' fits no convolution whose kernel shrinks"),
+        ({"conv": -1}, r"padding\['conv'\] must be an integer from 0 to 1; got -1"),
+        ({"*": True}, r"padding\['\*'\] must be an integer from 0 to 1; got True"),
+        ({"conv": 99}, r"padding\['conv'\] must be an integer from 0 to 1; got 99"),
+        ({"conv": 1.5}, r"padding\['conv'\] must be an integer from 0 to 1; got 1\.5"),
+    ],
+    ids=str,
+)
+def test_padding_that_fits_nothing_is_refused(padding: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        shrink(classifier(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 1)), 12, padding=padding)
+
+
+# Classes with a forward of their own.
+
+
+class Same(nn.Conv2d):
+    """Pads itself so that the output has the input's size over the stride, as TensorFlow does."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        margins: list[int] = []
+        for side, kernel, stride in zip(input.shape[:1:-1], self.weight.shape[:1:-1], self.stride[::-1], strict=True):
+            lacking = max((-(-side // stride) - 1) * stride + kernel - side, 0)
+            margins += [lacking // 2, lacking - lacking // 2]
+        return F.conv2d(F.pad(input, margins), self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 2), ((1, 7), 1), (7, 4)])
+def test_a_convolution_that_pads_itself_is_left_to_do_so(kernel: Any, stride: int) -> None:
+    target = classifier(Same(2, 4, kernel, stride=stride), nn.BatchNorm2d(4))
+    small = shrink(target, 28).network.get_submodule("conv")
+    assert type(small) is Same
+    assert not small._forward_pre_hooks
+    for side in range(15, 24):
+        assert small(torch.randn(1, 2, side, side)).shape[-1] == -(-side // stride)
+
+
+def test_padding_fixed_when_the_layer_was_made_is_made_up_for() -> None:
+    class Fixed(nn.Conv2d):
+        def forward(self, input: Tensor) -> Tensor:
+            return super().forward(F.pad(input, (1, 1, 1, 1)))
+
+    target = classifier(Fixed(2, 4, 3, stride=2))
+    network = shrink(target, 28).network
+    for side in (20, 21):
+        images = torch.randn(1, 2, side, side)
+        assert network.get_submodule("conv")(images).shape == target.get_submodule("conv")(images).shape
+
+
+def test_padding_that_nothing_can_make_up_for_is_refused() -> None:
+    class Resized(nn.Conv2d):
+        def forward(self, input: Tensor) -> Tensor:
+            return F.interpolate(super().forward(input), scale_factor=self.kernel_size[0])
+
+    with pytest.raises(InputError, match="layer conv: its class Resized pads in its own way, by which a kernel of 2x2"):
+        shrink(classifier(Resized(1, 2, 3)), 12)
+
+
+def test_a_class_that_takes_more_than_a_feature_map_is_refused() -> None:
+    class Masked(nn.Conv2d):
+        def forward(self, input: Tensor, mask: Tensor) -> Tensor:  # type: ignore[override]
+            return super().forward(input * mask)
+
+    target = Net(lambda net, images: net.conv(images, torch.ones_like(images)).mean((2, 3)), conv=Masked(3, 4, 3))
+    with pytest.raises(InputError, match="layer conv: its class Masked does not take a feature map alone: .*'mask'"):
+        shrink(target, 12)

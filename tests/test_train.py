@@ -152,7 +152,7 @@ def test_forks_held_in_advance_share_the_trunk_in_any_order(bench: Bench, make_e
     assert bench.watcher.computed == [3, 4, 5, 6]
 
 
-def test_a_finished_run_is_read_back(bench: Bench, make_experiment: MakeExperiment) -> None:
+def test_a_finished_run_is_load_cached(bench: Bench, make_experiment: MakeExperiment) -> None:
     records = bench.train(make_experiment())
     assert bench.train(make_experiment()) == records
     assert bench.watcher.computed == []

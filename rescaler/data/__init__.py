@@ -1,26 +1,23 @@
-"""Data sets: where they come from, and how their images reach the network.
+"""Data sets by name.
 
-Small sets live on the device (:mod:`rescaler.data.resident`); ImageNet streams from a folder of image files, or from
-a prepared set (:mod:`rescaler.data.folder`). Torch is imported when a set is loaded, so that names can be checked
-without it.
+Small sets live on the device (:mod:`rescaler.data.resident`); ImageNet streams from a folder of image files, or from a
+prepared set (:mod:`rescaler.data.folder`). Torch is imported when a set is loaded.
 """
 
 import dataclasses
 import functools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from rescaler.config import DataSettings
-from rescaler.data.images import EVERY_IMAGE, Batch, EpochImages, ImageData
+from rescaler.data.order import EVERY_IMAGE, Batch, EpochImages, ImageData
 from rescaler.errors import InputError
 
 if TYPE_CHECKING:
     import torch
-
-    from rescaler.data.resident import ImageSet
 
 __all__ = [
     "DATA_SETS", "EVERY_IMAGE", "Batch", "DataSet", "EpochImages", "ImageData", "image_folder", "load_data",
@@ -33,46 +30,28 @@ class DataSet(NamedTuple):
 
     train_images: int | None
     """Published size of the training set; None: the settings say."""
-    read: "Callable[[Path, DataSettings], ImageSet] | None"
-    """Reads all of it from a folder, where it is put if it has to be fetched. None: images stay in their files."""
-
-
-def _cifar(folder: Path, settings: DataSettings) -> "ImageSet":
-    from rescaler.data import cifar
-
-    return cifar.load(folder, settings.name)
-
-
-def _fashion_mnist(folder: Path, _: DataSettings) -> "ImageSet":
-    from rescaler.data import fashion_mnist
-
-    return fashion_mnist.load(folder)
-
-
-def _synthetic(_: Path, settings: DataSettings) -> "ImageSet":
-    from rescaler.data import synthetic
-
-    return synthetic.make(settings)
+    reader: str | None
+    """Function of :mod:`rescaler.data.readers` that reads all of it; None: images stay in their files."""
 
 
 DATA_SETS: Mapping[str, DataSet] = MappingProxyType(
     {
-        "fashion_mnist": DataSet(60_000, _fashion_mnist),
-        "cifar10": DataSet(50_000, _cifar),
-        "cifar100": DataSet(50_000, _cifar),
+        "fashion_mnist": DataSet(60_000, "fashion_mnist"),
+        "cifar10": DataSet(50_000, "cifar"),
+        "cifar100": DataSet(50_000, "cifar"),
         "imagenet": DataSet(1_281_167, None),
-        "synthetic": DataSet(None, _synthetic),
+        "synthetic": DataSet(None, "synthetic"),
     }
 )
 
 
 def streams_from_files(settings: DataSettings) -> bool:
     """Whether images are decoded while a run trains; else the whole set is on the device."""
-    return DATA_SETS[settings.name].read is None
+    return DATA_SETS[settings.name].reader is None
 
 
 def image_folder(settings: DataSettings) -> Path:
-    """Where the images are or belong, as an absolute path."""
+    """Folder of the images, or for them, as an absolute path."""
     return Path(settings.folder or "data").expanduser().absolute()
 
 
@@ -93,11 +72,11 @@ def _load(settings_json: str, device_name: str) -> ImageData:
     import torch
 
     settings, device = DataSettings(**json.loads(settings_json)), torch.device(device_name)
-    folder = image_folder(settings)
-    if (read := DATA_SETS[settings.name].read) is None:
+    if (reader := DATA_SETS[settings.name].reader) is None:
         from rescaler.data.folder import FolderImages
 
-        return FolderImages(folder, settings, device)
+        return FolderImages(image_folder(settings), settings, device)
+    from rescaler.data import readers
     from rescaler.data.resident import ResidentImages
 
-    return ResidentImages(read(folder, settings), settings, device)
+    return ResidentImages(getattr(readers, reader)(image_folder(settings), settings), settings, device)

@@ -1,59 +1,84 @@
 """From the bytes of an image file to the pixels of one sample, on the CPU.
 
-libjpeg-turbo decodes (simplejpeg: the same pixels as Pillow's, sooner), torchvision crops and resizes tensors.
+libjpeg-turbo decodes JPEG (simplejpeg: the same pixels as Pillow's, sooner), torchvision crops and resizes tensors.
 torchvision's own decoder is nearly as fast, but deprecated since 0.29. Decoding straight to a fraction of the size,
-libjpeg's scaled DCT, saves nothing: most of the time goes into the entropy code, and only few sizes have vector
-instructions.
+libjpeg's scaled DCT, saves nothing: most of the time goes into the entropy code.
 """
 
 import io
+import warnings
+from typing import TypeAlias
 
 import numpy as np
 import simplejpeg
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-from rescaler.data.images import Content
 from rescaler.errors import InputError, one_line
 
+Content: TypeAlias = bytes | memoryview
+"""Bytes of an image file."""
 _CROP = v2.RandomResizedCrop(size=1)  # draws where to crop; the size is the caller's
-_TEST_MARGIN = 256 / 224
+_EXIF_BYTES = 2**16
+_ORIENTATION = 0x0112
 
 
 def shorter_px(image_px: int) -> int:
     """Shorter side of an image from which test images of ``image_px`` are cropped at the centre."""
-    return round(image_px * _TEST_MARGIN)
+    return round(image_px * 256 / 224)
 
 
 def decode(content: Content) -> Tensor:
-    """Pixels of an image, uint8 ``(3, h, w)``; its memory is channels last.
+    """Pixels of an image, uint8 ``(3, h, w)``, as :func:`open_rgb` has them; their memory is channels last.
 
     Raises:
         InputError: it is no image, or a damaged one; in one line.
     """
     try:
-        pixels = simplejpeg.decode_jpeg(content)
+        if b"Exif\0\0" not in bytes(content[:_EXIF_BYTES]) or _is_upright(content):
+            return torch.from_numpy(simplejpeg.decode_jpeg(content)).permute(2, 0, 1)
     except ValueError:  # no JPEG file, or one that only a more patient reader reads
-        try:
-            with Image.open(io.BytesIO(content)) as image:
-                pixels = np.array(image.convert("RGB"))
-        except UnidentifiedImageError as error:
-            raise InputError("no image, or of no known kind") from error
-        except Exception as error:  # Pillow raises many kinds
-            raise InputError(one_line(error)) from error
-    return torch.from_numpy(pixels).permute(2, 0, 1)
+        pass
+    return torch.from_numpy(np.array(open_rgb(content))).permute(2, 0, 1)
+
+
+def _is_upright(content: Content) -> bool:
+    with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content)) as image:
+        return bool(image.getexif().get(_ORIENTATION, 1) == 1)
+
+
+def open_rgb(content: Content) -> Image.Image:
+    """Open an image as RGB, turned as its EXIF orientation says, over white where it is transparent.
+
+    Grey values of 16 bits are divided by 257. Those of 32 bits and floats state no range.
+
+    Raises:
+        InputError: it is no image, a damaged one or one of no stated range; in one line.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content)) as file:  # of odd metadata
+            image: Image.Image = ImageOps.exif_transpose(file)
+            if image.mode in ("I", "F"):
+                raise InputError(f"its grey values have no stated range (Pillow's mode {image.mode})")
+            if image.mode.startswith("I;16"):
+                image = Image.fromarray((np.asarray(image).astype(np.uint16) / 257).round().astype(np.uint8))
+            if image.has_transparency_data:
+                image = image.convert("RGBA")
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+            return image.convert("RGB")
+    except UnidentifiedImageError as error:
+        raise InputError("no image, or of no known kind") from error
+    except Exception as error:  # Pillow raises many kinds
+        raise InputError(one_line(error)) from error
 
 
 def random_crop(pixels: Tensor, image_px: int, *, flip: bool) -> Tensor:
-    """A part of 8 to 100 % of the image, resized to ``image_px`` squared and flipped or not: torch's generator decides.
+    """Crop 8 to 100 % of an image, uint8 ``(3, h, w)``, resize it to ``image_px`` squared and flip half of them.
 
-    Args:
-        pixels: uint8 ``(3, h, w)``.
-        image_px: side of the result.
-        flip: flip half of the images.
+    Draws from torch's generator.
     """
     part = _CROP.make_params([pixels])
     cropped: Tensor = functional.resized_crop(pixels, **part, size=[image_px, image_px], antialias=True)
@@ -61,7 +86,10 @@ def random_crop(pixels: Tensor, image_px: int, *, flip: bool) -> Tensor:
 
 
 def centre_crop(pixels: Tensor, image_px: int) -> Tensor:
-    """The middle of the image, uint8 ``(3, image_px, image_px)``, after a resize of the shorter side."""
+    """Crop the middle of an image, uint8 ``(3, image_px, image_px)``, after a resize of the shorter side."""
+    side = min(pixels.shape[1:])
+    if side < shorter_px(image_px):  # enlarged whole, a long and narrow image would fill the memory
+        pixels = functional.center_crop(pixels, [min(each, 4 * side) for each in pixels.shape[1:]])
     resized = functional.resize(pixels, [shorter_px(image_px)], antialias=True)
     cropped: Tensor = functional.center_crop(resized, [image_px, image_px])
     return cropped

@@ -1,26 +1,39 @@
 """ImageNet in files, a tree of images or a prepared set, decoded by worker processes at the stage's image size."""
 
+import contextlib
 import itertools
+import multiprocessing
+import os
+import random
+import signal
+import threading
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from rescaler.config import DataSettings
-from rescaler.data.decoding import centre_crop, decode, random_crop, shorter_px
-from rescaler.data.images import EVERY_IMAGE, Batch, Content, EpochImages
-from rescaler.data.order import epoch_order, sample_seeds
-from rescaler.data.pixels import Normalise
-from rescaler.data.prepared import Prepared, is_prepared, read_prepared
-from rescaler.data.tree import Tree, TreeSplit, read_tree
-from rescaler.data.workers import obey_parent, workers_alive
-from rescaler.errors import InputError
+from rescaler.data.decoding import Content, centre_crop, decode, random_crop, shorter_px
+from rescaler.data.order import EVERY_IMAGE, Batch, EpochImages, epoch_order, sample_seeds
+from rescaler.data.prepared import is_prepared, read_prepared
+from rescaler.data.resident import Normalise
+from rescaler.data.tree import TreeSplit, read_tree
+from rescaler.errors import InputError, one_line
+from rescaler.signals import leave_to_parent
 
-_PART = 128
+T = TypeVar("T")
+_TEST_IMAGES = 128
 """Test images that a worker decodes at a time: a batch of theirs may be large, and workers hold theirs in /dev/shm."""
+_LOOK_S = 1.0
+"""Seconds between a worker's looks at whether its parent is still there."""
+
+# More workers than cores are what a slow file system wants. Whether they are too many, a run finds out by waiting.
+warnings.filterwarnings("ignore", "This DataLoader will create")
 
 
 class Split(Protocol):
@@ -33,7 +46,7 @@ class Split(Protocol):
         """An image file whose shorter side has at least ``shorter_px`` pixels, or the largest that there is."""
 
     def where(self, index: int) -> str:
-        """Where an image is, for a person."""
+        """Path of an image, for a person."""
 
 
 class _Request(NamedTuple):
@@ -54,35 +67,45 @@ class _Decoder(Dataset[tuple[Tensor, Tensor] | InputError]):
 
     def __getitem__(self, request: _Request) -> tuple[Tensor, Tensor] | InputError:
         indices, seeds, image_px = request
+        split = self._test if seeds is None else self._train
         pixels = torch.empty((len(indices), 3, image_px, image_px), dtype=torch.uint8)
         try:
-            images = self._test_images(request) if seeds is None else self._train_images(request, seeds)
-            for target, image in zip(pixels, images, strict=True):
-                target.copy_(image)
+            with _generators_kept():
+                for target, index, seed in zip(pixels, indices, seeds or itertools.repeat(None), strict=False):
+                    target.copy_(self._image(split, index, seed, image_px))
         except InputError as error:
             return error  # raised by who asked: a DataLoader would wrap a worker's exception into its traceback
-        return pixels, (self._test if seeds is None else self._train).labels[indices]
+        return pixels, split.labels[indices]
 
-    def _train_images(self, request: _Request, seeds: list[int]) -> Iterator[Tensor]:
-        with torch.random.fork_rng(devices=[]):  # without workers, this is the training process
-            for index, seed in zip(request.indices, seeds, strict=True):
-                pixels = _pixels(self._train, index, request.image_px)
-                torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPU as well
-                yield random_crop(pixels, request.image_px, flip=self._flip)
+    def _image(self, split: Split, index: int, seed: int | None, image_px: int) -> Tensor:
+        try:
+            pixels = decode(split.content(index, shorter_px(image_px)))
+            if seed is None:
+                return centre_crop(pixels, image_px)
+            _seed_all(seed)
+            return random_crop(pixels, image_px, flip=self._flip)
+        except OSError as error:
+            raise InputError(f"cannot read the image {split.where(index)}: {error.strerror}") from error
+        except (InputError, RuntimeError, MemoryError) as error:
+            hint = "; `rescaler prepare` leaves such files out" if isinstance(split, TreeSplit) else ""
+            raise InputError(f"cannot read the image {split.where(index)}: {one_line(error)}{hint}") from error
 
-    def _test_images(self, request: _Request) -> Iterator[Tensor]:
-        for index in request.indices:
-            yield centre_crop(_pixels(self._test, index, request.image_px), request.image_px)
+
+def _seed_all(seed: int) -> None:
+    """Seed all that an augmentation may draw from, but not the GPU, as ``torch.manual_seed`` would."""
+    torch.default_generator.manual_seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    random.seed(seed)
 
 
-def _pixels(split: Split, index: int, image_px: int) -> Tensor:
-    try:
-        return decode(split.content(index, shorter_px(image_px)))
-    except OSError as error:
-        raise InputError(f"cannot read the image {split.where(index)}: {error.strerror}") from error
-    except InputError as error:
-        hint = "; `rescaler prepare` leaves such files out" if isinstance(split, TreeSplit) else ""
-        raise InputError(f"cannot read the image {split.where(index)}: {error}{hint}") from error
+@contextlib.contextmanager
+def _generators_kept() -> Iterator[None]:
+    """Restore the generators afterwards: without workers, this is the training process."""
+    numpys, pythons = np.random.get_state(), random.getstate()  # noqa: NPY002
+    with torch.random.fork_rng(devices=[]):
+        yield
+    np.random.set_state(numpys)  # noqa: NPY002
+    random.setstate(pythons)
 
 
 class _Requests(Sampler[_Request]):
@@ -115,17 +138,18 @@ class FolderImages:
             raise InputError(f"data.channels must be 3 for a folder of images; got {settings.channels}")
         self._normalise = Normalise(settings, device)
         self._device = device
-        images: Prepared | Tree
+        train: Split
+        test: Split
         if is_prepared(folder):
-            images = read_prepared(folder, classes=settings.classes, shorter_px=shorter_px(settings.image_px))
+            wanted_px = shorter_px(settings.image_px)
+            train, test, self.fingerprint = read_prepared(folder, classes=settings.classes, shorter_px=wanted_px)
         else:
-            images = read_tree(folder, classes=settings.classes)
-        self.train_count = len(images.train.labels)
-        self.test_count = len(images.test.labels)
-        self.fingerprint = images.fingerprint
+            tree = read_tree(folder, classes=settings.classes)
+            train, test, self.fingerprint = *tree, tree.fingerprint
+        self.train_count, self.test_count = len(train.labels), len(test.labels)
         self._sampler = _Requests()
         self._loader: DataLoader[Any] = DataLoader(
-            _Decoder(images.train, images.test, flip=settings.flip),
+            _Decoder(train, test, flip=settings.flip),
             batch_size=None,  # a request is a batch
             sampler=self._sampler,
             num_workers=settings.workers,
@@ -148,7 +172,7 @@ class FolderImages:
     def test_batches(self, *, image_px: int, batch_size: int, share: slice = EVERY_IMAGE) -> Iterator[Batch]:
         """See :meth:`rescaler.data.ImageData.test_batches`."""
         order = torch.arange(self.test_count)
-        batches = [torch.split(indices[share], _PART) for indices in torch.split(order, batch_size)]
+        batches = [torch.split(indices[share], _TEST_IMAGES) for indices in torch.split(order, batch_size)]
         decoded = self._decoded(_Request(part.tolist(), None, image_px) for parts in batches for part in parts)
         for parts in batches:
             pixels, labels = zip(*itertools.islice(decoded, len(parts)), strict=True)
@@ -166,3 +190,43 @@ class FolderImages:
             yield pixels, labels
             if self._passes != current:  # both would draw from the same workers
                 raise RuntimeError("an iterator of these images was continued after a newer one was started")
+
+
+def obey_parent(*_: object) -> None:
+    """In a worker: end when the parent says so or is gone, and not when the system tells all of its processes to end.
+
+    The parent saves then, for which it needs what the workers are about to deliver. Where a worker hangs on a pipe that
+    nobody reads any more, torch's own watchdog would not end it.
+    """
+    leave_to_parent()
+    if hasattr(signal, "sigtimedwait"):  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(above: int) -> None:
+    """Wait for the end of the process ``above``, which may be a server that forks for the parent, or for its signal."""
+    parent = multiprocessing.parent_process()
+    while os.getppid() == above:
+        told = signal.sigtimedwait({signal.SIGTERM}, _LOOK_S)
+        if told is not None and told.si_pid == (parent.pid if parent else above):
+            break
+    os._exit(0)
+
+
+def workers_alive(loader: Iterable[T]) -> Iterator[T]:
+    """Yield from ``loader``, and raise one clear line when one of its processes dies.
+
+    Raises:
+        InputError: a worker died; says what may have killed it.
+    """
+    try:
+        yield from loader
+    except RuntimeError as error:
+        reason = one_line(error)
+        if "worker" not in reason:
+            raise
+        raise InputError(
+            "a process that decodes images died: too many data.workers for the memory, or /dev/shm is too small "
+            f"({reason})"
+        ) from error

@@ -1,31 +1,91 @@
-"""Which images an epoch sees, and the randomness of each: functions of (seed, epoch, position), without a state."""
+"""Images of an epoch: which, in what order and with what augmentation, by (seed, epoch, position), without a state.
 
-import torch
-from torch import Tensor
+Needs no torch until it draws, as names of data sets are checked without it.
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from rescaler.randomness import seed_for
 
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
-def generator_for(seed: int, *parts: str | int) -> torch.Generator:
+Batch: TypeAlias = "tuple[Tensor, Tensor]"
+"""Images, normalised, float32 ``(n, channels, px, px)``, and labels, int64 ``(n,)``; both on the device."""
+EVERY_IMAGE = slice(None)
+"""Share of a process that trains alone."""
+
+
+class EpochImages(NamedTuple):
+    """Training images of one epoch: which are wanted, and at what size."""
+
+    image_px: int
+    seed: int
+    """The run's."""
+    epoch: int
+    """Its number, from 1."""
+    batches: int
+    """Mini-batches in every epoch."""
+    batch_size: int
+    start: int = 0
+    """First batch wanted: the same as in the whole epoch, without replaying those before it."""
+    share: slice = EVERY_IMAGE
+    """Which images of each batch are wanted, where processes share it: process r of n takes ``slice(r, None, n)``. They
+    are what they would be in the whole batch; no other is read."""
+
+    @property
+    def size(self) -> int:
+        """Images in the whole epoch."""
+        return self.batches * self.batch_size
+
+    def wanted(self, draws: "Tensor") -> "Tensor":
+        """Pick from draws for each image of the epoch, ``(size,)``, those that are wanted: ``(batches, images)``."""
+        return draws.view(self.batches, self.batch_size)[self.start :, self.share]
+
+
+class ImageData(Protocol):
+    """A training set and a test set, fed at any image size.
+
+    What an iterator yields follows from its arguments alone, whatever the device or the number of workers. One iterator
+    of an object is in use at a time.
+    """
+
+    @property
+    def train_count(self) -> int:
+        """Images in the training set."""
+
+    @property
+    def test_count(self) -> int:
+        """Images in the test set."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex digest of the images and labels; the settings that say how they are fed are not in it."""
+
+    def train_batches(self, images: EpochImages) -> Iterator[Batch]:
+        """Batches ``start .. batches - 1`` of an epoch: shuffled without replacement across epochs, augmented."""
+
+    def test_batches(self, *, image_px: int, batch_size: int, share: slice = EVERY_IMAGE) -> Iterator[Batch]:
+        """The test set in order; the last batch may be short, and a ``share`` of it, as in training, empty."""
+
+
+def generator_for(seed: int, *parts: str | int) -> "torch.Generator":
     """Generator on the CPU, whose numbers are the same for every device."""
+    import torch
+
     return torch.Generator().manual_seed(seed_for(seed, *parts))
 
 
-def epoch_order(count: int, *, seed: int, epoch: int, size: int) -> Tensor:
-    """Training images of an epoch: the next ``size`` of an endless stream of permutations of the set.
+def epoch_order(count: int, *, seed: int, epoch: int, size: int) -> "Tensor":
+    """Indices of an epoch's training images, int64 ``(size,)``, of a set of ``count``.
 
-    An epoch is a number of mini-batches (paper, section 4), so it may be a part of a pass over the set or several; the
-    stream goes on where the epoch before ended, and every image is seen once in each pass.
-
-    Args:
-        count: images in the set.
-        seed: the run's seed.
-        epoch: number of the epoch, from 1.
-        size: images in every epoch.
-
-    Returns:
-        Indices, int64 ``(size,)``.
+    They are the next ``size`` of an endless stream of permutations: an epoch is a number of mini-batches (paper,
+    section 4), so it may be a part of a pass over the set or several. Every image is seen once in each pass.
     """
+    import torch
+
     first = (epoch - 1) * size
     passes = range(first // count, (first + size - 1) // count + 1)
     stream = torch.cat([torch.randperm(count, generator=generator_for(seed, "order", number)) for number in passes])
@@ -33,21 +93,23 @@ def epoch_order(count: int, *, seed: int, epoch: int, size: int) -> Tensor:
     return stream[skip : skip + size]
 
 
-def shifts_and_flips(pad_px: int, *, seed: int, epoch: int, size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Augmentation of every position in an epoch.
-
-    A position draws the same fraction of the largest shift at every image size.
+def shifts_and_flips(pad_px: int, *, seed: int, epoch: int, size: int) -> "tuple[Tensor, Tensor, Tensor]":
+    """Augmentation of every position in an epoch: the same fraction of the largest shift at every image size.
 
     Returns:
         Rows and columns to cut off at the top and at the left of an image that was padded by ``pad_px`` on each side,
         int64 ``(size,)`` in ``0 .. 2 * pad_px``; whether to flip it, bool ``(size,)``.
     """
+    import torch
+
     bits = 31
     draws = torch.randint(1 << bits, (size, 3), generator=generator_for(seed, "augment", epoch))
     top, left = (draws[:, :2] * (2 * pad_px + 1) >> bits).unbind(1)  # integers: a float in [0, 1) can round up to 1
     return top, left, draws[:, 2] >= 1 << (bits - 1)
 
 
-def sample_seeds(*, seed: int, epoch: int, size: int) -> Tensor:
+def sample_seeds(*, seed: int, epoch: int, size: int) -> "Tensor":
     """Seed for the augmentation of every position in an epoch, int64 ``(size,)``."""
+    import torch
+
     return torch.randint(2**63 - 1, (size,), generator=generator_for(seed, "augment", epoch))

@@ -1,13 +1,12 @@
 """Make a prepared set of a tree of image files: once, in parallel, resumable file by file."""
 
-import contextlib
 import dataclasses
 import hashlib
 import io
 import itertools
 import shutil
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,9 +16,10 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional
 
+from rescaler.data.decoding import open_rgb
+from rescaler.data.folder import obey_parent, workers_alive
 from rescaler.data.prepared import SPLITS, Manifest, Part, column, is_prepared
-from rescaler.data.tree import Tree, TreeSplit
-from rescaler.data.workers import obey_parent, workers_alive
+from rescaler.data.tree import Tree
 from rescaler.errors import InputError, listed, one_line
 from rescaler.files import replacing, sync, writing
 from rescaler.locking import locked
@@ -33,18 +33,12 @@ _BATCH_IMAGES = 256
 _SAMPLE_IMAGES = 64
 _PREFETCHED = 16
 _SPARE = 1.1
-"""Disk asked for, by the estimate from a sample."""
+"""Disk asked for, over the estimate from a sample."""
 
 Progress = Callable[[int, int], None]
-"""Is told how many images of how many are done."""
-
-
-class _Piece(NamedTuple):
-    """The images of the tree that go into one file."""
-
-    file: str
-    split: str
-    indices: range
+"""Called with the number of images done and of all."""
+Request = tuple[str, int]
+"""Split and index of an image."""
 
 
 class _Encoded(NamedTuple):
@@ -59,26 +53,22 @@ class _Encoded(NamedTuple):
 class _Encoder(Dataset[_Encoded]):
     """Encodes an image of a split, in a worker or in the process itself."""
 
-    def __init__(self, splits: Mapping[str, TreeSplit], shorter_px: Sequence[int]) -> None:
-        self._splits = splits
+    def __init__(self, tree: Tree, shorter_px: Sequence[int]) -> None:
+        self._splits = dict(zip(SPLITS, tree, strict=True))
         self._shorter_px = shorter_px
 
-    def __getitem__(self, request: tuple[str, int]) -> _Encoded:
-        name, index = request
-        split = self._splits[name]
-        path, label = f"{name}/{split.name(index)}", int(split.labels[index])
+    def __getitem__(self, request: Request) -> _Encoded:
+        split = self._splits[request[0]]
+        name, label = f"{request[0]}/{split.name(request[1])}", int(split.labels[request[1]])
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of odd metadata, which are not kept
-                with Image.open(split.where(index)) as file:
-                    image = file.convert("RGB")
-        except Exception as error:  # Pillow raises many kinds for a damaged file
-            return _Encoded(path, label, [], one_line(error))
-        return _Encoded(path, label, [_jpeg(image, size) for size in self._shorter_px])
+            image = open_rgb(split.content(request[1], 0))
+            return _Encoded(name, label, [_jpeg(image, size) for size in self._shorter_px])
+        except Exception as error:  # Pillow raises many kinds, for damaged and for odd files
+            return _Encoded(name, label, [], one_line(error))
 
 
 def _jpeg(image: Image.Image, shorter_px: int) -> bytes:
-    """The image with its shorter side resized, as test images are; never enlarged."""
+    """Encode an image with its shorter side resized, as test images are; never enlarged."""
     if min(image.size) > shorter_px:
         image = functional.resize(image, [shorter_px], antialias=True)
     file = io.BytesIO()
@@ -88,7 +78,7 @@ def _jpeg(image: Image.Image, shorter_px: int) -> bytes:
 
 @dataclass(frozen=True)
 class Preparation:
-    """A tree, where its prepared set goes, and in which sizes."""
+    """A tree, the folder and the sizes of its prepared set."""
 
     tree: Tree
     folder: Path
@@ -99,27 +89,21 @@ class Preparation:
 
     def estimated_bytes(self) -> int:
         """Size of the whole set, from a sample of its images."""
-        total = 0
-        encoder = self._encoder()
-        for name, split in zip(SPLITS, self.tree, strict=True):
-            count = len(split.labels)
+        total, encoder = 0, _Encoder(self.tree, self.shorter_px)
+        for name, count in self._counts().items():
             sample = range(0, count, max(1, count // _SAMPLE_IMAGES))
             sizes = [sum(map(len, encoder[name, index].files)) for index in sample]
             total += count * sum(sizes) // len(sizes)
         return total
 
     def free_bytes(self) -> int:
-        """What is free on the disk where the set goes, and what the set has of it already."""
+        """Free space on the disk of the set, and what the set has of it already."""
         existing = next(place for place in (self.folder, *self.folder.parents) if place.exists())
         ours = sum(path.stat().st_size for path in self.folder.glob("*.arrow"))
         return shutil.disk_usage(existing).free + ours
 
     def check_disk(self, estimated_bytes: int) -> None:
-        """Refuse a disk that would be full before the end.
-
-        Raises:
-            InputError: it has not the estimate free, and a tenth more.
-        """
+        """Raise if the disk has not the estimate free, and a tenth more."""
         if self.free_bytes() < _SPARE * estimated_bytes:
             raise InputError(
                 f"the disk of {self.folder} is too small: {_SPARE * estimated_bytes / 1e9:.1f} GB must be free (the "
@@ -127,52 +111,45 @@ class Preparation:
             )
 
     def run(self, progress: Progress) -> Manifest:
-        """Make what is missing of the set or damaged.
-
-        Returns:
-            The manifest of the complete set.
+        """Make what is missing of the set or damaged, and return the manifest of the complete set.
 
         Raises:
             InputError: the folder cannot be written, holds another set or is being prepared, or a split has no image
                 that can be read.
         """
-        with writing(self.folder), self._alone():
-            manifest = self._begun()
-            parts = {part.file: part for part in manifest.parts}
-            pieces, missing, total, checked = list(self._pieces()), [], sum(manifest.images.values()), 0
-            for piece in pieces:
-                if self._whole(parts.get(piece.file)):
-                    checked += len(piece.indices)
-                    progress(checked, total)
-                else:
-                    missing.append(piece)
-            encoded = _told(self._encoded(missing), checked, total, progress)
-            for piece in missing:
-                parts[piece.file] = self._write(piece.file, itertools.islice(encoded, len(piece.indices)))
-                finished = [parts[piece.file] for piece in pieces if piece.file in parts]
-                manifest = dataclasses.replace(manifest, parts=finished)
-                manifest.write(self.folder)
-            for name, split in zip(SPLITS, self.tree, strict=True):
-                if not any(part.images for part in manifest.parts_of(name)):
-                    raise InputError(f"none of the images in {split.root} can be read")
-            manifest = dataclasses.replace(manifest, complete=True)
-            manifest.write(self.folder)
-            return manifest
-
-    def _encoder(self) -> _Encoder:
-        return _Encoder(dict(zip(SPLITS, self.tree, strict=True)), self.shorter_px)
-
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with contextlib.ExitStack() as stack:
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
             try:
-                stack.enter_context(locked(self.folder / ".lock"))
+                with locked(self.folder / ".lock"):
+                    return self._run(progress)
             except BlockingIOError:
                 raise InputError(f"{self.folder} is being prepared by another process") from None
-            for path in self.folder.glob(".*.arrow.*"):  # of a process that was killed
-                path.unlink()
-            yield
+
+    def _run(self, progress: Progress) -> Manifest:
+        for path in self.folder.glob(".*.arrow.*"):  # of a process that was killed
+            path.unlink()
+        manifest = self._begun()
+        parts = {part.file: part for part in manifest.parts if self._is_whole(part)}
+        files = self._files()
+        missing = [images for file, images in files.items() if file not in parts]
+        total, left = sum(manifest.images.values()), sum(map(len, missing))
+        if left < total:
+            progress(total - left, total)
+        encoded = self._encoded(itertools.chain.from_iterable(missing), progress, total - left, total)
+        for file, images in files.items():
+            if file not in parts:
+                parts[file] = self._write(file, itertools.islice(encoded, len(images)))
+                manifest = dataclasses.replace(manifest, parts=[parts[each] for each in files if each in parts])
+                manifest.write(self.folder)
+        for name, split in zip(SPLITS, self.tree, strict=True):
+            if not any(part.images for part in manifest.parts_of(name)):
+                raise InputError(f"none of the images in {split.root} can be read")
+        manifest = dataclasses.replace(manifest, complete=True)
+        manifest.write(self.folder)
+        return manifest
+
+    def _counts(self) -> dict[str, int]:
+        return {name: len(split.labels) for name, split in zip(SPLITS, self.tree, strict=True)}
 
     def _begun(self) -> Manifest:
         """The manifest so far, not complete."""
@@ -180,9 +157,10 @@ class Preparation:
             source=self.tree.fingerprint,
             classes=self.tree.train.classes,
             shorter_px=list(self.shorter_px),
-            images={name: len(split.labels) for name, split in zip(SPLITS, self.tree, strict=True)},
+            images=self._counts(),
             parts=[],
             complete=False,
+            others=dict(sum((Counter(split.others) for split in self.tree), Counter())),
         )
         if not is_prepared(self.folder):
             fresh.write(self.folder)
@@ -195,30 +173,32 @@ class Preparation:
             )
         return found
 
-    def _pieces(self) -> Iterator[_Piece]:
-        for name, split in zip(SPLITS, self.tree, strict=True):
-            count = len(split.labels)
-            for number, start in enumerate(range(0, count, _FILE_IMAGES)):
-                indices = range(start, min(start + _FILE_IMAGES, count))
-                yield _Piece(f"{name}-{number:05}.arrow", name, indices)
+    def _files(self) -> dict[str, list[Request]]:
+        """Files of the set, and the images that go into each."""
+        return {
+            f"{name}-{start // _FILE_IMAGES:05}.arrow": [
+                (name, index) for index in range(start, min(start + _FILE_IMAGES, count))
+            ]
+            for name, count in self._counts().items()
+            for start in range(0, count, _FILE_IMAGES)
+        }
 
-    def _whole(self, part: Part | None) -> bool:
-        if part is None:
-            return False
+    def _is_whole(self, part: Part) -> bool:
         path = self.folder / part.file
         return path.is_file() and _sha256(path) == part.sha256
 
-    def _encoded(self, pieces: Sequence[_Piece]) -> Iterator[_Encoded]:
-        """All images of some pieces, in order."""
+    def _encoded(self, images: Iterator[Request], progress: Progress, done: int, total: int) -> Iterator[_Encoded]:
         loader: DataLoader[Any] = DataLoader(
-            self._encoder(),
+            _Encoder(self.tree, self.shorter_px),
             batch_size=None,
-            sampler=((piece.split, index) for piece in pieces for index in piece.indices),
+            sampler=images,
             num_workers=self.workers,
             prefetch_factor=_PREFETCHED if self.workers else None,
             worker_init_fn=obey_parent,
         )
-        return workers_alive(loader)
+        for number, image in enumerate(workers_alive(loader), start=done + 1):
+            progress(number, total)
+            yield image
 
     def _write(self, file: str, encoded: Iterator[_Encoded]) -> Part:
         images = 0
@@ -235,12 +215,6 @@ class Preparation:
                     writer.write_batch(pa.record_batch(columns, schema=schema))
             sync(temporary)
             return Part(file, images, temporary.stat().st_size, _sha256(temporary), left_out)
-
-
-def _told(encoded: Iterator[_Encoded], done: int, total: int, progress: Progress) -> Iterator[_Encoded]:
-    for number, image in enumerate(encoded, start=done + 1):
-        progress(number, total)
-        yield image
 
 
 def _sha256(path: Path) -> str:

@@ -1,9 +1,8 @@
 """A prepared set: smaller images in a few large files, which ``rescaler prepare`` makes of a tree once.
 
-The files are Arrow's (the IPC file format): mapped into memory, any image is found without reading another, processes
-share the pages, and nothing need be installed that is not here already. Tar shards (webdataset) must be read in
-sequence, so their order is not a shuffle of the whole set; litdata, streaming and ffcv bring loaders of their own,
-whose order and resume are not functions of (seed, epoch, position); HDF5 and LMDB don't like forked readers.
+Arrow's IPC files are mapped into memory: any image is found without reading another, and processes share the pages. Tar
+shards (webdataset) are read in sequence, so their order is no shuffle of the whole set; order and resume of litdata,
+streaming and ffcv are no functions of (seed, epoch, position); HDF5 and LMDB don't like forked readers.
 
 Each row is one image: its name in the tree, its label, and a JPEG file for each size. A stage reads the smallest that
 suffices, so a smaller stage reads and decodes less.
@@ -13,20 +12,20 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
 import torch
 
-from rescaler.data.images import Content
+from rescaler.data.decoding import Content
 from rescaler.errors import InputError, listed, one_line
 from rescaler.files import write_text
 
-FORMAT = 1
-"""Raised whenever another way of preparing gives other files."""
+FORMAT = 2
+"""Raised whenever another way of preparing gives other files; earlier ones are still read."""
 SPLITS = ("train", "val")
 _MANIFEST = "prepared.json"
 
@@ -58,6 +57,8 @@ class Manifest:
     """Finished files, in order."""
     complete: bool
     format: int = FORMAT
+    others: Mapping[str, int] = field(default_factory=dict)
+    """Files of the tree that are no images, by the end of their name."""
 
     @property
     def left_out(self) -> dict[str, str]:
@@ -75,31 +76,23 @@ class Manifest:
         return [part for part in self.parts if part.file.startswith(f"{split}-")]
 
     def write(self, folder: Path) -> None:
-        """Put it beside its files, in one step.
-
-        Raises:
-            InputError: the folder cannot be written.
-        """
+        """Write it beside its files, in one step."""
         write_text(folder / _MANIFEST, json.dumps(dataclasses.asdict(self), indent=1))
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """The manifest of the set in ``folder``.
-
-        Raises:
-            InputError: it is missing, damaged or of another version of this package.
-        """
+        """Read the manifest of the set in ``folder``."""
         path = folder / _MANIFEST
         try:
             values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            if values["format"] != FORMAT:
+            if values["format"] not in (1, FORMAT):
                 raise InputError(f"{path} is of format {values['format']}, this is {FORMAT}: prepare the images anew")
             return cls(**{**values, "parts": [Part(**part) for part in values["parts"]]})
+        except InputError:
+            raise
         except OSError as error:
             raise InputError(f"cannot read {path}: {error.strerror}") from error
         except (ValueError, KeyError, TypeError) as error:
-            if isinstance(error, InputError):  # a ValueError
-                raise
             raise InputError(f"{path} is damaged: remove {folder} and prepare the images anew") from error
 
 
@@ -116,11 +109,6 @@ def is_prepared(folder: Path) -> bool:
 class PreparedSplit:
     """One split of a prepared set; implements :class:`rescaler.data.folder.Split`.
 
-    Args:
-        folder: of the set.
-        parts: the split's files.
-        shorter_px: sizes of the images, rising.
-
     Raises:
         InputError: a file is missing or damaged.
     """
@@ -130,10 +118,8 @@ class PreparedSplit:
         self._shorter_px = shorter_px
         self._tables: list[tuple[Path, pa.RecordBatch]] = []
         for part in parts:
-            path = folder / part.file
-            self._tables += [(path, table) for table in _tables(path, part)]
-        rows = [len(table) for _, table in self._tables]
-        self._starts = np.cumsum([0, *rows])
+            self._tables += [(folder / part.file, table) for table in _tables(folder / part.file, part)]
+        self._starts = np.cumsum([0, *(len(table) for _, table in self._tables)])
         labels = [table.column("label").to_numpy() for _, table in self._tables]
         self.labels = torch.from_numpy(np.concatenate([np.empty(0, np.int64), *labels]))
 
@@ -166,21 +152,8 @@ def _tables(path: Path, part: Part) -> list[pa.RecordBatch]:
         raise InputError(f"cannot read {path}: {one_line(error)}; run prepare again") from error
 
 
-class Prepared(NamedTuple):
-    """Both splits."""
-
-    train: PreparedSplit
-    test: PreparedSplit
-    fingerprint: str
-
-
-def read_prepared(folder: Path, *, classes: int, shorter_px: int) -> Prepared:
-    """The prepared set in ``folder``.
-
-    Args:
-        folder: holds the manifest.
-        classes: expected number.
-        shorter_px: what the largest stage needs.
+def read_prepared(folder: Path, *, classes: int, shorter_px: int) -> tuple[PreparedSplit, PreparedSplit, str]:
+    """Open the prepared set in ``folder``: its training and test images, and its fingerprint.
 
     Raises:
         InputError: it is unfinished or damaged, its images are too small, or it has another number of classes.
@@ -196,4 +169,4 @@ def read_prepared(folder: Path, *, classes: int, shorter_px: int) -> Prepared:
             f"pixels, and these were prepared with {listed(map(str, manifest.shorter_px))}"
         )
     train, test = (PreparedSplit(folder, manifest.parts_of(split), manifest.shorter_px) for split in SPLITS)
-    return Prepared(train, test, manifest.fingerprint)
+    return train, test, manifest.fingerprint

@@ -2,56 +2,80 @@
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from rescaler.config import DataSettings
-from rescaler.data.images import EVERY_IMAGE, Batch, EpochImages
-from rescaler.data.order import epoch_order, shifts_and_flips
-from rescaler.data.pixels import Normalise, resize
+from rescaler.data.order import EVERY_IMAGE, Batch, EpochImages, epoch_order, shifts_and_flips
 from rescaler.errors import InputError
 
+_CHUNK = 1024
+"""Images resized at a time: their float copies are what takes memory."""
 
-@dataclass(frozen=True)
-class Split:
+
+class Split(NamedTuple):
     """Square images, uint8 ``(n, channels, px, px)``, and their labels, int64 ``(n,)``; on the CPU."""
 
     images: Tensor
     labels: Tensor
 
 
-@dataclass(frozen=True)
-class ImageSet:
-    """What a reader of a small set returns."""
+class ImageSet(NamedTuple):
+    """A small set, as its reader returns it."""
 
     train: Split
     test: Split
     classes: int
 
 
+class Normalise:
+    """Bring uint8 images on a device to the mean and standard deviation that ``data.mean`` and ``data.std`` undo."""
+
+    def __init__(self, settings: DataSettings, device: torch.device) -> None:
+        for key, values in (("mean", settings.mean), ("std", settings.std)):
+            if len(values) != settings.channels:
+                rule = f"must have one value per channel (data.channels={settings.channels})"
+                raise InputError(f"data.{key} {rule}; got {values}")
+        if not all(value > 0 for value in settings.std):
+            raise InputError(f"data.std must be positive; got {settings.std}")
+        mean = torch.tensor(settings.mean, dtype=torch.float64)
+        std = torch.tensor(settings.std, dtype=torch.float64)
+        self._scale = (1 / (255 * std)).float().view(-1, 1, 1).to(device)
+        self._shift = (-mean / std).float().view(-1, 1, 1).to(device)
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Images uint8 ``(n, channels, h, w)`` as float32."""
+        return pixels.float().mul_(self._scale).add_(self._shift)
+
+
+def resize(images: Tensor, image_px: int) -> Tensor:
+    """Resize square uint8 images ``(n, channels, px, px)`` by antialiased bilinear interpolation.
+
+    On the CPU, so that the pixels don't depend on the device they go to; ``images`` itself where the size is unchanged.
+    """
+    if images.shape[-1] == image_px:
+        return images
+    resized = images.new_empty((*images.shape[:2], image_px, image_px))
+    for source, target in zip(torch.split(images, _CHUNK), torch.split(resized, _CHUNK), strict=True):
+        target.copy_(F.interpolate(source.float(), size=(image_px, image_px), mode="bilinear", antialias=True).round_())
+    return resized
+
+
 class ResidentImages:
     """A small set on the device; implements :class:`rescaler.data.ImageData`.
-
-    Args:
-        images: the set.
-        settings: how to feed it: augmentation, normalisation, and the number of channels and classes, checked here.
-        device: where batches are made.
 
     Raises:
         InputError: the settings contradict the images.
     """
 
     def __init__(self, images: ImageSet, settings: DataSettings, device: torch.device) -> None:
-        channels = images.train.images.shape[1]
-        for key, configured, found in (
-            ("channels", settings.channels, channels),
-            ("classes", settings.classes, images.classes),
-        ):
-            if configured != found:
-                raise InputError(f"data.{key} must be {found}, as in {settings.name}; got {configured}")
+        for key, found in (("channels", images.train.images.shape[1]), ("classes", images.classes)):
+            if getattr(settings, key) != found:
+                got = getattr(settings, key)
+                raise InputError(f"data.{key} must be {found}, as in {settings.name}; got {got}")
         self._images = images
         self._settings = settings
         self._device = device
@@ -61,13 +85,21 @@ class ResidentImages:
         self._resized_test: dict[int, Tensor] = {}
         self.train_count = len(images.train.labels)
         self.test_count = len(images.test.labels)
-        self.fingerprint = _fingerprint(images)
+        hasher = hashlib.sha256()
+        for tensor in (*images.train, *images.test):
+            hasher.update(f"{tensor.dtype} {tuple(tensor.shape)};".encode())
+            hasher.update(tensor.contiguous().numpy().data)
+        self.fingerprint = hasher.hexdigest()
 
     def train_batches(self, images: EpochImages) -> Iterator[Batch]:
         """See :meth:`rescaler.data.ImageData.train_batches`."""
-        image_px, pad_px = images.image_px, self._pad_px(images.image_px)
+        image_px = images.image_px
+        pad_px = round(self._settings.pad_px * image_px / self._settings.image_px)
+        if image_px not in self._padded:
+            resized = resize(self._images.train.images, image_px)
+            self._padded[image_px] = (F.pad(resized, [pad_px] * 4) if pad_px else resized).to(self._device)
         # Every crop of every image, (n, channels, 2 * pad_px + 1, 2 * pad_px + 1, px, px): a view, nothing is copied.
-        crops = self._padded_train(image_px).unfold(2, image_px, 1).unfold(3, image_px, 1)
+        crops = self._padded[image_px].unfold(2, image_px, 1).unfold(3, image_px, 1)
         order = epoch_order(self.train_count, seed=images.seed, epoch=images.epoch, size=images.size)
         draws = order, *shifts_and_flips(pad_px, seed=images.seed, epoch=images.epoch, size=images.size)
         for_batches = [images.wanted(draw.to(self._device)) for draw in draws]
@@ -84,21 +116,3 @@ class ResidentImages:
         images = torch.split(self._resized_test[image_px], batch_size)
         for pixels, labels in zip(images, torch.split(self._labels[1], batch_size), strict=True):
             yield self._normalise(pixels[share]), labels[share]
-
-    def _pad_px(self, image_px: int) -> int:
-        return round(self._settings.pad_px * image_px / self._settings.image_px)
-
-    def _padded_train(self, image_px: int) -> Tensor:
-        if image_px not in self._padded:
-            images, pad_px = resize(self._images.train.images, image_px), self._pad_px(image_px)
-            self._padded[image_px] = (F.pad(images, [pad_px] * 4) if pad_px else images).to(self._device)
-        return self._padded[image_px]
-
-
-def _fingerprint(images: ImageSet) -> str:
-    hasher = hashlib.sha256()
-    for split in (images.train, images.test):
-        for tensor in (split.images, split.labels):
-            hasher.update(f"{tensor.dtype} {tuple(tensor.shape)};".encode())
-            hasher.update(tensor.contiguous().numpy().data)
-    return hasher.hexdigest()

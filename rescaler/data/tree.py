@@ -1,29 +1,50 @@
 """A tree of image files laid out as ImageNet's: one folder a class."""
 
+import contextlib
 import hashlib
 import os
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torchvision.datasets import ImageFolder
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from rescaler.data.images import Content
+from rescaler.data.decoding import Content
 from rescaler.errors import InputError, one_line
 
 LAYOUT = "train/<class>/*.JPEG and val/<class>/*.JPEG"
 _SIZES_READ = 500
 """Files of each split whose size is part of the fingerprint."""
-_PIXELS = "libjpeg-turbo, resized as tensors"
-"""How files become pixels: a part of the fingerprint, as another way rounds differently."""
+_PIXELS = "libjpeg-turbo, resized as tensors, upright, over white"
+"""How files become pixels: a part of the fingerprint, as another way gives other pixels."""
+
+
+class _Pictures(ImageFolder):  # type: ignore[misc]  # torchvision has no types
+    """Finds the images below a folder, not the hidden ones, and counts other files by the end of their name."""
+
+    def __init__(self, root: Path) -> None:
+        self.others: Counter[str] = Counter()
+        self._top = len(root.parts)
+        super().__init__(root, is_valid_file=self._is_picture)
+
+    def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
+        names = [name for name in super().find_classes(directory)[0] if not name.startswith(".")]
+        return names, {name: number for number, name in enumerate(names)}
+
+    def _is_picture(self, name: str) -> bool:
+        path = Path(name)
+        if any(part.startswith(".") for part in path.parts[self._top :]):
+            return False
+        is_picture = path.suffix.lower() in IMG_EXTENSIONS
+        self.others[path.suffix.lower() or path.name] += not is_picture
+        return is_picture
 
 
 class TreeSplit:
-    """Image files of one split; implements :class:`rescaler.data.folder.Split`.
-
-    Args:
-        root: holds one folder a class.
+    """Image files of one split below ``root``, one folder a class; implements :class:`Split`.
 
     Raises:
         InputError: there is no such folder, or a class without images.
@@ -31,12 +52,14 @@ class TreeSplit:
 
     def __init__(self, root: Path) -> None:
         try:
-            tree = ImageFolder(root)
+            tree = _Pictures(root)
         except OSError as error:
             reason = error.strerror or one_line(error)
             raise InputError(f"data.folder={root.parent} must hold {LAYOUT}; {root}: {reason}") from error
         self.root = root
         self.classes: list[str] = tree.classes
+        self.others = dict(+tree.others)
+        """Files that are no images, by the end of their name."""
         start = len(str(root)) + 1
         # In arrays, which forked workers share; a list they would copy.
         self.names = np.array([os.fsencode(path[start:]) for path, _ in tree.samples])
@@ -52,16 +75,12 @@ class TreeSplit:
         return str(self.root / os.fsdecode(self.names[index]))
 
     def content(self, index: int, shorter_px: int) -> Content:  # noqa: ARG002
-        """The file, whatever size is wanted.
-
-        Raises:
-            OSError: it cannot be read.
-        """
+        """The whole file."""
         return Path(self.where(index)).read_bytes()
 
 
 class Tree(NamedTuple):
-    """Both splits."""
+    """A tree of image files laid out as ImageNet's."""
 
     train: TreeSplit
     test: TreeSplit
@@ -75,19 +94,15 @@ class Tree(NamedTuple):
             for name in split.names:
                 hasher.update(name + b"\0")
             for index in range(0, len(split.names), max(1, len(split.names) // _SIZES_READ)):
-                hasher.update(f"{_size_bytes(Path(split.where(index)))};".encode())
+                size = None
+                with contextlib.suppress(OSError):  # a link to nowhere: found, or left out, when its turn comes
+                    size = Path(split.where(index)).stat().st_size
+                hasher.update(f"{size};".encode())
         return hasher.hexdigest()
 
 
-def _size_bytes(path: Path) -> int | None:
-    try:
-        return path.stat().st_size
-    except OSError:  # a link to nowhere: found out, or left out, when its turn comes
-        return None
-
-
 def read_tree(folder: Path, *, classes: int) -> Tree:
-    """The tree in ``folder``.
+    """List the images of the tree in ``folder``.
 
     Raises:
         InputError: it is incomplete, or has other classes in one split, or another number of them.

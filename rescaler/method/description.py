@@ -1,19 +1,57 @@
-"""What shrinking makes of a network, layer by layer: kernels, feature maps, multiplications."""
+"""Compare the target and the pre-train network layer by layer: kernels, feature maps, multiplications."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from rescaler.method import layertable
-from rescaler.method.cost import multiplications
-from rescaler.method.kernels import KERNEL_TABLE
 from rescaler.method.layers import Layer, Margins, margins
-from rescaler.method.layertable import DescribedLayer, Kind, Sides, quantity
 from rescaler.method.shrinking import Shrunk, shrink
 from rescaler.method.trace import Call, outline, trace
 from rescaler.texttable import TextTable
+
+COLUMNS = ("Layer", "Kind", "Kernel", "Padding", "Map", "Multiplications", "Ratio", "s", "s²", "s⁴")
+_NAME_WIDTH = 36
+Sides = tuple[int, ...]
+"""Height and width in pixels; one side or three for the other convolutions."""
+
+
+@dataclass(frozen=True)
+class DescribedLayer:
+    """One layer in both networks. A fully-connected layer is a 1x1 convolution, an interface one as large as its map.
+
+    Multiplications are those of one image's forward pass, over all calls of the layer.
+    """
+
+    name: str
+    kind: str
+    """convolution, grouped, depthwise, transposed, interface or linear."""
+    target_kernel: Sides
+    pretrain_kernel: Sides
+    target_padding: Margins
+    pretrain_padding: Margins
+    target_output: Sides
+    pretrain_output: Sides
+    target_macs: int
+    pretrain_macs: int
+
+    @property
+    def scale(self) -> float:
+        """Table 1's s: ratio of the kernels' sides; their geometric mean where the axes differ, so that s² holds."""
+        return math.sqrt(math.prod(self.target_kernel) / math.prod(self.pretrain_kernel))
+
+    @property
+    def ratio(self) -> float:
+        """Target's multiplications over the pre-train network's: by Eq. 4 at least s² and less than s⁴."""
+        return self.target_macs / self.pretrain_macs
+
+    @property
+    def bounds_macs(self) -> tuple[float, float]:
+        """Eq. 4: ``pretrain_macs`` is more than the first and at most the second."""
+        return self.target_macs / self.scale**4, self.target_macs / self.scale**2
 
 
 @dataclass(frozen=True)
@@ -27,7 +65,7 @@ class Description:
     target_parameters: int
     pretrain_parameters: int
     notes: tuple[str, ...]
-    """What was left alone, and why."""
+    """Layers left as they are, and why."""
 
     @property
     def target_macs(self) -> int:
@@ -46,158 +84,134 @@ class Description:
 
     @property
     def bounds_macs(self) -> tuple[float, float]:
-        """Eq. 4's bounds of ``pretrain_macs``, summed; it says nothing of kernels that are kept: those as they are."""
-        both = [
-            layer.bounds_macs if layer.scale > 1 else (layer.pretrain_macs, layer.pretrain_macs)
-            for layer in self.layers
-        ]
-        low, high = zip(*both, strict=True)
-        return sum(low), sum(high)
+        """Sums of Eq. 4's bounds of ``pretrain_macs``; layers that keep their kernel count as they are."""
+        kept = sum(layer.pretrain_macs for layer in self.layers if layer.scale == 1)
+        low, high = (sum(layer.bounds_macs[end] for layer in self.layers if layer.scale > 1) for end in (0, 1))
+        return kept + low, kept + high
 
     def __str__(self) -> str:
         return str(self.table())
 
     def table(self, *, every: bool = False) -> TextTable:
-        """A row for each layer; layers that are alike share one unless ``every``."""
-        groups = [[layer] for layer in self.layers] if every else layertable.alike(self.layers)
-        macs = layertable.change(self.target_macs, self.pretrain_macs)
-        rows = [*map(layertable.row, groups), ["total", "", "", "", "", macs, f"{self.ratio:.2f}", "", "", ""]]
-        return TextTable(self._heading(), layertable.COLUMNS, rows, self._notes(), layertable.WORDS)
-
-    def _heading(self) -> str:
-        return (
-            f"{self.network}: target {self.target_px}x{self.target_px}, {quantity(self.target_macs)} multiplications, "
+        """Row for each layer; layers that are alike but for their channels share one unless ``every``."""
+        groups: dict[object, list[DescribedLayer]] = {}
+        for layer in self.layers:
+            groups.setdefault((layer.name if every else "", *_sizes(layer)), []).append(layer)
+        macs, pretrain_macs = quantity(self.target_macs), quantity(self.pretrain_macs)
+        total = ["total", "", "", "", "", f"{macs} -> {pretrain_macs}", f"{self.ratio:.2f}", "", "", ""]
+        low, high = map(quantity, self.bounds_macs)
+        heading = (
+            f"{self.network}: target {self.target_px}x{self.target_px}, {macs} multiplications, "
             f"{quantity(self.target_parameters)} parameters; pre-train {self.pretrain_px}x{self.pretrain_px}, "
-            f"{quantity(self.pretrain_macs)}, {quantity(self.pretrain_parameters)}: {self.ratio:.2f} times fewer"
+            f"{pretrain_macs}, {quantity(self.pretrain_parameters)}: {self.ratio:.2f} times fewer"
         )
-
-    def _notes(self) -> list[str]:
-        low, high = self.bounds_macs
         notes = [
             f"Multiplications of one image, forward (Eq. 3). Eq. 4: smaller kernels save between s² and s⁴, so "
-            f"{quantity(low)} to {quantity(high)} in all; * is outside: its map does not shrink as its kernel does."
+            f"{low} to {high} in all; * is outside: its map does not shrink as its kernel does.",
+            "Padding 0,1: 1 px on the right and at the bottom, or on the left and at the top; -1: cropped.",
         ]
-        if any(left != right or top != bottom for left, right, top, bottom in layertable.paddings(self.layers)):
-            notes.append(
-                "Padding 0,1: none on the left and at the top, 1 px on the right and at the bottom; -1: cropped."
-            )
-        return [*notes, *self.notes]
+        return TextTable(heading, COLUMNS, [*map(_row, groups.values()), total], [*notes, *self.notes], COLUMNS[1:5])
 
 
-def describe(
-    network: nn.Module,
-    image_px: int,
-    *,
-    table: Mapping[int, int] = KERNEL_TABLE,
-    pretrain_px: int | None = None,
-    padding: Mapping[str, int] | None = None,
-    channels: int | None = None,
-    input_only: bool = False,
-) -> Description:
-    """Tell what :func:`rescaler.shrink` makes of a network, and what that saves; nothing is computed or changed.
+def describe(network: nn.Module, image_px: int, *, channels: int | None = None, **options: Any) -> Description:
+    """Describe what :func:`rescaler.shrink` makes of a network, and what that saves, without computing it.
 
-    Auxiliary classifiers, which are called in training alone, count.
-
-    Args:
-        network: the target network.
-        image_px: side of its images.
-        table: as for :func:`rescaler.shrink`, like all that follow.
-        pretrain_px: side of the pre-train images.
-        padding: padding of single pre-train convolutions by name.
-        channels: of the images.
-        input_only: make only the images smaller.
-
-    Raises:
-        InputError: the network cannot be shrunk this way.
+    Arguments are those of :func:`rescaler.shrink`. Auxiliary classifiers, which are called in training alone, count.
     """
     target = outline(network) if isinstance(network, nn.Module) else network  # which shrink refuses
-    shrunk = shrink(
-        target,
-        image_px,
-        table=table,
-        pretrain_px=pretrain_px,
-        padding=padding,
-        channels=channels,
-        input_only=input_only,
-    )
+    shrunk = shrink(target, image_px, channels=channels, **options)
     channels = channels or next(module for module in target.modules() if isinstance(module, nn.Conv2d)).in_channels
     return compare(network, shrunk, image_px, channels=channels)
 
 
 def compare(network: nn.Module, shrunk: Shrunk, image_px: int, *, channels: int) -> Description:
-    """Describe a network beside a pre-train network that was made of it.
-
-    Args:
-        network: the target network.
-        shrunk: what :func:`rescaler.shrink` made of it.
-        image_px: side of the target's images.
-        channels: of the images.
-    """
-    target, pretrain = network, shrunk.network
-    target_calls = trace(outline(target), channels, image_px, argument="image_px").calls
+    """Describe a network beside the pre-train network that :func:`rescaler.shrink` made of it."""
+    pretrain = shrunk.network
+    target_calls = trace(outline(network), channels, image_px, argument="image_px").calls
     pretrain_calls = trace(outline(pretrain), channels, shrunk.image_px, argument="pretrain_px").calls
     changed = {layer.name: layer for layer in shrunk.layers}
     layers = tuple(
-        _describe_layer(
-            name,
-            target.get_submodule(name),
-            pretrain.get_submodule(name),
-            call,
-            pretrain_calls[name],
-            changed.get(name),
-        )
+        _describe_layer(name, network, pretrain, call, pretrain_calls[name], changed.get(name))
         for name, call in target_calls.items()
-        if hasattr(target.get_submodule(name), "weight")  # pooling multiplies nothing
+        if hasattr(network.get_submodule(name), "weight")  # pooling multiplies nothing
     )
-    return Description(
-        network=type(network).__name__,
-        target_px=image_px,
-        pretrain_px=shrunk.image_px,
-        layers=layers,
-        target_parameters=sum(value.numel() for value in target.parameters()),
-        pretrain_parameters=sum(value.numel() for value in pretrain.parameters()),
-        notes=shrunk.notes,
-    )
+    target_parameters, pretrain_parameters = (sum(p.numel() for p in each.parameters()) for each in (network, pretrain))
+    counts = target_parameters, pretrain_parameters
+    return Description(type(network).__name__, image_px, shrunk.image_px, layers, *counts, shrunk.notes)
 
 
 def _describe_layer(
-    name: str, target: nn.Module, pretrain: nn.Module, target_call: Call, pretrain_call: Call, changed: Layer | None
+    name: str, network: nn.Module, pretrain: nn.Module, call: Call, pretrain_call: Call, changed: Layer | None
 ) -> DescribedLayer:
-    target_padding: Margins = (0, 0, 0, 0)
-    pretrain_padding = target_padding
-    if changed is not None and changed.kind == "convolution":
-        assert isinstance(target, nn.Conv2d)
-        target_padding, pretrain_padding = margins(target), changed.pretrain_padding
+    target = network.get_submodule(name)
+    kernel: Sides = target.kernel_size if isinstance(target, _ConvNd) else (1, 1)
+    padding: tuple[Margins, Margins] = ((0, 0, 0, 0), (0, 0, 0, 0))
+    if isinstance(target, nn.Conv2d) and changed is not None and changed.kind == "convolution":
+        padding = margins(target), changed.pretrain_padding
+    # A fully-connected layer has its channels last.
+    outputs = [
+        (x.output[:-1] or (1, 1)) if isinstance(target, nn.Linear) else x.output[1:] for x in (call, pretrain_call)
+    ]
+    # Eq. 3 counts (h - k + 1)² positions, without stride or padding; here they are traced.
+    macs = [
+        each.get_submodule(name).get_parameter("weight").numel() * x.positions
+        for each, x in ((network, call), (pretrain, pretrain_call))
+    ]
     return DescribedLayer(
         name=name,
         kind=_kind(target, changed),
-        target_kernel=changed.target_kernel if changed else _kernel(target),
-        pretrain_kernel=changed.pretrain_kernel if changed else _kernel(target),
-        target_padding=target_padding,
-        pretrain_padding=pretrain_padding,
-        target_output=_map(target, target_call),
-        pretrain_output=_map(pretrain, pretrain_call),
-        target_macs=multiplications(target, target_call),
-        pretrain_macs=multiplications(pretrain, pretrain_call),
+        target_kernel=changed.target_kernel if changed else kernel,
+        pretrain_kernel=changed.pretrain_kernel if changed else kernel,
+        target_padding=padding[0],
+        pretrain_padding=padding[1],
+        target_output=outputs[0],
+        pretrain_output=outputs[1],
+        target_macs=macs[0],
+        pretrain_macs=macs[1],
     )
 
 
-def _kernel(layer: nn.Module) -> Sides:
-    return layer.kernel_size if isinstance(layer, _ConvNd) else (1, 1)
-
-
-def _map(layer: nn.Module, call: Call) -> Sides:
-    """Size of the feature map that a layer gives; a fully-connected one has its channels last."""
-    return (call.output[:-1] or (1, 1)) if isinstance(layer, nn.Linear) else call.output[1:]
-
-
-def _kind(target: nn.Module, changed: Layer | None) -> Kind:
+def _kind(target: nn.Module, changed: Layer | None) -> str:
     if changed is not None and changed.kind == "interface":
         return "interface"
     if not isinstance(target, _ConvNd):
         return "linear"
-    if target.transposed:
-        return "transposed"
-    if target.groups == 1:
-        return "convolution"
-    return "depthwise" if target.groups == target.in_channels else "grouped"
+    kind = "convolution" if target.groups == 1 else "depthwise" if target.groups == target.in_channels else "grouped"
+    return "transposed" if target.transposed else kind
+
+
+def _sizes(layer: DescribedLayer) -> list[str]:
+    """Cells of a layer's kind, kernel, padding (on whichever sides) and map."""
+    pairs = (
+        ("x".join(map(str, layer.target_kernel)), "x".join(map(str, layer.pretrain_kernel))),
+        (_padding(layer.target_padding), _padding(layer.pretrain_padding)),
+        ("x".join(map(str, layer.target_output)), "x".join(map(str, layer.pretrain_output))),
+    )
+    return [layer.kind, *(target if target == pretrain else f"{target} -> {pretrain}" for target, pretrain in pairs)]
+
+
+def _padding(sides: Margins) -> str:
+    horizontal, vertical = (str(a) if a == b else f"{a},{b}" for a, b in (sorted(sides[:2]), sorted(sides[2:])))
+    return vertical if vertical == horizontal else f"{vertical} x {horizontal}"
+
+
+def _row(layers: Sequence[DescribedLayer]) -> list[str]:
+    """Cells of one row, for layers that are alike; ``*`` where the ratio is outside of Eq. 4's bounds."""
+    first, more = layers[0], f" and {len(layers) - 1} more" if len(layers) > 1 else ""
+    macs, pretrain_macs = (sum(x.target_macs for x in layers), sum(x.pretrain_macs for x in layers))
+    ratio, square = macs / pretrain_macs, first.scale**2
+    # Up to rounding: s comes by way of a root.
+    outside = "*" if square > 1 and not 1 - 1e-9 < ratio / square < square * (1 + 1e-9) else ""
+    name, width = first.name, _NAME_WIDTH - len(more)
+    name = (name if len(name) <= width else f"…{name[1 - width :]}") + more
+    figures = [f"{outside}{ratio:.2f}", *(f"{first.scale**power:.2f}" for power in (1, 2, 4))]
+    return [name, *_sizes(first), f"{quantity(macs)} -> {quantity(pretrain_macs)}", *figures]
+
+
+def quantity(value: float) -> str:
+    """Format a number with three digits and a prefix: ``2.80 G``."""
+    for unit, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= 0.9995 * unit:
+            whole = len(str(int(value / unit * 1.0005)))
+            return f"{value / unit:.{max(0, 3 - whole)}f} {prefix}"
+    return f"{value:.0f}"

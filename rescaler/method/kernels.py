@@ -1,26 +1,29 @@
-"""Kernels of one size made kernels of another: Table 1 and Eq. 5 of Gusmão et al."""
+"""Kernel sizes (Table 1) and the interpolation of kernels (Eq. 5) of Gusmão et al."""
 
+import functools
 import math
-from collections.abc import Mapping, Sequence
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral
 from types import MappingProxyType
-from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rescaler.errors import ArgumentError, InputError
+from rescaler.errors import ArgumentError, InputError, one_line
 
-Interpolation = Literal["bilinear", "bicubic", "nearest", "area", "pinv"]
-INTERPOLATIONS: tuple[Interpolation, ...] = get_args(Interpolation)
+Size = tuple[int, int]
+"""Height, width in pixels."""
+Interpolation = Callable[[Tensor, Size], Tensor]
+"""Resizes a kernel ``(c_out, c_in, h, w)`` in float32 or float64 to ``(c_out, c_in, *size)``."""
 
 TABLE_1: Mapping[int, int] = MappingProxyType({1: 1, 3: 2, 5: 3, 7: 5, 11: 7})
 """Gusmão et al., Table 1: side of a target kernel -> side of its pre-train kernel, in pixels."""
 
 
 def two_thirds(side: int) -> int:
-    """Side of the pre-train kernel by the rule that Table 1 follows; 2 stays, as a pixel alone has no neighbours."""
+    """Pre-train side by the rule that Table 1 follows; 2 stays, as a single pixel has no neighbours."""
     return max(round(2 * side / 3), min(side, 2))
 
 
@@ -28,7 +31,7 @@ KERNEL_TABLE: Mapping[int, int] = MappingProxyType({side: two_thirds(side) for s
 """Table 1 and the sides between and beyond its own, up to 15."""
 
 
-def rescale_kernel(weight: Tensor, size: tuple[int, int], *, mode: Interpolation = "bilinear") -> Tensor:
+def rescale_kernel(weight: Tensor, size: Size, *, mode: str = "bilinear") -> Tensor:
     """Resize a convolution kernel and keep the amplitude of its response.
 
     Stretching a kernel by s multiplies its total weight by s², so values are divided by the ratio of areas
@@ -39,6 +42,7 @@ def rescale_kernel(weight: Tensor, size: tuple[int, int], *, mode: Interpolation
         size: target ``(h, w)`` in pixels.
         mode: interpolation; sample points are pixel centres. ``pinv`` instead gives the smallest kernel that responds
             to every enlarged patch as ``weight`` does to the patch itself (FlexiViT, Beyer et al., 2023, section 3.4).
+            Any other: the import path, ``package.module.function``, of an :data:`Interpolation`.
 
     Returns:
         Kernel ``(c_out, c_in, *size)`` in ``weight``'s dtype; ``weight`` itself where the size is unchanged.
@@ -46,8 +50,7 @@ def rescale_kernel(weight: Tensor, size: tuple[int, int], *, mode: Interpolation
     Raises:
         ValueError: ``weight`` is not 4-D or not floating, ``size`` is smaller than the kernel, or ``mode`` is unknown.
     """
-    if mode not in INTERPOLATIONS:
-        raise ArgumentError("mode", f" must be one of {', '.join(INTERPOLATIONS)}; got {mode!r}")
+    interpolate = interpolation(mode)
     if not isinstance(weight, Tensor):
         raise ArgumentError("weight", f" must be a tensor; got a {type(weight).__name__}")
     if not isinstance(size, Sequence) or len(size) != 2 or not all(isinstance(side, Integral) for side in size):
@@ -56,31 +59,61 @@ def rescale_kernel(weight: Tensor, size: tuple[int, int], *, mode: Interpolation
         raise InputError(f"a kernel must be 4-D (c_out, c_in, h, w); got shape {tuple(weight.shape)}")
     if not weight.is_floating_point():
         raise InputError(f"a kernel must have a floating dtype; got {weight.dtype}")
-    (h, w), (target_h, target_w) = weight.shape[-2:], size
+    (h, w), (target_h, target_w) = weight.shape[2:], map(int, size)
     if (h, w) == (target_h, target_w):
         return weight
     if target_h < h or target_w < w:
         raise InputError(f"a kernel of {h}x{w} can only grow; got the target size {target_h}x{target_w}")
     dtype = torch.promote_types(weight.dtype, torch.float32)  # half precision would round every product
-    stretch = _stretch((h, w), (target_h, target_w), mode)
     # Contiguous: how the kernel lies in memory must not change the last bits of the product.
     with torch.autocast("cpu" if weight.is_meta else weight.device.type, enabled=False):
-        values = weight.contiguous().flatten(2).to(dtype) @ stretch.to(weight.device, dtype)
-    return values.to(weight.dtype).reshape(*weight.shape[:2], target_h, target_w)
+        kernel = interpolate(weight.contiguous().to(dtype), (target_h, target_w))
+    wanted = (*weight.shape[:2], target_h, target_w)
+    if not isinstance(kernel, Tensor) or kernel.shape != wanted:
+        got = tuple(kernel.shape) if isinstance(kernel, Tensor) else f"a {type(kernel).__name__}"
+        raise ArgumentError("mode", f"={mode} must give a kernel of shape {wanted}; got {got}")
+    return kernel.to(weight.dtype)
 
 
-def _stretch(size: tuple[int, int], target: tuple[int, int], mode: Interpolation) -> Tensor:
-    """Matrix ``(h * w, H * W)`` from a small kernel to a large one; each of its columns is one tap of the large one."""
-    if mode == "pinv":  # no gain: it asks for equal responses, which settles the amplitude
-        inverse: Tensor = torch.linalg.pinv(_interpolation_matrix(size, target, "bilinear").T)
-        return inverse
-    return _interpolation_matrix(size, target, mode) * (math.prod(size) / math.prod(target))
+def interpolation(mode: str) -> Interpolation:
+    """Find an interpolation by its name in ``INTERPOLATIONS`` or by its import path."""
+    try:
+        found: Interpolation = INTERPOLATIONS.get(mode) or pkgutil.resolve_name(mode)
+        if not callable(found):
+            raise TypeError("it is no function")
+    except Exception as error:  # whatever a user's module raises
+        names = ", ".join(INTERPOLATIONS)
+        rule = f"must be one of {names} or the import path of a function (weight, size) -> kernel"
+        raise ArgumentError("mode", f" {rule}; got {mode!r}: {one_line(error)}") from error
+    return found
 
 
-def _interpolation_matrix(size: tuple[int, int], target: tuple[int, int], mode: Interpolation) -> Tensor:
+def _interpolate(weight: Tensor, size: Size, *, mode: str) -> Tensor:
+    before: Size = (weight.shape[2], weight.shape[3])
+    return _product(weight, _matrix(before, size, mode) * (math.prod(before) / math.prod(size)), size)
+
+
+def _pseudo_inverse(weight: Tensor, size: Size) -> Tensor:
+    """Ask for equal responses, which settles the amplitude without Eq. 5."""
+    enlarge = _matrix((weight.shape[2], weight.shape[3]), size, "bilinear")
+    return _product(weight, torch.linalg.pinv(enlarge.T), size)
+
+
+def _product(weight: Tensor, stretch: Tensor, size: Size) -> Tensor:
+    return (weight.flatten(2) @ stretch.to(weight.device, weight.dtype)).reshape(*weight.shape[:2], *size)
+
+
+def _matrix(size: Size, target: Size, mode: str) -> Tensor:
     """Interpolation as a matrix ``(h * w, H * W)``: it is linear, and on small kernels this is 8 times faster."""
     pixels = torch.eye(size[0] * size[1], dtype=torch.float64).reshape(-1, 1, *size)
-    if mode == "nearest":
-        return F.interpolate(pixels, target, mode="nearest-exact").flatten(1)
-    align_corners = None if mode == "area" else False
+    align_corners = False if mode in ("bilinear", "bicubic") else None
     return F.interpolate(pixels, target, mode=mode, align_corners=align_corners).flatten(1)
+
+
+INTERPOLATIONS: dict[str, Interpolation] = {
+    "bilinear": functools.partial(_interpolate, mode="bilinear"),
+    "bicubic": functools.partial(_interpolate, mode="bicubic"),
+    "nearest": functools.partial(_interpolate, mode="nearest-exact"),
+    "area": functools.partial(_interpolate, mode="area"),
+    "pinv": _pseudo_inverse,
+}

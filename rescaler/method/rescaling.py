@@ -8,22 +8,20 @@ import torch
 from torch import Tensor, nn
 
 from rescaler.errors import ArgumentError, InputError, listed
-from rescaler.method.kernels import Interpolation, rescale_kernel
+from rescaler.method.kernels import rescale_kernel
 from rescaler.method.layers import FeatureMap, flattened_map
 
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def rescale(pretrain: nn.Module, target: Network, *, mode: Interpolation = "bilinear") -> Network:
+def rescale(pretrain: nn.Module, target: Network, *, mode: str = "bilinear") -> Network:
     """Fill the target network's weights with the pre-train network's, rescaled (Eq. 5 and 6).
-
-    Layer by layer, so that no more memory is needed than for both networks and a layer.
 
     Args:
         pretrain: network made by :func:`rescaler.shrink`, trained or not; not changed.
         target: network of the target's shapes and names, or a pre-train network of a size between; all its weights are
             overwritten.
-        mode: interpolation of the kernels.
+        mode: interpolation, as for :func:`rescaler.rescale_kernel`.
 
     Returns:
         ``target``.
@@ -32,42 +30,39 @@ def rescale(pretrain: nn.Module, target: Network, *, mode: Interpolation = "bili
         InputError: the networks do not belong together, or a weight is not finite; ``target`` is not changed then.
     """
     pair = _Pair(pretrain, target, mode)
-    state = pretrain.state_dict()
-    pair.check_names()
+    if odd := sorted(pair.before.keys() ^ pair.after.keys()):
+        wrapped = any(name.startswith(("module.", "_orig_mod.")) for name in odd)
+        hint = "; of a wrapped one (DataParallel, AveragedModel, torch.compile) pass what it wraps" if wrapped else ""
+        rule = "the pre-train and the target network must have the same parameters"
+        raise InputError(f"{rule}; not in both: {listed(odd)}{hint}")
     # A network of its own state_dict() may give copies there.
-    own = target.state_dict() | dict(target.named_parameters()) | dict(target.named_buffers())
-    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    own = pair.after | dict(target.named_parameters()) | dict(target.named_buffers())
+    tensors = {name: value for name, value in pair.before.items() if isinstance(value, Tensor)}
     for name, tensor in tensors.items():
         pair.check(name, tensor, own[name].dtype)
     with torch.no_grad():
         for name, tensor in tensors.items():
-            own[name].copy_(pair.rescaled(name, tensor))
-    if others := {name: value for name, value in state.items() if name not in tensors}:  # a module's "extra state"
-        target.load_state_dict(others, strict=False)
+            own[name].copy_(pair.resize(name, tensor))
+    if extra := {name: value for name, value in pair.before.items() if name not in tensors}:  # of get_extra_state()
+        target.load_state_dict(extra, strict=False)
     return target
 
 
 @torch.no_grad()
 def rescale_tensors(
-    tensors: Mapping[str, Tensor], pretrain: nn.Module, target: nn.Module, *, mode: Interpolation = "bilinear"
+    tensors: Mapping[str, Tensor], pretrain: nn.Module, target: nn.Module, *, mode: str = "bilinear"
 ) -> dict[str, Tensor]:
     """Rescale tensors that belong to parameters: the parameters themselves, their momentum, their moving average.
 
-    What is not linear in the parameters, such as Adam's second moments (``exp_avg_sq``), starts anew instead: zeros of
-    the target's shapes.
-
-    A tensor whose parameter has the same shape in both networks is returned as it is: biases (Eq. 6), BatchNorm, 1x1
-    kernels and the fully-connected layers but the first. A kernel is rescaled (Eq. 5), and so is the first
-    fully-connected layer, as the kernel over the whole feature map that it is (section 3.3.2).
+    A kernel is rescaled (Eq. 5), and so is the first fully-connected layer, as the kernel over the whole feature map
+    that it is (section 3.3.2). All else is returned as it is: biases (Eq. 6), BatchNorm, 1x1 kernels. What is not
+    linear in the parameters, such as Adam's second moments (``exp_avg_sq``), starts anew instead, as zeros.
 
     Args:
         tensors: by parameter name, in the pre-train network's shapes.
         pretrain: network made by :func:`rescaler.shrink`.
         target: network of the target's shapes and names, or a pre-train network of a size between.
-        mode: interpolation of the kernels.
-
-    Returns:
-        Tensors by the same names, in the target network's shapes.
+        mode: interpolation, as for :func:`rescaler.rescale_kernel`.
 
     Raises:
         InputError: a name or a shape does not fit the networks, or a value is not finite.
@@ -77,58 +72,44 @@ def rescale_tensors(
     pair = _Pair(pretrain, target, mode)
     for name, tensor in tensors.items():
         pair.check(name, tensor)
-    return {name: pair.rescaled(name, tensor) for name, tensor in tensors.items()}
+    return {name: pair.resize(name, tensor) for name, tensor in tensors.items()}
 
 
 class _Pair:
     """A pre-train network and the network that it is rescaled to."""
 
-    def __init__(self, pretrain: nn.Module, target: nn.Module, mode: Interpolation) -> None:
-        _check_network(pretrain, "pretrain")
-        _check_network(target, "target")
-        self._before, self._after = pretrain.state_dict(), target.state_dict()
+    def __init__(self, pretrain: nn.Module, target: nn.Module, mode: str) -> None:
+        for argument, network in (("pretrain", pretrain), ("target", target)):
+            if not isinstance(network, nn.Module):
+                hint = "; pass its .network" if hasattr(network, "network") else ""
+                raise ArgumentError(argument, f" must be a torch.nn.Module; got a {type(network).__name__}{hint}")
+        self.before, self.after = pretrain.state_dict(), target.state_dict()
         self._buffers = dict(target.named_buffers()).keys()
         self._maps = _maps(pretrain, target)
         self._mode = mode
 
-    def check_names(self) -> None:
-        if odd := sorted(self._before.keys() ^ self._after.keys()):
-            wrapped = any(name.startswith(("module.", "_orig_mod.")) for name in odd)
-            hint = (
-                "; of a wrapped one (DataParallel, AveragedModel, torch.compile) pass what it wraps" if wrapped else ""
-            )
-            raise InputError(
-                f"the pre-train and the target network must have the same parameters; not in both: {listed(odd)}{hint}"
-            )
-
     def check(self, name: str, tensor: Tensor, dtype: torch.dtype | None = None) -> None:
-        """Refuse what cannot be rescaled; ``dtype`` is what it becomes, if that is another."""
+        """Raise for what cannot be rescaled to ``dtype``, or to its own."""
         if not isinstance(tensor, Tensor):
             raise InputError(f"{name} must be a tensor; got a {type(tensor).__name__}")
-        if name not in self._before or name not in self._after:
+        if name not in self.before or name not in self.after:
             raise InputError(f"{name!r} is no parameter of both the pre-train and the target network")
-        shape = self._before[name].shape
+        shape = self.before[name].shape
         if tensor.shape != shape:
             raise InputError(f"{name} must be {tuple(shape)} as in the pre-train network; got {tuple(tensor.shape)}")
-        if tensor.is_quantized:
-            raise InputError(f"{name} is quantised ({tensor.dtype}): rescale the network as it was before that")
         dtype = dtype or tensor.dtype
-        if not _is_finite(tensor, dtype) and not self._is_mask(name, tensor):
-            raise InputError(f"{name} has values that are not finite in {dtype}: there is nothing to rescale")
+        if not _is_finite(tensor, dtype):
+            after = self.after[name]  # a mask is as infinite in the target
+            if name not in self._buffers or not torch.equal(tensor.isfinite().cpu(), after.isfinite().cpu()):
+                raise InputError(f"{name} has values that are not finite in {dtype}: there is nothing to rescale")
         try:
-            self._resize(name, tensor, slice(1))  # nearly all but the work
+            self.resize(name, tensor, slice(1))  # nearly all but the work
         except InputError as error:
             raise InputError(f"{name}: {error}") from None
 
-    def rescaled(self, name: str, tensor: Tensor) -> Tensor:
-        return self._resize(name, tensor, slice(None))
-
-    def _is_mask(self, name: str, tensor: Tensor) -> bool:
-        """Whether it is a buffer that is as infinite in the target."""
-        return name in self._buffers and torch.equal(tensor.isfinite().cpu(), self._after[name].isfinite().cpu())
-
-    def _resize(self, name: str, tensor: Tensor, filters: slice) -> Tensor:
-        shape = self._after[name].shape
+    def resize(self, name: str, tensor: Tensor, filters: slice = slice(None)) -> Tensor:
+        """Rescale some filters of a tensor."""
+        shape = self.after[name].shape
         if name in self._maps:
             before, after = self._maps[name]
             if tensor.shape[1:].numel() == math.prod(before) and shape == (len(tensor), math.prod(after)):
@@ -143,28 +124,14 @@ class _Pair:
 
 def _maps(pretrain: nn.Module, target: nn.Module) -> dict[str, tuple[FeatureMap, FeatureMap]]:
     """Feature maps that the fully-connected layers get in both networks, by the names of their weights."""
-    smaller, larger = (
-        {
-            f"{name}.weight": flattened
-            for name, module in network.named_modules(remove_duplicate=False)
-            if (flattened := flattened_map(module)) is not None
-        }
-        for network in (pretrain, target)
-    )
+    found = []
+    for network in (pretrain, target):
+        modules = network.named_modules(remove_duplicate=False)
+        found.append({f"{name}.weight": maps for name, module in modules if (maps := flattened_map(module))})
     # A layer that is no interface of its network gets there the map that it gets in the full-size target.
-    return {
-        name: (
-            smaller[name].pretrain if name in smaller else larger[name].target,
-            larger[name].pretrain if name in larger else smaller[name].target,
-        )
-        for name in smaller.keys() | larger.keys()
-    }
-
-
-def _check_network(network: object, argument: str) -> None:
-    if not isinstance(network, nn.Module):
-        hint = "; pass its .network" if hasattr(network, "network") else ""
-        raise ArgumentError(argument, f" must be a torch.nn.Module; got a {type(network).__name__}{hint}")
+    full = {name: target_map for maps in found for name, (target_map, _) in maps.items()}
+    small, large = ({**full, **{name: own for name, (_, own) in maps.items()}} for maps in found)
+    return {name: (small[name], large[name]) for name in full}
 
 
 def _is_finite(tensor: Tensor, dtype: torch.dtype) -> bool:

@@ -1,22 +1,25 @@
 """Derive the pre-train network from the target network (Gusmão et al., section 3.2)."""
 
-import operator
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from typing import Any, Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.utils import _pair
+from torch.nn.parameter import UninitializedParameter
+from torch.nn.utils.parametrize import is_parametrized
 
-from rescaler.errors import ArgumentError, InputError, listed
-from rescaler.method.kernel_sizes import described, image_side, smaller_kernels, whole_maps
-from rescaler.method.kernels import KERNEL_TABLE
-from rescaler.method.layers import Layer, Size, margins, pretrain_network, size_of
-from rescaler.method.padding import padded, wanted_padding
-from rescaler.method.shrinkable import check_network
-from rescaler.method.trace import Call, outline, trace
+from rescaler.errors import ArgumentError, InputError, listed, one_line
+from rescaler.method.kernels import KERNEL_TABLE, Size, two_thirds
+from rescaler.method.layers import Layer, Margins, Weighted, margins, pretrain_network, refuse_computed, size_of
+from rescaler.method.trace import Call, Shapes, Trace, outline, trace
 
-__all__ = ["Layer", "Shrunk", "shrink"]
+MAX_IMAGE_PX = 2**14
+_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+Convolutions = Mapping[str, nn.Conv2d]
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Shrunk:
     layers: tuple[Layer, ...]
     """Convolutions in the order of the forward pass, then what covers a whole feature map of another size."""
     notes: tuple[str, ...] = ()
-    """What was left alone and why, and what may learn little, a sentence each."""
+    """Layers left as they are and why, a sentence each."""
 
 
 def shrink(
@@ -43,15 +46,15 @@ def shrink(
 ) -> Shrunk:
     """Make the network with smaller kernels that is trained first, on smaller images.
 
-    Modules and parameters keep their names. A shrunk convolution is padded (or its input cropped) so that it gives the
-    output size that the target's would give for the same input; an odd pixel goes alternately to the right/bottom and
-    to the left/top, or features would drift by half a pixel a layer. No kernel becomes smaller than its stride, which
-    would leave pixels out: so patch embeddings stay. A fully-connected layer behind a flattened feature map takes the
-    map that reaches it in the pre-train network, and so does a convolution or a fixed pooling that covers its input.
+    Names stay. A shrunk convolution is padded (or its input cropped) to keep the output size that the target's gives;
+    an odd pixel goes alternately to the right/bottom and to the left/top, or features would drift by half a pixel a
+    layer. No kernel becomes smaller than its stride, which would leave pixels out: so patch embeddings stay. A layer
+    that covers a whole feature map (fully-connected behind a flattened one, or a convolution or fixed pooling as large
+    as it) takes the map that reaches it in the pre-train network.
 
-    Nothing is learnt yet, so no weights move: each smaller kernel is the centre of the target's, made larger by the
-    root of the ratio of their areas. For every random initialisation that is scaled by the layer's fan-in or fan-out
-    this is the distribution of the smaller layer's own initialisation. All else is copied.
+    Nothing is learnt yet, so no weights move: each smaller kernel is the centre of the target's, times the root of the
+    ratio of their areas. For every random initialisation that is scaled by the layer's fan-in or fan-out this is the
+    distribution of the smaller layer's own initialisation. All else is copied.
 
     Args:
         target: network of ``Conv2d`` layers, on any device; not changed.
@@ -59,89 +62,163 @@ def shrink(
         table: side of a target kernel -> side of its pre-train kernel; default: the paper's Table 1, continued to 15.
         pretrain_px: side of the pre-train images; default: ``image_px`` / s_1, rounded, with s_1 of the first layer
             whose kernel shrinks.
-        padding: padding of pre-train convolutions by name, or by pattern (``*``, ``layer4.*``) of those whose kernels
-            shrink; a convolution named here is never taken for a fully-connected layer. Goes before the target's
-            attribute ``pretrain_padding`` of the same form, of which those count whose kernel shrinks, before the rule
-            above.
+        padding: padding of pre-train convolutions by name, or by pattern (``*``, ``layer4.*``) of those that shrink; a
+            convolution named here is never taken for a fully-connected layer. Goes before the target's attribute
+            ``pretrain_padding`` of the same form, which goes before the rule above.
         channels: of the images; default: what the first convolution takes.
-        input_only: progressive resizing instead, to compare with: kernels and padding stay, only images (and what
-            covers whole feature maps) become smaller.
+        input_only: progressive resizing instead, to compare with: kernels and padding stay, images become smaller.
 
     Raises:
         InputError: the target cannot be shrunk this way, or the images are too small for either network.
     """
-    convolutions = check_network(target)
-    _check(image_px, table, pretrain_px, channels)
-    padding = _mapping({} if padding is None else padding, "padding")
-    if input_only and padding:
-        raise ArgumentError("padding", f" must be empty with input_only, which keeps it; got {dict(padding)}")
-    channels = channels or next(iter(convolutions.values())).in_channels
+    convolutions = _find_convolutions(target)
+    padding = {} if padding is None else padding
+    _check_integer("image_px", image_px, 1)
+    if pretrain_px is not None:
+        _check_integer("pretrain_px", pretrain_px, 1, image_px)
+    channels = next(iter(convolutions.values())).in_channels if channels is None else channels
+    _check_integer("channels", channels, 1)
+    if not isinstance(table, Mapping) or not (table or input_only and pretrain_px):
+        raise ArgumentError("table", f" must map target to pre-train kernel sides, such as {{3: 2}}; got {table!r}")
+    for large, small in table.items():
+        _check_integer("table", large, 1, key=": a side")
+        _check_integer("table", small, 1, large, key=f"[{large}]")
+    if not isinstance(padding, Mapping) or input_only and padding:
+        rule = "be empty with input_only, which keeps it" if input_only else "map names of layers to pixels"
+        raise ArgumentError("padding", f" must {rule}; got {padding!r}")
     outlined = outline(target)
-    target_calls, functional, borrowed = trace(outlined, channels, image_px, argument="image_px")
-    whole = whole_maps(target, target_calls) - padding.keys()
-    usual = {name: convolutions[name] for name in target_calls if name in convolutions and name not in whole}
+    traced = trace(outlined, channels, image_px, argument="image_px")
+    calls = traced.calls
+    whole = {name for name, call in calls.items() if _covers_map(target.get_submodule(name), call)} - padding.keys()
+    usual = {name: convolutions[name] for name in calls if name in convolutions and name not in whole}
     kernels = {name: size_of(conv) for name, conv in usual.items()}
     if pretrain_px is None or not input_only:
-        smaller = smaller_kernels(target, usual, table)
-        pretrain_px = pretrain_px or image_side(usual, smaller, image_px)
+        smaller = _smaller_kernels(target, usual, table)
+        pretrain_px = pretrain_px or _pretrain_px(usual, smaller, image_px)
         kernels = kernels if input_only else smaller
-    smaller_ones = whole | {name for name, kernel in kernels.items() if kernel != size_of(convolutions[name])}
-    if torn := sorted(borrowed & smaller_ones):
-        raise InputError(
-            f"layer {torn[0]}: a function of the network takes its weight, too, which would become smaller"
-        )
-    layers = _plan(outlined, kernels, target_calls, _wanted(target, convolutions, kernels, padding))
-    outlined_pretrain = pretrain_network(outlined, layers, shared=outlined.parameters())
+    shrunk = [name for name, kernel in kernels.items() if kernel != size_of(convolutions[name])]
+    if borrowed := sorted(traced.borrowed & whole.union(shrunk)):
+        raise InputError(f"layer {borrowed[0]}: a function of the network takes its weight, too, which would shrink")
+    own = getattr(target, "pretrain_padding", {})
+    own = {name: amount for name, amount in own.items() if name in shrunk or name not in convolutions}
+    fixed = _named_padding(own, convolutions, kernels, shrunk, argument="pretrain_padding")
+    fixed |= _named_padding(padding, convolutions, kernels, shrunk, argument="padding")
+    layers = _plan(outlined, kernels, calls, fixed)
+    outlined_pretrain = pretrain_network(outlined, layers, share=True)
     pretrain_calls = trace(outlined_pretrain, channels, pretrain_px, argument="pretrain_px", fitted=whole).calls
-    if pretrain_calls.keys() != target_calls.keys():
+    if pretrain_calls.keys() != calls.keys():
         raise InputError(f"the network calls other layers on images of {pretrain_px} px than on {image_px} px")
     layers = [replace(layer, pretrain_output=pretrain_calls[layer.name].output_size) for layer in layers]
-    layers += _interfaces(target, target_calls, pretrain_calls, whole)
+    layers += _interfaces(target, calls, pretrain_calls, whole)
     del outlined, outlined_pretrain  # they would stand beside the network that is made next
-    notes = () if input_only else _notes(target, kernels, pretrain_calls, functional, table)
+    notes = () if input_only else _notes(target, kernels, traced, table)
     return Shrunk(pretrain_network(target, layers), pretrain_px, tuple(layers), notes)
 
 
-def _check(image_px: int, table: Mapping[int, int], pretrain_px: int | None, channels: int | None) -> None:
-    for argument, number in (("image_px", image_px), ("channels", channels)):
-        if number is not None and not (_is_integer(number) and number >= 1):
-            raise ArgumentError(argument, f" must be a positive integer; got {number!r}")
-    if pretrain_px is not None and not (_is_integer(pretrain_px) and 1 <= pretrain_px <= image_px):
-        allowed = f"an integer from 1 to {image_px}, the side of the target's images"
-        raise ArgumentError("pretrain_px", f" must be {allowed}; got {pretrain_px!r}")
-    for large, small in _mapping(table, "table").items():
-        if not (_is_integer(large) and _is_integer(small) and 1 <= small <= large):
-            raise ArgumentError(
-                "table", f" maps a kernel side to one from 1 to itself, both integers; got {large!r}: {small!r}"
-            )
+def _find_convolutions(target: nn.Module) -> Convolutions:
+    """Find the convolutions of a network by name; all its weights must be plain floating-point parameters."""
+    if not isinstance(target, nn.Module):
+        raise InputError(f"the target network must be a torch.nn.Module; got a {type(target).__name__}")
+    for name, module in target.named_modules():
+        weight = getattr(module, "weight", None)
+        if isinstance(weight, UninitializedParameter):
+            raise InputError(f"layer {name} has no weights yet: call the network once, on images of the target's size")
+        computed = isinstance(weight, Tensor) and not isinstance(weight, nn.Parameter) and not is_parametrized(module)
+        if computed and (isinstance(module, Weighted) or getattr(weight, "grad_fn", None) is not None):
+            refuse_computed(name)  # by a hook, as in torch.nn.utils.weight_norm: it cannot be copied
+        if isinstance(module, nn.Conv2d) and module.weight.dtype not in _DTYPES:
+            allowed = ", ".join(map(str, _DTYPES))
+            raise InputError(f"layer {name} has weights of {module.weight.dtype}; kernels are shrunk in {allowed}")
+    found = {name: module for name, module in target.named_modules() if isinstance(module, nn.Conv2d)}
+    if not found:
+        raise InputError(f"the target network ({type(target).__name__}) has no Conv2d: there is nothing to shrink")
+    return found
 
 
-def _mapping(value: Any, argument: str) -> Mapping[Any, Any]:
-    if not isinstance(value, Mapping):
-        raise ArgumentError(argument, f" must be a mapping; got {value!r}")
-    return value
+def _check_integer(argument: str, value: Any, lowest: int, highest: int = MAX_IMAGE_PX, key: str = "") -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
+        raise ArgumentError(argument, f"{key} must be an integer from {lowest} to {highest}; got {value!r}")
 
 
-def _is_integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _covers_map(layer: nn.Module, call: Call) -> bool:
+    """Whether a convolution or pooling covers the whole feature map, without padding, in every call."""
+    if isinstance(layer, nn.Conv2d):
+        unpadded = margins(layer) == (0, 0, 0, 0)
+    elif isinstance(layer, nn.AvgPool2d | nn.MaxPool2d):
+        unpadded = _pair(layer.padding) == (0, 0) and getattr(layer, "divisor_override", None) is None
+    else:
+        return False
+    return unpadded and _pair(layer.kernel_size) == call.input_size != (1, 1) and call.positions == call.times
 
 
-def _wanted(
-    target: nn.Module,
-    convolutions: Mapping[str, nn.Conv2d],
-    kernels: Mapping[str, Size],
+def _smaller_kernels(target: nn.Module, convolutions: Convolutions, table: Mapping[int, int]) -> dict[str, Size]:
+    """Kernels by the table, but none smaller than its stride."""
+    kernels: dict[str, Size] = {}
+    used: dict[int, int] = {}
+    lacking: dict[str, set[int]] = {}
+    for name, conv in convolutions.items():
+        sides = list(zip(conv.kernel_size, conv.stride, strict=True))
+        overlapping = {side for side, stride in sides if side > stride}
+        used |= {side: table[side] for side in overlapping & table.keys()}
+        if overlapping - table.keys():
+            lacking[name] = overlapping - table.keys()
+        else:
+            h, w = (side if side <= stride else max(table[side], stride) for side, stride in sides)
+            kernels[name] = (h, w)
+    if lacking:
+        rule = ", ".join(f"{side}: {two_thirds(side)}" for side in sorted(set().union(*lacking.values())))
+        layers = listed(_described(name, convolutions[name]) for name in lacking)
+        raise ArgumentError("table", f" has no kernel side for {layers}; it has {sorted(table)}; two thirds: {rule}")
+    if any(kernels[name] != conv.kernel_size for name, conv in convolutions.items()):
+        return kernels
+    layers = listed(_described(name, conv) for name, conv in convolutions.items())
+    if used:
+        raise ArgumentError("table", f"={used} shrinks none of the network's kernels: {layers}")
+    reason = f"none reaches beyond its stride, and a smaller one would leave pixels out: {layers}"
+    reason = reason if convolutions else "it never calls a Conv2d on an image"
+    raise InputError(f"{type(target).__name__} has no kernel to shrink: {reason}")
+
+
+def _described(name: str, conv: nn.Conv2d) -> str:
+    (h, w), stride = size_of(conv), conv.stride
+    return f"{name} ({h}x{w}, stride {stride[0] if stride[0] == stride[1] else stride})"
+
+
+def _pretrain_px(convolutions: Convolutions, kernels: Mapping[str, Size], image_px: int) -> int:
+    """Image side over s_1 (section 3.2.1), of the first layer that shrinks and its side that shrinks the most."""
+    first = next(name for name, conv in convolutions.items() if kernels[name] != size_of(conv))
+    sides = zip(convolutions[first].kernel_size, kernels[first], strict=True)
+    large, small = max(sides, key=lambda side: side[0] / side[1])
+    return round(image_px * small / large)
+
+
+def _named_padding(
     padding: Mapping[str, int],
+    convolutions: Convolutions,
+    kernels: Mapping[str, Size],
+    shrunk: list[str],
+    argument: str,
 ) -> dict[str, int]:
-    shrunk = [name for name, kernel in kernels.items() if kernel != convolutions[name].kernel_size]
-    own = _mapping(getattr(target, "pretrain_padding", {}), "pretrain_padding")
-    own = {name: amount for name, amount in own.items() if name in shrunk or name not in convolutions}
-    return wanted_padding(own, convolutions, shrunk, argument="pretrain_padding") | wanted_padding(
-        padding, convolutions, shrunk, argument="padding"
-    )
+    """Padding by convolution: a name goes before a pattern, a later pattern before an earlier one."""
+    found = {}
+    for pattern, amount in sorted(padding.items(), key=lambda item: item[0] in convolutions):
+        fitting = [pattern] if pattern in convolutions else [name for name in shrunk if fnmatchcase(name, pattern)]
+        if not fitting:
+            allowed = f"there are {listed(shrunk)}"
+            raise ArgumentError(argument, f": {pattern!r} fits no convolution whose kernel shrinks; {allowed}")
+        for name in fitting:
+            conv = convolutions[name]
+            reach = (
+                gap * (side - 1) for gap, side in zip(conv.dilation, kernels.get(name, size_of(conv)), strict=True)
+            )
+            # With more, a kernel would see nothing but padding.
+            _check_integer(argument, amount, 0, max(*reach, *margins(conv)), key=f"[{pattern!r}]")
+            found[name] = amount
+    return found
 
 
 def _plan(
-    outlined: nn.Module, kernels: Mapping[str, Size], calls: Mapping[str, Call], wanted: Mapping[str, int]
+    outlined: nn.Module, kernels: Mapping[str, Size], calls: Mapping[str, Call], fixed: Mapping[str, int]
 ) -> list[Layer]:
     """Choose the padding in the order of the forward pass; the pre-train output sizes are not known yet."""
     layers = []
@@ -150,52 +227,79 @@ def _plan(
         conv, call = outlined.get_submodule(name), calls[name]
         assert isinstance(conv, nn.Conv2d)
         layer = Layer(name, "convolution", size_of(conv), kernel, margins(conv), call.output_size, call.output_size)
-        if name in wanted:
-            layer = replace(layer, pretrain_padding=(wanted[name],) * 4)
-        elif kernel != conv.kernel_size:
-            layer = padded(layer, conv, call.input_size, drift)
+        # A class with a forward of its own may pad for itself by the size of its kernel, which calling it shows.
+        own = any(getattr(type(conv), each) is not getattr(nn.Conv2d, each) for each in ("forward", "_conv_forward"))
+        pads = own and layer.shrinks and not isinstance(conv.padding, str)
+        if name in fixed:
+            layer = replace(layer, pretrain_padding=(fixed[name],) * 4)
+        elif layer.shrinks and not (pads and _keeps_output_size(conv, layer, call.input_size)):
+            layer = replace(layer, pretrain_padding=_safe_padding(conv, kernel, drift))
+            if own and not _keeps_output_size(conv, layer, call.input_size):
+                reason = f"pads in its own way, by which a kernel of {kernel[0]}x{kernel[1]} gives another output size"
+                raise InputError(f"layer {name}: its class {type(conv).__name__} {reason} than the target's")
         layers.append(layer)
     return layers
 
 
+def _safe_padding(conv: nn.Conv2d, kernel: Size, drift: list[int]) -> Margins:
+    """Padding of 2p - (k - k')d pixels an axis, which keeps the output size; the odd one against the drift."""
+    left, right, top, bottom = margins(conv)
+    sides = []
+    for axis, padding in ((1, left + right), (0, top + bottom)):
+        less, odd = divmod(padding - (conv.kernel_size[axis] - kernel[axis]) * conv.dilation[axis], 2)
+        before, after = (less + odd, less) if drift[axis] > 0 else (less, less + odd)
+        drift[axis] += after - before
+        sides.append((before, after))
+    return (*sides[0], *sides[1])
+
+
+def _keeps_output_size(conv: nn.Conv2d, layer: Layer, input_size: Size) -> bool:
+    small = pretrain_network(conv, [replace(layer, name="")])
+    try:
+        with Shapes():
+            for more in range(max(conv.stride)):  # all remainders by the stride: other image sizes must fit too
+                shape = (2, conv.in_channels, input_size[0] + more, input_size[1] + more)
+                maps = torch.zeros(shape, dtype=conv.weight.dtype)
+                if small(maps).shape != conv(maps).shape:
+                    return False
+    except Exception as error:  # whatever a user's class raises
+        reason = f"its class {type(conv).__name__} does not take a feature map alone: {one_line(error)}"
+        raise InputError(f"layer {layer.name}: {reason}") from error
+    return True
+
+
 def _interfaces(
-    target: nn.Module, target_calls: Mapping[str, Call], pretrain_calls: Mapping[str, Call], whole: Collection[str]
+    target: nn.Module, calls: Mapping[str, Call], pretrain_calls: Mapping[str, Call], whole: set[str]
 ) -> list[Layer]:
     """Find the layers that cover a whole feature map, which has another size in the pre-train network."""
     found = []
-    for name, call in target_calls.items():
+    for name, call in calls.items():
         module, pretrain_call = target.get_submodule(name), pretrain_calls[name]
+        sizes = (call.input_size, pretrain_call.input_size) if name in whole else None
         if isinstance(module, nn.Linear):
             sizes = _flattened_sizes(name, module, call, pretrain_call)
-        elif name in whole:
-            sizes = call.input_size, pretrain_call.input_size
-        else:
+        if sizes is None or sizes[0] == sizes[1]:
             continue
         large, small = sizes
-        if large == small:
-            continue
         if small[0] > large[0] or small[1] > large[1]:
             raise InputError(
                 f"layer {name} gets a feature map of {small[0]}x{small[1]} in the pre-train network, larger than the "
                 f"target's {large[0]}x{large[1]}: give it smaller images or less padding"
             )
         kind: Literal["interface", "pooling"] = "interface" if hasattr(module, "weight") else "pooling"
-        found.append(Layer(name, kind, large, small, (0, 0, 0, 0), (1, 1), (1, 1)))
+        found.append(Layer(name, kind, *sizes, (0, 0, 0, 0), (1, 1), (1, 1)))
     return found
 
 
-def _flattened_sizes(name: str, linear: nn.Linear, call: Call, pretrain_call: Call) -> tuple[Size, Size]:
-    """Height and width of the map that a fully-connected layer gets, in the target and in the pre-train network."""
+def _flattened_sizes(name: str, linear: nn.Linear, call: Call, pretrain_call: Call) -> tuple[Size, Size] | None:
+    """Sizes of the map that a fully-connected layer gets flattened in the two networks; None: the same features."""
     features, pretrain_features = call.input[-1], pretrain_call.input[-1]
     if features != linear.in_features:
-        raise ArgumentError(
-            "image_px",
-            f" does not suit the network: layer {name} takes {linear.in_features} features, but these images give "
-            f"{features}",
-        )
+        problem = f"layer {name} takes {linear.in_features} features, but these images give {features}"
+        raise ArgumentError("image_px", f" does not suit the network: {problem}")
     large, small = call.flattened, pretrain_call.flattened
     if features == pretrain_features and large == small:
-        return (1, 1), (1, 1)
+        return None
     if large is None or small is None or large[0] != small[0]:
         raise InputError(
             f"layer {name} gets {pretrain_features} features instead of {features} in the pre-train network, and "
@@ -204,40 +308,29 @@ def _flattened_sizes(name: str, linear: nn.Linear, call: Call, pretrain_call: Ca
     return large[1:], small[1:]
 
 
+def _notes(target: nn.Module, kernels: Mapping[str, Size], traced: Trace, table: Mapping[int, int]) -> tuple[str, ...]:
+    """Say what was left as it is, and why."""
+    bound, uncalled, other = [], [], []
+    for name, module in target.named_modules():
+        if isinstance(module, nn.Conv2d) and name in kernels:
+            sides = zip(module.kernel_size, kernels[name], module.stride, strict=True)
+            if any(large > 1 and (large <= stride or small > table[large]) for large, small, stride in sides):
+                bound.append(_described(name, module))
+        elif isinstance(module, nn.Conv2d):
+            uncalled += [_described(name, module)] if name not in traced.calls else []
+        elif _has_kernel(module):
+            other.append(f"{name} ({type(module).__name__})")
+    reasons = (
+        (bound, "as large as the stride, since a smaller kernel would leave pixels out"),
+        (uncalled, "left as it is, since the network never calls it on an image"),
+        (other, "left as it is, since only Conv2d is shrunk"),
+        (traced.functional, "a convolution called as a function, left as it is and not counted: only layers are seen"),
+    )
+    return tuple(f"{listed(names)}: {reason}" for names, reason in reasons if names)
+
+
 def _has_kernel(module: nn.Module) -> bool:
     weight = module._parameters.get("weight")
     if isinstance(module, _ConvNd) or weight is None:
         return isinstance(module, _ConvNd)
     return weight.dim() == 4 and max(weight.shape[2:]) > 1 and not any(module.children())
-
-
-def _notes(
-    target: nn.Module,
-    kernels: Mapping[str, Size],
-    calls: Mapping[str, Call],
-    functional: Sequence[str],
-    table: Mapping[int, int],
-) -> tuple[str, ...]:
-    """Say what was left alone and why, and what may learn little; ``calls`` are the pre-train network's."""
-    bound, blind, uncalled, other = [], [], [], []
-    for name, module in target.named_modules():
-        if name in kernels:
-            assert isinstance(module, nn.Conv2d)
-            sides = zip(module.kernel_size, kernels[name], module.stride, strict=True)
-            if any(large > 1 and (large <= stride or small > table[large]) for large, small, stride in sides):
-                bound.append(described(name, module))
-            reaches = (gap * (small - 1) for gap, small in zip(module.dilation, kernels[name], strict=True))
-            if max(module.dilation) > 1 and any(map(operator.ge, reaches, calls[name].input_size)):
-                blind.append(described(name, module))
-        elif not isinstance(module, nn.Conv2d) and _has_kernel(module):
-            other.append(f"{name} ({type(module).__name__})")
-        elif isinstance(module, nn.Conv2d) and name not in calls:
-            uncalled.append(described(name, module))
-    reasons = (
-        (bound, "as large as the stride, since a smaller kernel would leave pixels out"),
-        (blind, "sees little but padding on the pre-train images: it is dilated, and its map small"),
-        (uncalled, "left as it is, since the network never calls it on an image"),
-        (other, "left as it is, since only Conv2d is shrunk"),
-        (functional, "a convolution called as a function, left as it is and not counted: only layers are seen"),
-    )
-    return tuple(f"{listed(names)}: {reason}" for names, reason in reasons if names)

@@ -1,45 +1,41 @@
-"""Follow an image's shape through a network, computing next to nothing.
+"""Shapes of a network's feature maps, traced without computing them.
 
 The network's structure is copied, with one zero for all of a weight, and called once; what is expensive is called on no
-images at all, which tells the shape of its result. Torch's meta device would do the same, but imports half of torch's
-compiler for it, which takes longer than everything else before a run's first training step.
+images at all, which gives the shape of its result. Torch's meta device would do, but imports half of torch's compiler,
+which takes longer than all else before a run's first step.
 """
 
 import contextlib
 import copy
+import functools
 import math
 import sys
 from collections.abc import Collection
-from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils.parametrize import is_parametrized
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from rescaler.errors import ArgumentError, InputError, one_line
-from rescaler.method.layers import FeatureMap, Size, received, refuse_computed
+from rescaler.method.kernels import Size
+from rescaler.method.layers import FeatureMap, memory_of, received, refuse_computed
 
 _IMAGES = 2
 """Images in the one batch: BatchNorm wants several."""
 
 
-@dataclass(frozen=True)
-class Call:
-    """What a layer received and gave when the network first called it; shapes without the batch axis."""
+class Call(NamedTuple):
+    """Shapes of a layer's first call, without the batch axis, and what all its calls amount to."""
 
     input: tuple[int, ...]
     output: tuple[int, ...]
-    flattened: FeatureMap | None
-    """The feature map that the input was before it was flattened, if it was."""
-    positions: int
-    """How often the layer applies its weights to one image: pixels of its output, or of its input if transposed."""
-    count: int = 1
-    """Number of calls."""
+    flattened: FeatureMap | None  # the feature map that the input was before it was flattened
+    positions: int = 0  # where the weights are applied to one image: pixels of the output, or of a transposed input
+    times: int = 0
 
     @property
     def input_size(self) -> Size:
@@ -52,44 +48,28 @@ class Call:
         return self.output[-2], self.output[-1]
 
 
-class Traced(NamedTuple):
-    """What was seen of a network."""
-
-    calls: dict[str, Call]
-    """By the name of the layer, in the order of the first calls."""
-    functional: list[str]
-    """Where a convolution was called as a function, which has no layer."""
-    borrowed: set[str]
-    """Layers whose weight such a function took."""
-
-
 def outline(network: nn.Module) -> nn.Module:
-    """Copy a network's structure to the CPU, with zeros that take no memory: to be called in :class:`Shapes`.
-
-    Raises:
-        InputError: the network keeps what cannot be copied.
-    """
-    tensors: dict[int, object] = {}  # what deepcopy takes instead of a copy of its own
-    for parameter in network.parameters():
-        zeros = torch.zeros((), dtype=parameter.dtype).expand(parameter.shape)
-        tensors[id(parameter)] = nn.Parameter(zeros, parameter.requires_grad)
-    for buffer in network.buffers():
-        tensors[id(buffer)] = torch.zeros_like(buffer, device="cpu")
+    """Copy a network's structure to the CPU, with zeros that take no memory: to be called in :class:`Shapes`."""
+    zeros: dict[object, Tensor] = {}
+    memo: dict[int, object] = {}  # what deepcopy takes instead of a copy of its own
     try:
-        return copy.deepcopy(network, tensors)
+        for value in network.parameters():
+            zero = zeros.setdefault((memory_of(value), value.dtype), torch.zeros((), dtype=value.dtype))
+            memo[id(value)] = nn.Parameter(zero.expand(value.shape), value.requires_grad)
+        for buffer in network.buffers():
+            memo[id(buffer)] = torch.zeros_like(buffer, device="cpu")
+        return copy.deepcopy(network, memo)
     except Exception as error:  # whatever a user's network keeps
-        reason = one_line(error)
-        raise InputError(f"the network ({type(network).__name__}) cannot be copied: {reason}") from error
+        raise InputError(f"the network ({type(network).__name__}) cannot be copied: {one_line(error)}") from error
 
 
 class Shapes(TorchFunctionMode):
-    """A mode in which the outline of a network can be called: results have the right shapes and meaningless values."""
+    """Mode for calling an outline: results have the right shapes and meaningless values."""
 
     def __enter__(self) -> Self:
         self._stack = contextlib.ExitStack()
-        # Auxiliary classifiers and dropout are called in training mode, and throw dice.
-        self._stack.enter_context(torch.random.fork_rng(devices=[]))
-        self._stack.enter_context(torch.no_grad())
+        for context in (torch.random.fork_rng(devices=[]), torch.no_grad()):  # dropout draws
+            self._stack.enter_context(context)
         if "torch._dynamo" in sys.modules:  # else nothing is compiled; it is slow to import
             self._stack.enter_context(torch.compiler.set_stance("force_eager"))
         super().__enter__()  # type: ignore[no-untyped-call]
@@ -109,163 +89,155 @@ class Shapes(TorchFunctionMode):
             return _shape(func, args, kwargs)
 
 
-_CONVOLUTIONS = frozenset((F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d))
-_WEIGHTED = _CONVOLUTIONS | {F.linear}
-_VIEWS = frozenset(
-    getattr(home, name)
-    for home in (torch, Tensor)
-    for name in ("view", "reshape", "permute", "transpose", "unflatten", "unsqueeze")
-    if hasattr(home, name)
-)
+_CONVOLUTIONS = {f"conv{kind}{axes}d" for kind in ("", "_transpose") for axes in (1, 2, 3)}
+_WEIGHTED = _CONVOLUTIONS | {"linear"}
+_VIEWS = {"view", "reshape", "permute", "transpose", "unflatten", "unsqueeze"}
 """What may give four axes that are not images, channels, height and width."""
-_REORDERING = frozenset((F.linear, Tensor.__getitem__, torch.index_select, Tensor.index_select, torch.flip, torch.roll))
+_REORDERING = {"linear", "__getitem__", "index_select", "flip", "roll"}
 """What may give as many features as before that do not lie as before."""
 
 
+def _name(func: Any) -> str:
+    return getattr(func, "__name__", "")
+
+
 def _shape(func: Any, args: Any, kwargs: Any) -> Any:
-    """Call a torch function; if it is expensive, on as little of the images as tells the shape of its result."""
-    if func is F.batch_norm and args:
-        images, *others = args
-        few_pixels = images[:, :, *[slice(2)] * (images.dim() - 2)]
-        return func(few_pixels, *others, **kwargs).new_zeros(images.shape)
-    if func in _WEIGHTED and len(args) >= 2 and args[0].dim() >= max(2, args[1].dim()):
-        images, *others = args
-        result = func(images[:0], *others, **kwargs)
-        return result.new_zeros((len(images), *result.shape[1:]))
+    """Call a torch function; if it is expensive, on as little of the images as gives the shape of its result."""
+    if _name(func) == "batch_norm" and args:
+        few_pixels = args[0][:, :, *[slice(2)] * (args[0].dim() - 2)]
+        return func(few_pixels, *args[1:], **kwargs).new_zeros(args[0].shape)
+    if _name(func) in _WEIGHTED and len(args) >= 2 and args[0].dim() >= max(2, args[1].dim()):
+        result = func(args[0][:0], *args[1:], **kwargs)
+        return result.new_zeros((len(args[0]), *result.shape[1:]))
     return func(*args, **kwargs)
 
 
-def trace(network: nn.Module, channels: int, image_px: int, *, argument: str, fitted: Collection[str] = ()) -> Traced:
-    """Call a network on square images and note its convolutions, poolings and fully-connected layers in order.
+def trace(network: nn.Module, channels: int, image_px: int, *, argument: str, fitted: Collection[str] = ()) -> "Trace":
+    """Call an outline on square images and note its convolutions, poolings and fully-connected layers in order.
 
-    A layer that is called several times counts where it is first. A fully-connected layer takes here any number of
-    features and is changed to fit them: whether that number is the right one is for the caller to judge.
-
-    Args:
-        network: the outline of a network; in training mode afterwards, or in evaluation mode.
-        channels: channels of the image.
-        image_px: side of the image.
-        argument: what ``image_px`` is called where it comes from, for errors.
-        fitted: names of convolutions and poolings whose kernels become as large as the feature map that reaches them.
-
-    Raises:
-        InputError: a layer cannot take the feature map that reaches it.
+    A fully-connected layer takes any number of features here, and the kernels of the layers named in ``fitted`` become
+    as large as the feature map that reaches them. ``argument`` is the name of ``image_px`` in errors.
     """
-    convolutions = _convolutions(network)
-    dtype = next((conv.weight for conv in convolutions.values()), next(network.parameters())).dtype
-    images = torch.zeros((_IMAGES, channels, image_px, image_px), dtype=dtype)
-    network.train()  # auxiliary classifiers are called too
-    traced = _seen(network, images, argument, fitted)
-    if convolutions.keys() <= traced.calls.keys():
+    convolutions = {name for name, module in network.named_modules() if isinstance(module, nn.Conv2d)}
+    traced = _call(network.train(), channels, image_px, argument, fitted)  # auxiliary classifiers are called too
+    if convolutions <= traced.calls.keys():
         return traced
-    network.eval()  # some are left out at random in training (stochastic depth), some always
-    try:
-        evaluated = _seen(network, images, argument, fitted)
+    try:  # some are left out at random in training (stochastic depth), some always
+        evaluated = _call(network.eval(), channels, image_px, argument, fitted)
     except InputError:
         return traced
-    only_in_training = {name: call for name, call in traced.calls.items() if name not in evaluated.calls}
-    functional = list(dict.fromkeys([*traced.functional, *evaluated.functional]))
-    return Traced(evaluated.calls | only_in_training, functional, traced.borrowed | evaluated.borrowed)
+    evaluated.calls |= {name: call for name, call in traced.calls.items() if name not in evaluated.calls}
+    evaluated.functional = list(dict.fromkeys([*traced.functional, *evaluated.functional]))
+    evaluated.borrowed |= traced.borrowed
+    return evaluated
 
 
-def _convolutions(network: nn.Module) -> dict[str, nn.Conv2d]:
-    return {name: module for name, module in network.named_modules() if isinstance(module, nn.Conv2d)}
-
-
-def _seen(network: nn.Module, images: Tensor, argument: str, fitted: Collection[str]) -> Traced:
-    tracer = _Tracer(network, fitted)
+def _call(network: nn.Module, channels: int, image_px: int, argument: str, fitted: Collection[str]) -> "Trace":
+    weights = [module.weight for module in network.modules() if isinstance(module, nn.Conv2d)]
+    dtype = (weights or list(network.parameters()))[0].dtype
+    tracer = Trace(network, fitted)
     try:
         with tracer:
-            network(images)
+            network(torch.zeros((_IMAGES, channels, image_px, image_px), dtype=dtype))
     except InputError:
         raise
     except Exception as error:  # whatever a user's network raises
-        problem = f"={images.shape[-1]} does not suit the network: {tracer.position}: {one_line(error)}"
+        problem = f"={image_px} does not suit the network: {tracer.position}: {one_line(error)}"
         raise ArgumentError(argument, problem) from error
-    return Traced(tracer.calls, tracer.functional, tracer.borrowed)
+    return tracer
 
 
-class _Tracer(Shapes):
-    """Sees every layer through its hooks and every torch function, so that functional flattening is not missed."""
+class Trace(Shapes):
+    """Calls of a network's layers, seen through hooks, and of torch's functions, which may flatten a map."""
 
     def __init__(self, network: nn.Module, fitted: Collection[str]) -> None:
         super().__init__()
-        self.calls: dict[str, Call] = {}
-        self.functional: list[str] = []
-        self.borrowed: set[str] = set()
+        self.calls: dict[str, Call] = {}  # by the name of the layer, in the order of the first calls
+        self.functional: list[str] = []  # where a convolution was called as a function
+        self.borrowed: set[str] = set()  # layers whose weight, or a rearrangement of it, a function took
         self.position = "before its first layer, called on a batch of images alone"
         self._fitted = fitted
         self._convolving = 0
         self._maps: dict[Tensor, FeatureMap] = {}
         self._sizes: set[tuple[int, ...]] = set()
-        self._kernels = {
-            id(weight): name
-            for name, conv in _convolutions(network).items()
-            if (weight := conv._parameters.get("weight")) is not None  # not computed
-        }
+        self._rearranged: dict[Tensor, str] = {}
+        self._kernels: dict[int, str] = {}
         self._hooks = []
         for name, module in network.named_modules():
-            self._hooks.append(module.register_forward_pre_hook(self._before(name), prepend=True, with_kwargs=True))
+            before, after = functools.partial(self._before, name), functools.partial(self._after, name)
+            self._hooks.append(module.register_forward_pre_hook(before, prepend=True, with_kwargs=True))
             if isinstance(module, _ConvNd | nn.Linear | nn.AvgPool2d | nn.MaxPool2d):
-                self._hooks.append(module.register_forward_hook(self._after(name), with_kwargs=True))
+                self._hooks.append(module.register_forward_hook(after, with_kwargs=True))
+            if isinstance(module, nn.Conv2d) and module._parameters.get("weight") is not None:  # not computed
+                self._kernels[memory_of(module.weight)] = name
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
         for hook in self._hooks:
             hook.remove()
+        self._maps, self._rearranged = {}, {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in _CONVOLUTIONS and not self._convolving:
-            self.functional.append(self.position)
-            weights = (*args[1:2], *(kwargs or {}).values())
-            self.borrowed |= {self._kernels[id(weight)] for weight in weights if id(weight) in self._kernels}
         result = super().__torch_function__(func, types, args, kwargs)
-        source = next((value for value in (*args, *(kwargs or {}).values()) if isinstance(value, Tensor)), None)
-        if source is None or not isinstance(result, Tensor):
+        tensors = [value for value in (*args, *(kwargs or {}).values()) if isinstance(value, Tensor)]
+        if not self._convolving:
+            self._follow_weights(_name(func), tensors, result)
+        if not tensors or not isinstance(result, Tensor):
             return result
-        if result.dim() == 4 and func not in _VIEWS:
+        source = tensors[0]
+        if result.dim() == 4 and _name(func) not in _VIEWS:
             self._sizes.add(tuple(result.shape[2:]))
         if source.dim() == 4 and result.shape == (source.shape[0], source.shape[1:].numel()):
             if tuple(source.shape[2:]) in self._sizes:
                 self._maps[result] = cast(FeatureMap, tuple(source.shape[1:]))
-        elif source in self._maps and result.shape == source.shape and func not in _REORDERING:  # dropout, ReLU
+        elif source in self._maps and result.shape == source.shape and _name(func) not in _REORDERING:  # dropout, ReLU
             self._maps[result] = self._maps[source]
         return result
 
-    def _before(self, name: str) -> Any:
-        def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            self._convolving += isinstance(module, _ConvNd)
-            images = received(args, kwargs)
-            if not isinstance(images, Tensor):
-                return
-            shape = images.shape[1:]
-            if not name:
-                self._sizes.add(tuple(shape[1:]))
-            self.position = f'in or after layer "{name}" ({"x".join(map(str, shape))} input)' if name else self.position
-            if isinstance(module, nn.Linear) and images.shape[-1] != module.in_features:
-                _exchange_weight(name, module, (module.out_features, images.shape[-1]))
-            elif name in self._fitted:
-                module.kernel_size = tuple(shape[-2:])
-                if isinstance(module, nn.Conv2d):
-                    _exchange_weight(name, module, (*module.weight.shape[:2], *shape[-2:]))
+    def _follow_weights(self, function: str, tensors: list[Tensor], result: Any) -> None:
+        """Note kernels that are used outside of their layers, as they are, rearranged or scaled."""
+        if function in _CONVOLUTIONS:
+            self.functional.append(self.position)
+        for tensor in tensors:
+            # In an outline, all views of a weight begin at its one zero.
+            name = self._rearranged.get(tensor) or self._kernels.get(memory_of(tensor))
+            if name is not None and function in _WEIGHTED:
+                self.borrowed.add(name)
+            elif name is not None and isinstance(result, Tensor) and result.numel() == tensor.numel():
+                self._rearranged[result] = name
 
-        return hook
+    def _before(self, name: str, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._convolving += isinstance(module, _ConvNd)
+        images = received(args, kwargs)
+        if not isinstance(images, Tensor):
+            return
+        shape = images.shape[1:]
+        if name:
+            self.position = f'in or after layer "{name}" ({"x".join(map(str, shape))} input)'
+        else:
+            self._sizes.add(tuple(shape[1:]))
+        if isinstance(module, nn.Linear) and images.shape[-1] != module.in_features:
+            _exchange_weight(name, module, (module.out_features, images.shape[-1]))
+        elif name in self._fitted:
+            module.kernel_size = tuple(shape[-2:])
+            if isinstance(module, nn.Conv2d):
+                _exchange_weight(name, module, (*module.weight.shape[:2], *shape[-2:]))
 
-    def _after(self, name: str) -> Any:
-        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
-            self._convolving -= isinstance(module, _ConvNd)
-            images = received(args, kwargs)
-            taken, given = (tuple(tensor.shape[1:] or tensor.shape) for tensor in (images, output))  # or a lone vector
-            if isinstance(module, nn.Linear):
-                positions = math.prod(output.shape[:-1])
-            else:
-                maps = images if isinstance(module, _ConvTransposeNd) else output
-                positions = len(maps) * math.prod(maps.shape[2:])
-            positions = math.ceil(positions / _IMAGES)  # several of an image may stand in the batch, or one for all
-            call = self.calls.get(name, Call(taken, given, self._maps.get(images), positions=0, count=0))
-            self.calls[name] = replace(call, positions=call.positions + positions, count=call.count + 1)
-
-        return hook
+    def _after(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        self._convolving -= isinstance(module, _ConvNd)
+        images = received(args, kwargs)
+        given = next((leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)), None)  # of maps and indices
+        if not isinstance(images, Tensor) or given is None:
+            return
+        if isinstance(module, nn.Linear):
+            positions = math.prod(given.shape[:-1])
+        else:
+            maps = images if isinstance(module, _ConvTransposeNd) else given
+            positions = len(maps) * math.prod(maps.shape[2:])
+        positions = math.ceil(positions / _IMAGES)  # several of an image may stand in the batch, or one for all
+        taken, shape = (tuple(tensor.shape[1:] or tensor.shape) for tensor in (images, given))  # or a lone vector
+        call = self.calls.get(name) or Call(taken, shape, self._maps.get(images))
+        self.calls[name] = call._replace(positions=call.positions + positions, times=call.times + 1)
 
 
 def _exchange_weight(name: str, layer: nn.Conv2d | nn.Linear, shape: tuple[int, ...]) -> None:

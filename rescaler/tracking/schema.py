@@ -5,7 +5,6 @@ history    one row an epoch, its number the step: every field of its record, the
 summary    ``summary.json`` as it ended, the time saved, and W&B's own: the last value of every metric
 """
 
-import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime

@@ -1,6 +1,5 @@
 import copy
 from collections import OrderedDict
-from typing import Any
 
 import pytest
 import torch
@@ -8,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rescaler.errors import ArgumentError
-from rescaler.method import calibration
-from rescaler.method.calibration import fit
+from rescaler.method import fit as fitting
+from rescaler.method.fit import fit
 from rescaler.method.rescaling import rescale
 from rescaler.method.shrinking import shrink
 
@@ -70,7 +69,7 @@ def test_finds_the_kernel_where_there_is_one_that_answers_exactly() -> None:
 @pytest.mark.parametrize(("rows", "width"), [(40, 6), (6, 40)])
 def test_ridge_regression_is_where_its_gradient_vanishes(rows: int, width: int) -> None:
     inputs, outputs = torch.randn(3, rows, width, dtype=torch.float64), torch.randn(3, rows, 2, dtype=torch.float64)
-    weights = calibration._ridge_regression(inputs, outputs, 0.5).requires_grad_()
+    weights = fitting.ridge_regression(inputs, outputs, 0.5).requires_grad_()
     penalty = 0.5 * inputs.square().mean((1, 2)) * rows * weights.square().sum((1, 2))
     loss = (inputs @ weights - outputs).square().sum() + penalty.sum()
     (gradient,) = torch.autograd.grad(loss, weights)
@@ -87,16 +86,6 @@ def test_what_the_images_do_not_determine_stays() -> None:
     fit(shrunk.network, target, small, large)
     assert torch.equal(target.first.weight[:, 1], before["first.weight"][:, 1])
     assert not torch.equal(target.first.weight[:, 0], before["first.weight"][:, 0])
-
-
-def test_a_strong_ridge_changes_nothing_but_the_mean() -> None:
-    target = Two()
-    shrunk = shrink(target, 12)
-    rescale(shrunk.network, target)
-    before = copy.deepcopy(target.state_dict())
-    fit(shrunk.network, target, *_images(50, shrunk.image_px, 12), ridge=1e12)
-    for name in ("first.weight", "second.weight", "last.weight"):
-        torch.testing.assert_close(target.state_dict()[name], before[name])
 
 
 def test_only_resized_layers_change_and_nothing_is_left_behind() -> None:
@@ -122,34 +111,6 @@ def test_only_resized_layers_change_and_nothing_is_left_behind() -> None:
     assert target.training
     assert not norm.training
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in target.modules())
-
-
-def test_few_rows_are_the_same_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibration, "MAX_ROWS", 100)
-    first = Two()
-    shrunk = shrink(first, 12)
-    second, images = copy.deepcopy(rescale(shrunk.network, first)), _images(20, shrunk.image_px, 12)
-    fit(shrunk.network, first, *images)
-    torch.rand(7)  # whatever the global generator has given
-    fit(shrunk.network, second, *images)
-    assert all(torch.equal(tensor, second.state_dict()[name]) for name, tensor in first.state_dict().items())
-
-
-def test_a_shared_layer_is_fitted_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    solved: list[Tensor] = []
-
-    def solve(*arguments: Any) -> Tensor:
-        solved.append(ridge_regression(*arguments))
-        return solved[-1]
-
-    ridge_regression = calibration._ridge_regression
-    monkeypatch.setattr(calibration, "_ridge_regression", solve)
-    conv = nn.Conv2d(2, 2, 3, padding=1)
-    target = nn.Sequential(conv, nn.ReLU(), conv, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    shrunk = shrink(target, 12)
-    rescale(shrunk.network, target, mode="pinv")
-    fit(shrunk.network, target, *_images(50, shrunk.image_px, 12))
-    assert len(solved) == 1
 
 
 def test_a_convolution_that_pads_itself_keeps_what_it_has() -> None:
@@ -195,25 +156,6 @@ def test_wrong_arguments(small: int, large: int, ridge: float, message: str) -> 
     images = torch.randn(5, 2, 12, 12)
     with pytest.raises(ArgumentError, match=message):
         fit(shrunk.network, target, images[:small, :, : shrunk.image_px], images[:large], ridge=ridge)
-
-
-def test_layers_called_by_keyword_are_fitted_as_others() -> None:
-    class Keyword(Two):
-        def forward(self, images: Tensor) -> Tensor:
-            maps = F.relu(self.second(input=F.relu(self.first(input=images))))
-            scores: Tensor = self.last(input=self.drop(input=maps.flatten(1)))
-            return scores
-
-    by_name = Keyword()
-    by_position = Two()
-    by_position.load_state_dict(by_name.state_dict())
-    shrunk = [shrink(network, 12) for network in (by_name, by_position)]
-    small, large = _images(20, shrunk[0].image_px, 12)
-    for one, network in zip(shrunk, (by_name, by_position), strict=True):
-        rescale(one.network, network)
-        fit(one.network, network, small, large)
-    expected = by_position.state_dict()
-    assert all(torch.equal(tensor, expected[name]) for name, tensor in by_name.state_dict().items())
 
 
 def test_half_precision_stays_half() -> None:

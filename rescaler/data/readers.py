@@ -1,0 +1,260 @@
+"""Readers of the small sets: Fashion-MNIST, CIFAR and a synthetic one. What has to be fetched is kept in the folder."""
+
+import contextlib
+import gzip
+import http.client
+import io
+import logging
+import math
+import os
+import socket
+import struct
+import subprocess
+import tempfile
+import warnings
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rescaler.config import DataSettings
+from rescaler.data.order import generator_for
+from rescaler.data.resident import ImageSet, Split
+from rescaler.errors import InputError, one_line
+from rescaler.files import writing
+
+# torchvision takes seconds to import, so only what needs it does so.
+
+log = logging.getLogger(__name__)
+
+_TIMEOUT_S = 20
+"""Longest silence of a server."""
+_FAILURES = (OSError, RuntimeError, http.client.HTTPException, subprocess.SubprocessError)
+"""What a download raises when it cannot be done."""
+
+DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+_DEBIAN_PACKAGE = "dataset-fashion-mnist"
+_RAW = Path("FashionMNIST", "raw")
+_SHAPES: Mapping[str, tuple[int, ...]] = {
+    "train-images-idx3-ubyte": (28, 28),
+    "train-labels-idx1-ubyte": (),
+    "t10k-images-idx3-ubyte": (28, 28),
+    "t10k-labels-idx1-ubyte": (),
+}
+"""Files of Fashion-MNIST (Xiao et al., 2017), in the idx format, and the shape of one item in each."""
+
+
+def fashion_mnist(folder: Path, _: DataSettings) -> ImageSet:
+    """Read Fashion-MNIST from the first source that has it.
+
+    In this order: ``folder`` (torchvision's layout, or the files themselves); Debian's package dataset-fashion-mnist
+    where it is installed; torchvision's download; Debian's package, downloaded and unpacked without root.
+
+    Raises:
+        InputError: no source has it, a file is damaged, or ``folder`` cannot be written.
+    """
+    found = ((place, _files_in(place)) for place in (folder / _RAW, folder, DEBIAN_FOLDER))
+    place, files = next(((place, files) for place, files in found if files), (folder / _RAW, {}))
+    files = files or _fetch_fashion_mnist(folder)
+    log.info("Fashion-MNIST: read from %s", place)
+    splits = {}
+    for part in ("train", "t10k"):
+        images, labels = (_items(files, f"{part}-{name}-ubyte") for name in ("images-idx3", "labels-idx1"))
+        if len(images) != len(labels):
+            path = files[f"{part}-labels-idx1-ubyte"]
+            raise InputError(f"{path} has {len(labels)} labels for {len(images)} images")
+        splits[part] = Split(images.unsqueeze(1), labels.long())
+    return ImageSet(splits["train"], splits["t10k"], classes=10)
+
+
+def _files_in(place: Path) -> dict[str, Path]:
+    """The four files, compressed or not; empty where one is missing."""
+    paths = {name: (place / name, place / f"{name}.gz") for name in _SHAPES}
+    found = {name: [path for path in pair if os.path.isfile(path)] for name, pair in paths.items()}  # noqa: PTH113
+    return {name: files[0] for name, files in found.items()} if all(found.values()) else {}
+
+
+def _fetch_fashion_mnist(folder: Path) -> dict[str, Path]:
+    failures = []
+    sources = {"torchvision's download": _from_torchvision, f"Debian's package {_DEBIAN_PACKAGE}": _from_debian}
+    for source, fetch in sources.items():
+        log.info("Fashion-MNIST: trying %s", source)
+        with _staging(folder) as temporary:
+            try:
+                files = _files_in(fetch(temporary))
+            except _FAILURES as error:
+                failures.append(f"{source} ({one_line(error)})")
+                continue
+            if files:
+                with writing(folder / _RAW):
+                    (folder / _RAW).mkdir(parents=True, exist_ok=True)
+                    return {name: path.replace(folder / _RAW / path.name) for name, path in files.items()}
+            failures.append(f"{source} (files missing in it)")
+    raise InputError(
+        f"Fashion-MNIST is neither in data.folder={folder} nor in {DEBIAN_FOLDER}, and could not be fetched by "
+        f"{' or '.join(failures)}: put the four files *-ubyte.gz into the folder, or install {_DEBIAN_PACKAGE}"
+    )
+
+
+def _from_torchvision(temporary: Path) -> Path:
+    from torchvision.datasets import FashionMNIST
+
+    with _quiet():
+        FashionMNIST(str(temporary), download=True)
+    return temporary / _RAW
+
+
+def _from_debian(temporary: Path) -> Path:
+    try:
+        _apt_get(temporary, "download", _DEBIAN_PACKAGE)
+    except RuntimeError:  # apt's own lists may be missing or old: a private copy needs no root
+        (temporary / "lists" / "partial").mkdir(parents=True)
+        private = ("-o", f"Dir::State::lists={temporary / 'lists'}", "-o", f"Dir::Cache={temporary}")
+        _apt_get(temporary, *private, "update")
+        _apt_get(temporary, *private, "download", _DEBIAN_PACKAGE)
+    for package in temporary.glob(f"{_DEBIAN_PACKAGE}_*.deb"):
+        _run(temporary, "dpkg-deb", "-x", package.name, "unpacked")
+    return temporary / "unpacked" / DEBIAN_FOLDER.relative_to("/")
+
+
+def _apt_get(folder: Path, *arguments: str) -> None:
+    impatient = [f"-oAcquire::{scheme}::Timeout={_TIMEOUT_S}" for scheme in ("http", "https")]
+    _run(folder, "apt-get", "-qq", "-oAcquire::Retries=0", "-oAPT::Sandbox::User=root", *impatient, *arguments)
+
+
+def _run(folder: Path, *command: str) -> None:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(done.stderr.strip() or f"{command[0]} ended with code {done.returncode}")
+
+
+def _items(files: Mapping[str, Path], name: str) -> Tensor:
+    """Read an idx file of uint8 items: magic number (0, 0, 8, dimensions), big-endian sizes, the items.
+
+    torchvision, which can too, trusts the header.
+    """
+    path, shape = files[name], _SHAPES[name]
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(f"{path} is damaged ({error}): replace or remove it") from error
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    dimensions, header_bytes = 1 + len(shape), 4 * (2 + len(shape))
+    if len(content) < header_bytes or content[:4] != bytes([0, 0, 8, dimensions]):
+        raise InputError(f"{path} is damaged (not an idx file with {dimensions} dimensions): replace or remove it")
+    count, *item = struct.unpack(f">{dimensions}I", content[4:header_bytes])
+    if tuple(item) != shape or count < 1:
+        raise InputError(f"{path} must hold items of shape {shape}; its header says {count} of {tuple(item)}")
+    if len(content) != (wanted := header_bytes + count * math.prod(shape)):
+        raise InputError(f"{path} is damaged ({len(content)} bytes, {wanted} expected): replace or remove it")
+    if not shape and max(content[header_bytes:]) > 9:
+        raise InputError(f"{path} is damaged (label {max(content[header_bytes:])}, at most 9 expected)")
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=header_bytes).reshape(-1, *shape)
+
+
+def cifar(folder: Path, settings: DataSettings) -> ImageSet:
+    """Read CIFAR-10 or CIFAR-100 (Krizhevsky, 2009) from torchvision's layout in ``folder``, or download it there.
+
+    Raises:
+        InputError: there is none and it could not be downloaded, a file is damaged, or ``folder`` cannot be written.
+    """
+    from numpy.exceptions import VisibleDeprecationWarning
+    from torchvision.datasets import CIFAR10, CIFAR100
+    from torchvision.datasets.utils import check_integrity
+
+    reader = {"cifar10": CIFAR10, "cifar100": CIFAR100}[settings.name]
+    place = folder / reader.base_folder
+    if not place.is_dir():
+        _fetch_cifar(reader, folder)
+    log.info("%s: read from %s", reader.__name__, place)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", VisibleDeprecationWarning)  # the files are pickles of an old NumPy
+            read = [reader(folder, train=True), reader(folder, train=False)]
+    except RuntimeError as error:  # torchvision found a wrong checksum, and does not say where
+        checksums = [*reader.train_list, *reader.test_list, (reader.meta["filename"], reader.meta["md5"])]
+        damaged = [place / file for file, md5 in checksums if not check_integrity(place / file, md5)]
+        raise InputError(f"{damaged[0]} is missing or damaged: remove {place} to fetch it anew") from error
+    except OSError as error:
+        raise InputError(f"cannot read {error.filename}: {error.strerror}") from error
+    train, test = (
+        Split(torch.from_numpy(split.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(split.targets))
+        for split in read
+    )
+    return ImageSet(train, test, classes=len(read[0].classes))
+
+
+def _fetch_cifar(reader: Any, folder: Path) -> None:
+    from torchvision.datasets.utils import check_integrity, download_and_extract_archive, extract_archive
+
+    archive, place = folder / reader.filename, folder / reader.base_folder
+    with _staging(folder) as temporary:
+        if archive.is_file():
+            if not check_integrity(archive, reader.tgz_md5):
+                raise InputError(f"{archive} is damaged: replace or remove it")
+            with writing(temporary):
+                extract_archive(archive, temporary)
+        else:
+            log.info("%s: downloading %s", reader.__name__, reader.url)
+            try:
+                with _quiet():
+                    download_and_extract_archive(reader.url, temporary, filename=reader.filename, md5=reader.tgz_md5)
+            except _FAILURES as error:
+                raise InputError(
+                    f"{reader.__name__} is not in data.folder={folder}, and could not be downloaded "
+                    f"({one_line(error)}): put {reader.filename} into the folder"
+                ) from error
+        with writing(place):
+            try:
+                (temporary / reader.base_folder).rename(place)
+            except OSError:
+                if not place.is_dir():  # else another process was first
+                    raise
+
+
+@contextlib.contextmanager
+def _staging(folder: Path) -> Iterator[Path]:
+    """Temporary folder below ``folder``, from where finished files are renamed to their place.
+
+    Each of several processes that fetch the same files has its own; the last rename wins, with the same content.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = tempfile.TemporaryDirectory(prefix=".download-", dir=folder)
+    with temporary as path:
+        yield Path(path)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torchvision's progress bars from the terminal, and give it the time-out that it does not set."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_TIMEOUT_S)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def synthetic(_: Path, settings: DataSettings) -> ImageSet:
+    """Make images of noise over a smooth pattern, one pattern per class; the same for the same settings."""
+    shape = (settings.classes, settings.channels, 4, 4)  # coarse grids, which survive a smaller image size
+    grids = torch.randn(shape, generator=generator_for(0, "synthetic", "patterns"))
+    patterns = F.interpolate(grids, size=(settings.image_px, settings.image_px), mode="bicubic")
+    splits = []
+    for key in ("train", "test"):
+        if (count := getattr(settings, f"{key}_images")) < 1:
+            raise InputError(f"data.{key}_images must be at least 1 for the synthetic set; got {count}")
+        labels, generator = torch.arange(count) % len(patterns), generator_for(0, "synthetic", key)
+        images = torch.empty((count, *patterns.shape[1:]), dtype=torch.uint8)
+        for target, classes in zip(torch.split(images, 256), torch.split(labels, 256), strict=True):
+            noise = torch.randn(target.shape, generator=generator)
+            target.copy_((128 + 32 * (patterns[classes] + noise)).clamp_(0, 255))
+        splits.append(Split(images, labels))
+    return ImageSet(splits[0], splits[1], settings.classes)

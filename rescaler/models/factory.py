@@ -1,0 +1,84 @@
+"""Build the network that the configuration names."""
+
+import pkgutil
+import re
+import sys
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from rescaler.errors import InputError, one_line
+
+_OURS = "ours: rescaler.models.overfeat_fast, overfeat_small, resnet18, resnet34, resnet_small"
+
+
+def build(options: Mapping[str, Any], *, classes: int, channels: int) -> nn.Module:
+    """Build a network by ``hydra.utils.instantiate``.
+
+    Args:
+        options: ``_target_``, the import path of a function or class, and its arguments, nested targets among them.
+            ``image_px`` may be left over from the model that ``_target_`` replaces.
+        classes: passed as ``num_classes`` where the function takes that.
+        channels: passed as ``in_channels`` where the function takes that.
+
+    Raises:
+        InputError: there is no such function, it fails with these arguments or makes no network for such images.
+    """
+    from hydra.utils import instantiate  # not at the top: the library needs torch alone
+
+    path = options.get("_target_")
+    resolve(path)
+    implied = {"num_classes": classes, "in_channels": channels}
+    for name, key in (("num_classes", "data.classes"), ("in_channels", "data.channels")):
+        if name in options:
+            raise InputError(f"model.{name} follows from {key}: set that; got {options[name]}")
+    arguments = {"_convert_": "all", **{str(key): value for key, value in options.items()}}
+    implied |= {"image_px": arguments.pop("image_px")} if "image_px" in arguments else {}
+    while True:
+        try:
+            network = instantiate(arguments, **implied)
+            break
+        except Exception as error:  # whatever a user's network raises
+            cause = error.__cause__ or error
+            refused = {name for name in implied if f"unexpected keyword argument '{name}'" in str(cause)}
+            if not refused:
+                if isinstance(cause, InputError):
+                    raise cause from None
+                at = re.search(r"full_key: (\S+)", str(error))
+                shown = {key: value for key, value in options.items() if key != "_target_"}
+                where = f"model.{at[1]} fails" if at else f"fails with the arguments {shown | implied}"
+                raise InputError(
+                    f"model._target_={path}: {where}: {type(cause).__name__}: {one_line(cause)}"
+                ) from error
+            implied = {name: value for name, value in implied.items() if name not in refused}
+    if not isinstance(network, nn.Module):
+        raise InputError(f"model._target_={path} must make a torch.nn.Module; it made a {type(network).__name__}")
+    taken = [module.in_channels for module in network.modules() if isinstance(module, nn.Conv2d)]
+    if taken and channels not in taken:
+        raise InputError(
+            f"model._target_={path} makes a network for images of {taken[0]} channels, but data.channels={channels}: "
+            f"choose other data, or name a function of your own that takes in_channels"
+        )
+    return network
+
+
+def resolve(path: object) -> Any:
+    """Import the function or class that ``_target_`` names.
+
+    Raises:
+        InputError: it cannot be imported, or is something else.
+    """
+    if not isinstance(path, str) or not path:
+        raise InputError(f"model._target_ must be the import path of a network; got {path!r}; {_OURS}")
+    try:
+        found = pkgutil.resolve_name(path)
+    except Exception as error:  # whatever a user's module raises
+        raise InputError(f"model._target_={path} cannot be imported ({one_line(error)}); {_OURS}") from error
+    if isinstance(found, ModuleType):  # a function may have its module's name, as torchvision.models.alexnet
+        package, _, name = path.rpartition(".")
+        found = getattr(sys.modules.get(package), name, found)
+    if not callable(found):
+        raise InputError(f"model._target_={path} is no function or class; {_OURS}")
+    return found

@@ -1,0 +1,175 @@
+"""OverFeat-fast (Sermanet et al., 2014; Tables 2 and 3), residual networks (He et al., 2016), small versions of both.
+
+torchvision takes seconds to import, so only the functions that need it do so.
+"""
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from rescaler.errors import InputError
+
+AUXILIARY_WEIGHT = 0.3
+"""Weight of an auxiliary classifier's loss (Szegedy et al., 2015, section 5)."""
+
+
+class Convolution(NamedTuple):
+    """Convolution of an :class:`OverFeat`, its padding in the pre-train network, and whether 2x2 pooling follows."""
+
+    channels: int
+    kernel: int
+    stride: int = 1
+    padding: int = 0
+    pretrain_padding: int = 0
+    pool: bool = False
+
+
+class OverFeat(nn.Sequential):
+    """Convolutions with ReLU and max-pooling, then fully-connected layers with dropout.
+
+    Weights and biases start uniform in ±1/sqrt(n) as in the paper (section 4), n the inputs of one neuron: torch's own
+    initialisation of ``Conv2d`` and ``Linear``. ``hidden`` are the widths of the fully-connected layers but the last,
+    each with dropout.
+    """
+
+    pretrain_padding: Mapping[str, int]
+    """Padding of the pre-train network's convolutions by name, for :func:`rescaler.shrink`."""
+
+    def __init__(
+        self,
+        convolutions: Sequence[Convolution],
+        hidden: Sequence[int],
+        *,
+        num_classes: int,
+        in_channels: int,
+        image_px: int,
+        dropout: float = 0.5,
+    ) -> None:
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        channels, side_px = in_channels, image_px
+        for number, spec in enumerate(convolutions, 1):
+            layers[f"conv{number}"] = nn.Conv2d(channels, spec.channels, spec.kernel, spec.stride, spec.padding)
+            channels, side_px = spec.channels, (side_px + 2 * spec.padding - spec.kernel) // spec.stride + 1
+            if spec.pool:  # before the ReLU: the two commute, and this way round the ReLU has a quarter of the work
+                layers[f"pool{number}"] = nn.MaxPool2d(2)
+                side_px //= 2
+            layers[f"relu{number}"] = nn.ReLU(inplace=True)
+            if side_px < 1:
+                raise InputError(f"image_px={image_px} is too small: nothing is left of it at conv{number}")
+        layers["flatten"] = nn.Flatten()
+        features = channels * side_px**2
+        for number, width in enumerate(hidden, len(convolutions) + 1):
+            layers[f"fc{number}"] = nn.Linear(features, width)
+            layers[f"relu{number}"] = nn.ReLU(inplace=True)
+            layers[f"dropout{number}"] = nn.Dropout(dropout)
+            features = width
+        layers[f"fc{len(convolutions) + len(hidden) + 1}"] = nn.Linear(features, num_classes)
+        super().__init__(layers)
+        self.pretrain_padding = {f"conv{number}": spec.pretrain_padding for number, spec in enumerate(convolutions, 1)}
+
+
+def overfeat_fast(num_classes: int = 1000, in_channels: int = 3, image_px: int = 231) -> OverFeat:
+    """OverFeat's fast variant: 146 M weights, 2.8 G multiplications at 231 px, pre-trained at 147 px (section 4)."""
+    convolutions = (
+        Convolution(96, 11, stride=4, pool=True),
+        Convolution(256, 5, pool=True),
+        Convolution(512, 3, padding=1, pretrain_padding=1),
+        Convolution(1024, 3, padding=1, pretrain_padding=1),
+        Convolution(1024, 3, padding=1, pool=True),
+    )
+    return OverFeat(convolutions, (3072, 4096), num_classes=num_classes, in_channels=in_channels, image_px=image_px)
+
+
+def overfeat_small(
+    num_classes: int = 10,
+    in_channels: int = 1,
+    image_px: int = 28,
+    widths: Sequence[int] = (8, 24, 32),
+    hidden: int = 128,
+    dropout: float = 0.2,
+) -> OverFeat:
+    """OverFeat in miniature for images of 28 to 32 px: 5x5 and 3x3 kernels, pooling, fully-connected layers."""
+    if len(widths) != 3:
+        raise InputError(f"model.widths must be the channels of 3 convolutions; got {list(widths)}")
+    convolutions = (
+        Convolution(widths[0], 5, pool=True),
+        Convolution(widths[1], 3, padding=1, pretrain_padding=1),
+        Convolution(widths[2], 3, padding=1, pretrain_padding=1, pool=True),
+    )
+    sizes = {"num_classes": num_classes, "in_channels": in_channels, "image_px": image_px}
+    return OverFeat(convolutions, (hidden,), **sizes, dropout=dropout)
+
+
+def resnet18(num_classes: int = 1000, in_channels: int = 3) -> nn.Module:
+    """ResNet-18 as torchvision builds it, with random weights; 224 px, pre-trained at 160 px."""
+    return _torchvisions("resnet18", num_classes, in_channels)
+
+
+def resnet34(num_classes: int = 1000, in_channels: int = 3) -> nn.Module:
+    """ResNet-34 as torchvision builds it, with random weights (Table 4); 224 px, pre-trained at 160 px."""
+    return _torchvisions("resnet34", num_classes, in_channels)
+
+
+def resnet_small(
+    num_classes: int = 10, in_channels: int = 1, blocks: int = 2, widths: Sequence[int] = (16, 32, 64)
+) -> nn.Module:
+    """Residual network for images of 28 to 32 px (He et al., section 4.2): a 3x3 stem, then groups of basic blocks.
+
+    ``widths`` are the channels of each group of ``blocks``; each group but the first halves the feature map.
+    """
+    from torchvision.models.resnet import BasicBlock
+
+    if blocks < 1:
+        raise InputError(f"model.blocks must be at least 1; got {blocks}")
+    if not widths:
+        raise InputError("model.widths must name the channels of at least one group; got none")
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    layers["conv1"] = nn.Conv2d(in_channels, widths[0], 3, padding=1, bias=False)
+    layers["bn1"] = nn.BatchNorm2d(widths[0])
+    layers["relu"] = nn.ReLU(inplace=True)
+    channels = widths[0]
+    for number, width in enumerate(widths, 1):
+        stride, shortcut = 1 if number == 1 else 2, None
+        if stride != 1 or channels != width:
+            shortcut = nn.Sequential(nn.Conv2d(channels, width, 1, stride, bias=False), nn.BatchNorm2d(width))
+        first = BasicBlock(channels, width, stride, shortcut)
+        layers[f"layer{number}"] = nn.Sequential(first, *(BasicBlock(width, width) for _ in range(blocks - 1)))
+        channels = width
+    layers["avgpool"] = nn.AdaptiveAvgPool2d(1)
+    layers["flatten"] = nn.Flatten()
+    layers["fc"] = nn.Linear(channels, num_classes)
+    network = nn.Sequential(layers)
+    for module in network.modules():
+        _initialise(module)
+    return network
+
+
+def _torchvisions(name: str, num_classes: int, in_channels: int) -> nn.Module:
+    from torchvision import models
+
+    network: nn.Module = models.get_model(name, weights=None, num_classes=num_classes)
+    if in_channels != 3:
+        network.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
+        _initialise(network.conv1)
+    return network
+
+
+def _initialise(layer: nn.Module) -> None:
+    if isinstance(layer, nn.Conv2d):
+        nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")  # as torchvision's ResNet
+
+
+def loss_and_scores(output: object, labels: Tensor, *, label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Compute the loss of a network's output in training mode, and its own scores ``(images, classes)``.
+
+    ``output`` are scores, or a tuple of the network's scores and those of auxiliary classifiers.
+    """
+    scores = (output,) if isinstance(output, Tensor) else output
+    if not isinstance(scores, tuple) or not scores or not all(isinstance(each, Tensor) for each in scores):
+        rule = "in training, a network must return scores or a tuple of scores and auxiliary scores"
+        raise InputError(f"{rule}; got a {type(output).__name__}")
+    loss, *losses = [cross_entropy(each, labels, label_smoothing=label_smoothing) for each in scores]
+    return loss + AUXILIARY_WEIGHT * sum(losses) if losses else loss, scores[0]
