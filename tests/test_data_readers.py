@@ -312,6 +312,17 @@ def test_cifar_no_network(tmp_path: Path) -> None:
         cifar(tmp_path / "data")
 
 
+def test_archive_in_the_folder(remote: Path, tmp_path: Path) -> None:
+    folder, content = tmp_path / "data", (remote / CIFAR10.filename).read_bytes()
+    folder.mkdir()
+    (folder / CIFAR10.filename).write_bytes(content[:-5])
+    with pytest.raises(InputError, match=r"cifar-10-python\.tar\.gz is damaged: replace or remove it"):
+        cifar(folder)
+    (folder / CIFAR10.filename).write_bytes(content)
+    assert_is_the_small_cifar(cifar(folder))
+    assert sorted(path.name for path in folder.iterdir()) == [FOLDER, CIFAR10.filename]
+
+
 @pytest.mark.parametrize("name", ["data_batch_2", "test_batch", "batches.meta"])
 def test_cifar_damaged_file_is_named(remote: Path, name: str) -> None:
     path = remote / FOLDER / name

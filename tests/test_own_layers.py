@@ -167,7 +167,11 @@ def test_layers_that_return_more_than_a_map_are_followed() -> None:
         scores: Tensor = net.twofold(maps)["maps"].mean((2, 3))
         return scores
 
-    layers = {"pool": nn.MaxPool2d(2, return_indices=True), "unpool": nn.MaxUnpool2d(2), "twofold": Twofold(4, 4, 1)}
+    layers = {
+        "pool": nn.MaxPool2d(2, return_indices=True),
+        "unpool": nn.MaxUnpool2d(2),
+        "twofold": Twofold(4, 4, 3, padding=1),
+    }
     target = Net(forward, conv=conv(1, 4), **layers)
     described = describe(target, 18)
     assert [(layer.name, layer.pretrain_output) for layer in described.layers] == [

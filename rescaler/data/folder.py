@@ -102,10 +102,12 @@ def _seed_all(seed: int) -> None:
 def _generators_kept() -> Iterator[None]:
     """Restore the generators afterwards: without workers, this is the training process."""
     numpys, pythons = np.random.get_state(), random.getstate()  # noqa: NPY002
-    with torch.random.fork_rng(devices=[]):
-        yield
-    np.random.set_state(numpys)  # noqa: NPY002
-    random.setstate(pythons)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        np.random.set_state(numpys)  # noqa: NPY002
+        random.setstate(pythons)
 
 
 class _Requests(Sampler[_Request]):

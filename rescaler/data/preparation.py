@@ -165,7 +165,7 @@ class Preparation:
         if not is_prepared(self.folder):
             fresh.write(self.folder)
             return fresh
-        found = dataclasses.replace(Manifest.read(self.folder), complete=False)
+        found = dataclasses.replace(Manifest.read(self.folder), complete=False, others=fresh.others)
         if dataclasses.replace(found, parts=[]) != fresh:
             raise InputError(
                 f"{self.folder} holds images prepared from other files or in other sizes (theirs: "

@@ -10,13 +10,13 @@ suffices, so a smaller stage reads and decodes less.
 
 import dataclasses
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 import pyarrow as pa
 import torch
 
@@ -114,14 +114,9 @@ class PreparedSplit:
     """
 
     def __init__(self, folder: Path, parts: Sequence[Part], shorter_px: Sequence[int]) -> None:
-        self._made_of = folder, parts, shorter_px
-        self._shorter_px = shorter_px
-        self._tables: list[tuple[Path, pa.RecordBatch]] = []
-        for part in parts:
-            self._tables += [(folder / part.file, table) for table in _tables(folder / part.file, part)]
-        self._starts = np.cumsum([0, *(len(table) for _, table in self._tables)])
-        labels = [table.column("label").to_numpy() for _, table in self._tables]
-        self.labels = torch.from_numpy(np.concatenate([np.empty(0, np.int64), *labels]))
+        self._made_of = self._folder, self._parts, self._shorter_px = folder, parts, shorter_px
+        self._images = pa.concat_tables(_mapped(folder / part.file, part) for part in parts)
+        self.labels = torch.tensor(self._images.column("label").to_numpy())
 
     def __reduce__(self) -> tuple[Any, ...]:
         return PreparedSplit, self._made_of  # a process that is not forked maps the files itself
@@ -129,25 +124,20 @@ class PreparedSplit:
     def content(self, index: int, shorter_px: int) -> Content:
         """The smallest image kept whose shorter side has at least ``shorter_px`` pixels, or the largest."""
         size = next((size for size in self._shorter_px if size >= shorter_px), self._shorter_px[-1])
-        _, table, row = self._row(index)
-        return memoryview(table.column(column(size))[row].as_buffer()).cast("B")
+        return memoryview(self._images.column(column(size))[index].as_buffer()).cast("B")
 
     def where(self, index: int) -> str:
         """The file and the image's name in the tree."""
-        path, table, row = self._row(index)
-        return f"{table.column('name')[row].as_py()} in {path}"
-
-    def _row(self, index: int) -> tuple[Path, pa.RecordBatch, int]:
-        number = int(np.searchsorted(self._starts, index, side="right")) - 1
-        return *self._tables[number], index - int(self._starts[number])
+        ends = itertools.accumulate(part.images for part in self._parts)
+        file = next(part.file for part, end in zip(self._parts, ends, strict=True) if index < end)
+        return f"{self._images.column('name')[index].as_py()} in {self._folder / file}"
 
 
-def _tables(path: Path, part: Part) -> list[pa.RecordBatch]:
+def _mapped(path: Path, part: Part) -> pa.Table:
     try:
         if path.stat().st_size != part.size_bytes:
             raise InputError(f"{path} has {path.stat().st_size} bytes, not {part.size_bytes}: run prepare again")
-        reader = pa.ipc.open_file(pa.memory_map(str(path)))
-        return [reader.get_batch(number) for number in range(reader.num_record_batches)]
+        return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError(f"cannot read {path}: {one_line(error)}; run prepare again") from error
 

@@ -15,7 +15,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from rescaler.errors import ArgumentError, InputError, listed, one_line
 from rescaler.method.kernels import KERNEL_TABLE, Size, two_thirds
 from rescaler.method.layers import Layer, Margins, Weighted, margins, pretrain_network, refuse_computed, size_of
-from rescaler.method.trace import Call, Shapes, Trace, outline, trace
+from rescaler.method.trace import Call, Shapes, Trace, first_tensor, outline, trace
 
 MAX_IMAGE_PX = 2**14
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -260,7 +260,8 @@ def _keeps_output_size(conv: nn.Conv2d, layer: Layer, input_size: Size) -> bool:
             for more in range(max(conv.stride)):  # all remainders by the stride: other image sizes must fit too
                 shape = (2, conv.in_channels, input_size[0] + more, input_size[1] + more)
                 maps = torch.zeros(shape, dtype=conv.weight.dtype)
-                if small(maps).shape != conv(maps).shape:
+                given, wanted = first_tensor(small(maps)), first_tensor(conv(maps))
+                if given is None or wanted is None or given.shape != wanted.shape:
                     return False
     except Exception as error:  # whatever a user's class raises
         reason = f"its class {type(conv).__name__} does not take a feature map alone: {one_line(error)}"

@@ -97,6 +97,11 @@ _REORDERING = {"linear", "__getitem__", "index_select", "flip", "roll"}
 """What may give as many features as before that do not lie as before."""
 
 
+def first_tensor(output: Any) -> Tensor | None:
+    """Find the feature map in a layer's output, which may be maps and indices."""
+    return next((leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)), None)
+
+
 def _name(func: Any) -> str:
     return getattr(func, "__name__", "")
 
@@ -226,7 +231,7 @@ class Trace(Shapes):
     def _after(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         self._convolving -= isinstance(module, _ConvNd)
         images = received(args, kwargs)
-        given = next((leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)), None)  # of maps and indices
+        given = first_tensor(output)
         if not isinstance(images, Tensor) or given is None:
             return
         if isinstance(module, nn.Linear):
