@@ -150,6 +150,7 @@ class DataSettings:
     )
     pad_px: int = setting(0, "largest random shift in training", unit="px of the target's image", check=at_least(0))
     flip: bool = setting(True, "random horizontal flip in training")
+    augment: dict[str, Any] = setting(dict, "_target_: a transform of an image; its arguments", absent={})
     workers: int = setting(2, "processes that decode image files", check=at_least(0), affects="nothing")
     train_images: int = setting(0, "size of the synthetic training set", check=at_least(0))
     test_images: int = setting(0, "size of the synthetic test set", check=at_least(0), affects="evaluation")

@@ -18,6 +18,8 @@ from rescaler.models.sources import code_digest
 from rescaler.randomness import seed_for, seeded
 from rescaler.schedule import resolve_resize_epoch
 
+VERSION = "_version_"
+"""Key of ``model`` that stands for code that cannot be read; no argument of the network."""
 Values = dict[str, list[float]]
 """Sketches of initial weights by name."""
 
@@ -55,7 +57,7 @@ def networks_of(experiment: Experiment, known: dict[str, Networks]) -> Networks:
         shrunk = shrunk_stages(experiment, target) if trains_small else []
         definition, sourceless = _definition(target, experiment)
         notes = [
-            f"the code of {name} cannot be read, so that a change of it is not seen: set +model.version=N, and raise N"
+            f"the code of {name} cannot be read, so that a change of it is not seen: set +model.{VERSION}=N, and raise N"
             for name in sourceless
         ]
         notes += dict.fromkeys(note for network in shrunk for note in network.notes)
@@ -119,7 +121,8 @@ def initial_target(experiment: Experiment) -> nn.Module:
         InputError: ``model`` does not describe a network.
     """
     with seeded(seed_for(experiment.seed, "init")):
-        return build(experiment.model, classes=experiment.data.classes, channels=experiment.data.channels)
+        options = {key: value for key, value in experiment.model.items() if key != VERSION}
+        return build(options, classes=experiment.data.classes, channels=experiment.data.channels)
 
 
 def _check_output(target: nn.Module, experiment: Experiment) -> None:

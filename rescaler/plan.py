@@ -13,12 +13,15 @@ from rescaler import distributed
 from rescaler.chain import NUMERICS, Chain, Epoch, Stage, digest
 from rescaler.config import Experiment, RescaleSettings, identity
 from rescaler.data import DATA_SETS, EVERY_IMAGE, Batch, EpochImages, ImageData, load_data
+from rescaler.data.augment import Augment
 from rescaler.errors import InputError
 from rescaler.ledger import Ledger
 from rescaler.method.shrinking import Shrunk
+from rescaler.models.sources import code_digest
 from rescaler.networks import Networks, Values, initial_target, initial_values, networks_of, shrunk_stage
 from rescaler.optim import make_optimizer
 from rescaler.precision import MEMORY_FORMATS, resolve_step
+from rescaler.randomness import seed_for
 from rescaler.schedule import batches_per_epoch, resolve_resize_epoch, stage_epochs
 
 
@@ -35,6 +38,8 @@ class Run:
     comparison: str
     """Shared by the runs whose times and accuracies may stand in one table: same target, data and schedule."""
     origin: "Origin"
+    augment: Augment | None = None
+    """Augmentation beside the data set's own."""
     notes: tuple[str, ...] = ()
     """What the pre-train networks leave as it is, and why."""
 
@@ -58,7 +63,11 @@ class Run:
         """Yield an epoch's training images, at any size, from a batch on."""
         size, layout = epoch.recipe.optim.batch_size, MEMORY_FORMATS[epoch.recipe.step.memory_format]
         wanted = EpochImages(image_px, self.experiment.seed, epoch.number, epoch.recipe.batches, size, start, share)
-        for images, labels in self.data.train_batches(wanted):
+        for number, (images, labels) in enumerate(self.data.train_batches(wanted), start=start):
+            if self.augment is not None:
+                positions = range(number * size, (number + 1) * size)[share]
+                seeds = (seed_for(self.experiment.seed, "transform", epoch.number, position) for position in positions)
+                images = self.augment(images, seeds)
             yield images.contiguous(memory_format=layout), labels
 
     def network(self, stage: Stage) -> nn.Module:
@@ -122,6 +131,12 @@ def plan(
         "data": identity(experiment.data),
         "fingerprint": data and data.fingerprint,
     }
+    # Code of the user's beside the network's: optimizer, interpolation, augmentation.
+    others = [experiment.optim.arguments, {"_target_": experiment.rescale.interpolation}, experiment.data.augment]
+    if any(
+        codes := [code_digest(nn.Identity(), options)[0] for options in others if "." in options.get("_target_", "")]
+    ):
+        same["code"] = codes
     origin = Origin(digest([same, found.definition, experiment.seed]), initial_values(experiment, found))
     schedule = identity(experiment.schedule, compared=True)
     comparison = digest([same, schedule, identity(experiment.optim), identity(step), batches, device_type])[:16]
@@ -135,7 +150,8 @@ def plan(
         batches=batches,
         device_type=device_type,
     )
-    return Run(experiment, resize_epoch, device, data, chain, comparison, origin, tuple(found.notes))
+    augment = Augment(experiment.data, device) if experiment.data.augment else None
+    return Run(experiment, resize_epoch, device, data, chain, comparison, origin, augment, tuple(found.notes))
 
 
 def _resolve_rescale(settings: RescaleSettings, batches: int, target: nn.Module) -> RescaleSettings:

@@ -94,7 +94,12 @@ def test_other_initial_values_are_another_run(
 ) -> None:
     """As from a checkpoint that was overwritten."""
     weights = tmp_path / "weights.pt"
-    edit(users, "users_net.py", "np.random.rand() + random.random()", f"float(__import__('pathlib').Path({str(weights)!r}).read_text())")
+    edit(
+        users,
+        "users_net.py",
+        "np.random.rand() + random.random()",
+        f"float(__import__('pathlib').Path({str(weights)!r}).read_text())",
+    )
     weights.write_text("1.5")
     assert anew(bench, make_experiment) == [1, 2, 3, 4, 5, 6]
     weights.write_text("1.25")

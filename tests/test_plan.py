@@ -48,6 +48,7 @@ OTHER = {
     "data__std": [0.3],
     "data__pad_px": 1,
     "data__flip": False,
+    "data__augment": {"_target_": "torch.nn.Identity"},
     "data__train_images": 300,
     "data__test_images": 50,
     "schedule__epochs": 7,

@@ -11,7 +11,7 @@ import functools
 
 from rescaler.results.frames import load_epochs, load_runs, read_at
 from rescaler.results.statistics import MARGIN, over_seeds
-from rescaler.results.tables import (
+from rescaler.results.tables import add_column, (
     Cost,
     cost,
     headings,
@@ -25,7 +25,7 @@ from rescaler.results.tables import (
 )
 
 __all__ = [
-    "MARGIN", "Cost", "cost", "headings", "is_baseline", "load_epochs", "load_runs", "network_label",
+    "MARGIN", "Cost", "add_column", "cost", "headings", "is_baseline", "load_epochs", "load_runs", "network_label",
     "order", "over_seeds", "paper_table", "read_at", "table", "table2", "table3", "table4", "time_saved", "time_unit",
 ]  # fmt: skip
 

@@ -1,6 +1,6 @@
 """Tables in words and cells: for the terminal, Markdown and LaTeX."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,18 +76,19 @@ _TELLING = 3
 _WORDS = ("Of", "Accuracy", "Status")
 
 
-def reports(rows: DataFrame, seeds: DataFrame, epochs: DataFrame) -> list[TextTable]:
+def reports(rows: DataFrame, seeds: DataFrame, epochs: DataFrame, columns: Sequence[str] = ()) -> list[TextTable]:
     """One table for each comparison, one row a run.
 
     Args:
         rows: from :func:`rescaler.results.table`.
         seeds: ``rows`` by :func:`rescaler.results.over_seeds`.
         epochs: from :func:`rescaler.results.load_epochs`.
+        columns: further columns of ``rows`` to show.
     """
     result = []
     for heading, own, own_seeds, own_epochs in _comparisons(rows, seeds, epochs):
         time = time_quantity(own["training_s"].max())
-        cells = _cells(own, time)
+        cells = _cells(own, time).assign(**{name: own[name].map(_shown) for name in columns})
         notes = [*_estimate_notes(own), *_seed_notes(own_seeds, time), *_cost_notes(own, own_epochs)]
         result.append(TextTable(heading, list(cells.columns), cells.to_numpy().tolist(), notes, _WORDS))
     return result
@@ -285,3 +286,10 @@ def _speed_notes(epochs: DataFrame) -> list[str]:
         f"in one and {time.show(epoch_s.max())} in another ({SHARE.show(epoch_s.max() / epoch_s.min() - 1)} more), "
         "medians; times saved are no surer than that, `rescaler plan` measures the networks side by side"
     ]
+
+
+def _shown(value: Any) -> str:
+    """Write a value of a user's column."""
+    if pd.isna(value):
+        return NONE
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,12 +1,14 @@
 """Accuracy, training time and time saved: the paper's Tables 2 to 4 from runs."""
 
 import math
+import pkgutil
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import pandas as pd
 from pandas import DataFrame, Series
 
+from rescaler.errors import InputError, one_line
 from rescaler.results import paper
 from rescaler.texttable import counted
 
@@ -109,6 +111,30 @@ def table(runs: DataFrame, epochs: DataFrame) -> DataFrame:
     rows = rows.sort_values(["first", "rank", "hold", "distinction", "seed"])
     helping = ["first", "rank", "image_px", "target_epoch_s", "target_compile_s"]
     return _saved(rows).drop(columns=helping).reset_index(drop=True)
+
+
+def add_column(rows: DataFrame, epochs: DataFrame, path: str) -> str:
+    """Add a column to a table by a function of the user's.
+
+    Args:
+        rows: from :func:`table`; gets the column.
+        epochs: from :func:`rescaler.results.load_epochs`.
+        path: import path of a function that takes the epochs of one run and returns a value.
+
+    Returns:
+        The column's name, the function's.
+
+    Raises:
+        InputError: there is no such function, or it fails.
+    """
+    try:
+        function = pkgutil.resolve_name(path)
+        found = {str(run): function(own) for run, own in epochs.groupby("run", sort=False, observed=True)}
+    except Exception as error:  # whatever the user's function raises
+        raise InputError(f"--column {path}: {type(error).__name__}: {one_line(error)}") from error
+    name: str = function.__name__
+    rows[name] = rows["run"].astype(str).map(found)
+    return name
 
 
 def _by_run(epochs: DataFrame) -> DataFrame:

@@ -1,0 +1,54 @@
+"""Augmentation by any transform of single images, drawn from (seed, epoch, position)."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from rescaler.config import DataSettings
+from rescaler.errors import InputError, one_line
+from rescaler.randomness import seeded
+
+
+class Augment:
+    """The transform that ``data.augment`` names, on normalised images.
+
+    Args:
+        settings: of the data set.
+        device: where the images are.
+
+    Raises:
+        InputError: there is no such transform, it does not take its arguments, or changes the size of images.
+    """
+
+    def __init__(self, settings: DataSettings, device: torch.device) -> None:
+        from hydra.utils import instantiate
+
+        try:
+            self._transform = instantiate({**settings.augment, "_convert_": "all"})
+        except Exception as error:  # whatever a transform of the user's raises
+            path = settings.augment.get("_target_")
+            raise InputError(f"data.augment._target_={path}: {one_line(error.__cause__ or error)}") from error
+        self._mean, self._std = (
+            torch.tensor(each, device=device)[:, None, None] for each in (settings.mean, settings.std)
+        )
+
+    def __call__(self, images: Tensor, seeds: Iterable[int]) -> Tensor:
+        """Transform each image with random numbers of its own.
+
+        Args:
+            images: normalised, ``(n, channels, px, px)``; the transform gets each in [0, 1].
+            seeds: one for each.
+
+        Raises:
+            InputError: the transform changes the size of an image.
+        """
+        found = []
+        for image, seed in zip(images, seeds, strict=True):
+            with seeded(seed):
+                found.append((self._transform(image * self._std + self._mean) - self._mean) / self._std)
+        if found and found[0].shape != images.shape[1:]:
+            raise InputError(
+                f"data.augment must keep the size of images, {tuple(images.shape[1:])}; got {tuple(found[0].shape)}"
+            )
+        return torch.stack(found) if found else images

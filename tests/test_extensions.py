@@ -1,0 +1,116 @@
+"""What a user adds from outside the package, by import path and without a patch."""
+
+from typing import Any
+
+import pytest
+import torch
+from bench import Bench
+from conftest import MakeExperiment
+from test_train import Ending, digests
+from torch import Tensor, nn
+
+from rescaler.config import OptimSettings
+from rescaler.data.augment import Augment
+from rescaler.errors import InputError
+from rescaler.plan import plan
+
+HERE = __name__
+
+
+class Invert:
+    """An augmentation: half of the images, inverted."""
+
+    def __call__(self, image: Tensor) -> Tensor:
+        return 1 - image if torch.rand(()) < 0.5 else image
+
+
+class SignSGD(torch.optim.Optimizer):
+    """An optimizer that keeps a momentum."""
+
+    def __init__(self, params: Any, lr: float, momentum: float = 0.9) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        del closure
+        for group in self.param_groups:
+            for weight in group["params"]:
+                mean = self.state[weight].setdefault("momentum_buffer", torch.zeros_like(weight))
+                mean.mul_(group["momentum"]).add_(weight.grad)
+                weight.sub_(mean.sign(), alpha=group["lr"])
+
+
+def corners(weight: Tensor, size: tuple[int, int]) -> Tensor:
+    """An interpolation: the small kernel in the upper left of the large one."""
+    large = weight.new_zeros(*weight.shape[:2], *size)
+    large[:, :, : weight.shape[2], : weight.shape[3]] = weight
+    return large
+
+
+def network(num_classes: int, in_channels: int, activation: nn.Module) -> nn.Module:
+    """A network with an activation of the user's choice."""
+    layers = [nn.Conv2d(in_channels, 4, 5, padding=2), activation, nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return nn.Sequential(*layers, nn.Linear(4, num_classes))
+
+
+ALL = {
+    "model": {"_target_": f"{HERE}.network", "activation": {"_target_": "torch.nn.GELU"}},
+    "data__augment": {"_target_": f"{HERE}.Invert"},
+    "optim": OptimSettings(arguments={"_target_": f"{HERE}.SignSGD"}, batch_size=16, lr_factor=0.1),
+    "rescale__interpolation": f"{HERE}.corners",
+}
+
+
+def test_network_optimizer_interpolation_and_augmentation_by_import_path(
+    bench: Bench, other: Bench, make_experiment: MakeExperiment
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        bench.train(make_experiment(**ALL), saver=Ending(bench.ledger, 22))
+    assert digests(bench.train(make_experiment(**ALL))) == digests(other.train(make_experiment(**ALL)))
+
+
+@pytest.mark.parametrize("key", ALL)
+def test_each_of_them_is_in_the_key(make_experiment: MakeExperiment, key: str) -> None:
+    assert plan(make_experiment(**{key: ALL[key]})).id != plan(make_experiment()).id
+
+
+def test_transforms_draw_by_image_and_keep_their_place(make_experiment: MakeExperiment) -> None:
+    run = plan(make_experiment(data__augment=ALL["data__augment"]))
+    epoch = run.chain.next([])
+    assert epoch is not None
+    whole = [images for images, _ in run.batches(epoch, 28)]
+    plain = [images for images, _ in plan(make_experiment()).batches(epoch, 28)]
+    inverted = [
+        not torch.allclose(a, b) for one, two in zip(whole, plain, strict=True) for a, b in zip(one, two, strict=True)
+    ]
+    assert 0.3 < sum(inverted) / len(inverted) < 0.7
+    rest = [images for images, _ in run.batches(epoch, 28, start=3)]
+    assert all(torch.equal(a, b) for a, b in zip(rest, whole[3:], strict=True))
+    halves = [[images for images, _ in run.batches(epoch, 28, share=slice(part, None, 2))] for part in (0, 1)]
+    assert torch.equal(halves[1][2], whole[2][1::2])
+
+
+def test_torchvisions_transforms_take_the_images(make_experiment: MakeExperiment) -> None:
+    options = {"_target_": "torchvision.transforms.v2.RandomErasing", "p": 1.0}
+    run = plan(make_experiment(data__augment=options))
+    epoch = run.chain.next([])
+    assert epoch is not None
+    images, _ = next(run.batches(epoch, 28))
+    black = (images == -2.0).flatten(1).any(1)  # (0 - mean) / std
+    assert black.float().mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"_target_": "torchvision.transforms.v2.Nothing"}, "data.augment._target_=torchvision.*Nothing: "),
+        ({"_target_": f"{HERE}.Invert", "share": 3}, "data.augment._target_=.*Invert: .*takes no arguments"),
+        ({"_target_": "torchvision.transforms.v2.Resize", "size": 5}, "data.augment must keep the size of images"),
+    ],
+)
+def test_what_is_no_augmentation_is_refused(
+    make_experiment: MakeExperiment, options: dict[str, Any], message: str
+) -> None:
+    data = make_experiment(data__augment=options).data
+    with pytest.raises(InputError, match=message):
+        Augment(data, torch.device("cpu"))(torch.zeros(2, 1, 8, 8), [0, 1])
