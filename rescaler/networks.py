@@ -57,7 +57,7 @@ def networks_of(experiment: Experiment, known: dict[str, Networks]) -> Networks:
         shrunk = shrunk_stages(experiment, target) if trains_small else []
         definition, sourceless = _definition(target, experiment)
         notes = [
-            f"the code of {name} cannot be read, so that a change of it is not seen: set +model.{VERSION}=N, and raise N"
+            f"the code of {name} cannot be read, and a change of it is not seen: set +model.{VERSION}=N, and raise N"
             for name in sourceless
         ]
         notes += dict.fromkeys(note for network in shrunk for note in network.notes)

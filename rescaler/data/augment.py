@@ -29,9 +29,8 @@ class Augment:
         except Exception as error:  # whatever a transform of the user's raises
             path = settings.augment.get("_target_")
             raise InputError(f"data.augment._target_={path}: {one_line(error.__cause__ or error)}") from error
-        self._mean, self._std = (
-            torch.tensor(each, device=device)[:, None, None] for each in (settings.mean, settings.std)
-        )
+        self._mean, self._std = (torch.tensor(x, device=device)[:, None, None] for x in (settings.mean, settings.std))
+        self(torch.zeros(1, settings.channels, settings.image_px, settings.image_px, device=device), [0])
 
     def __call__(self, images: Tensor, seeds: Iterable[int]) -> Tensor:
         """Transform each image with random numbers of its own.

@@ -11,8 +11,9 @@ import functools
 
 from rescaler.results.frames import load_epochs, load_runs, read_at
 from rescaler.results.statistics import MARGIN, over_seeds
-from rescaler.results.tables import add_column, (
+from rescaler.results.tables import (
     Cost,
+    add_column,
     cost,
     headings,
     is_baseline,
