@@ -229,6 +229,24 @@ class Ledger:
             if (record := self.record(path.parent.name)) is not None:
                 yield record
 
+    def verify(self) -> Iterator[str]:
+        """Check every entry and every save; yield what is wrong with each, an empty text where nothing is.
+
+        A damaged state is set aside. A run that needs what is damaged trains its epochs again.
+        """
+        for entry in sorted(self.folder.glob("entries/??/*")):
+            record = self.record(entry.name)
+            if record is None:
+                yield f"{entry.name}: its record is damaged or gone"
+            elif self.state_path(record.key).exists() and self.state(record.key) is None:
+                yield f"{record.key}: its state is damaged"
+            elif record.epoch > 1 and self.record(record.parent) is None:
+                yield f"{record.key}: the epoch before it has no record"
+            else:
+                yield ""
+        for path in sorted(self.folder.glob(f"saves/[!.]*{SUFFIX}")):
+            yield "" if self.saved(path.stem) else f"{path.stem}: what was saved in the middle of it is damaged"
+
     def prune(self, *, dry_run: bool = False) -> Removal:
         """Remove the states that no run holds, damaged ones, and what killed processes left; records stay.
 

@@ -31,7 +31,7 @@ def tensors(value: float) -> dict[str, Tensor]:
 
 
 def record(key: str = KEY, value: float = 1.0, **changes: Any) -> Record:
-    return make_record(key, digest=digest(tensors(value)), **changes)
+    return make_record(key, **{"digest": digest(tensors(value)), **changes})
 
 
 @pytest.fixture
@@ -260,6 +260,23 @@ def test_no_bit_of_a_save_can_flip_unseen(ledger: Ledger) -> None:
         assert ledger.saved(KEY) is None, place
     path.write_bytes(whole)
     assert ledger.saved(KEY) is not None
+
+
+def test_verify_finds_all_that_is_damaged(ledger: Ledger) -> None:
+    third = "ef" + "0" * 30
+    for key, parent, epoch in ((KEY, "", 1), (OTHER, KEY, 2), (third, OTHER, 3)):
+        ledger.publish(record(key, parent=parent, epoch=epoch), tensors(1))
+    ledger.save("12" * 16, tensors(1), {})
+    assert list(ledger.verify()) == [""] * 4
+    (ledger.state_path(KEY).with_name("record.json")).write_text("{}")
+    ledger.state_path(third).write_bytes(b"")
+    (ledger.folder / "saves" / f"{'12' * 16}.safetensors").write_bytes(b"")
+    assert [problem.partition(": ")[2] for problem in ledger.verify()] == [
+        "its record is damaged or gone",
+        "the epoch before it has no record",
+        "its state is damaged",
+        "what was saved in the middle of it is damaged",
+    ]
 
 
 def test_a_moved_project_keeps_its_states(tmp_path: Path) -> None:
