@@ -248,7 +248,10 @@ def test_build_refuses_a_network_for_other_channels() -> None:
             {"_target_": "rescaler.models.overfeat_small", "hidden": {"_target_": "torch.nn.Nothing"}},
             r"model\._target_=rescaler.models.overfeat_small: model\.hidden fails: .*torch\.nn\.Nothing",
         ),
-        ({"_target_": "rescaler.models.overfeat_small", "hidden": "???"}, r"model\.hidden fails: .* mandatory value"),
+        (
+            {"_target_": "torch.nn.Sequential", "_args_": [{"_target_": "torch.nn.ReLU", "inplace": "???"}]},
+            r"model\._args_\[0\]\.inplace fails: .* mandatory value",
+        ),
         (
             {"_target_": "rescaler.models.overfeat_small", "num_classes": 3},
             r"model\.num_classes follows from data\.classes: set that; got 3",

@@ -1,9 +1,10 @@
 """Build the network that the configuration names."""
 
+import functools
 import pkgutil
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -15,7 +16,7 @@ _OURS = "ours: rescaler.models.overfeat_fast, overfeat_small, resnet18, resnet34
 
 
 def build(options: Mapping[str, Any], *, classes: int, channels: int) -> nn.Module:
-    """Build a network by ``hydra.utils.instantiate``.
+    """Build a network, by ``hydra.utils.instantiate`` where other targets are nested in it.
 
     Args:
         options: ``_target_``, the import path of a function or class, and its arguments, nested targets among them.
@@ -26,32 +27,35 @@ def build(options: Mapping[str, Any], *, classes: int, channels: int) -> nn.Modu
     Raises:
         InputError: there is no such function, it fails with these arguments or makes no network for such images.
     """
-    from hydra.utils import instantiate  # not at the top: the library needs torch alone
-
     path = options.get("_target_")
-    resolve(path)
+    make = resolve(path)
     implied = {"num_classes": classes, "in_channels": channels}
     for name, key in (("num_classes", "data.classes"), ("in_channels", "data.channels")):
         if name in options:
             raise InputError(f"model.{name} follows from {key}: set that; got {options[name]}")
-    arguments = {"_convert_": "all", **{str(key): value for key, value in options.items()}}
+    arguments = {str(key): value for key, value in options.items() if key != "_target_"}
     implied |= {"image_px": arguments.pop("image_px")} if "image_px" in arguments else {}
+    shown = dict(arguments)
+    if len(list(targets(options))) > 1 or any(key.startswith("_") for key in arguments):
+        from hydra.utils import instantiate  # not at the top: else the library needs torch alone
+
+        make = functools.partial(instantiate, {"_target_": path, "_convert_": "all", **arguments})
+        arguments = {}
     while True:
         try:
-            network = instantiate(arguments, **implied)
+            network = make(**arguments, **implied)
             break
         except Exception as error:  # whatever a user's network raises
-            cause = error.__cause__ or error
+            at = re.search(r"full_key: (\S+)", str(error))
+            is_hydras = type(error).__module__.startswith("hydra.")
+            cause = (error.__cause__ if is_hydras else None) or error
             refused = {name for name in implied if f"unexpected keyword argument '{name}'" in str(cause)}
+            if not refused and isinstance(cause, InputError):
+                raise cause from None
             if not refused:
-                if isinstance(cause, InputError):
-                    raise cause from None
-                at = re.search(r"full_key: (\S+)", str(error))
-                shown = {key: value for key, value in options.items() if key != "_target_"}
                 where = f"model.{at[1]} fails" if at else f"fails with the arguments {shown | implied}"
-                raise InputError(
-                    f"model._target_={path}: {where}: {type(cause).__name__}: {one_line(cause)}"
-                ) from error
+                reason = f"{type(cause).__name__}: {one_line(cause)}"
+                raise InputError(f"model._target_={path}: {where}: {reason}") from error
             implied = {name: value for name, value in implied.items() if name not in refused}
     if not isinstance(network, nn.Module):
         raise InputError(f"model._target_={path} must make a torch.nn.Module; it made a {type(network).__name__}")
@@ -62,6 +66,15 @@ def build(options: Mapping[str, Any], *, classes: int, channels: int) -> nn.Modu
             f"choose other data, or name a function of your own that takes in_channels"
         )
     return network
+
+
+def targets(options: object) -> Iterator[object]:
+    """Find every ``_target_``, nested ones too."""
+    if isinstance(options, Mapping):
+        yield from (value for key, value in options.items() if key == "_target_")
+    if isinstance(options, Mapping | list | tuple):
+        for value in options.values() if isinstance(options, Mapping) else options:
+            yield from targets(value)
 
 
 def resolve(path: object) -> Any:

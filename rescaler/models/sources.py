@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from rescaler.models.factory import resolve
+from rescaler.models.factory import resolve, targets
 
 _BY_VERSION = {"torch", "torchvision", "timm", "rescaler", *sys.stdlib_module_names}
 """Packages whose version stands for their code."""
@@ -29,7 +29,7 @@ def code_digest(network: nn.Module, options: Mapping[str, object]) -> tuple[str,
     classes = {kind for module in network.modules() for kind in type(module).__mro__}
     hidden: set[str] = set()
     files: dict[Path, Any] = {}
-    for each in (*classes, *map(resolve, _targets(options))):
+    for each in (*classes, *map(resolve, targets(options))):
         home = getattr(each, "__module__", None) or type(each).__module__
         if home.partition(".")[0] in _BY_VERSION:
             continue
@@ -38,15 +38,6 @@ def code_digest(network: nn.Module, options: Mapping[str, object]) -> tuple[str,
             hidden.add(f"{home}.{getattr(each, '__qualname__', each)}")
     digest = hashlib.sha256(json.dumps(sorted(files.values())).encode()).hexdigest()
     return digest if files else "", tuple(sorted(hidden))
-
-
-def _targets(options: object) -> Iterator[object]:
-    """Find every ``_target_``, nested ones too."""
-    if isinstance(options, Mapping):
-        yield from (value for key, value in options.items() if key == "_target_")
-    if isinstance(options, Mapping | list | tuple):
-        for value in options.values() if isinstance(options, Mapping) else options:
-            yield from _targets(value)
 
 
 def _add(module: str, path: Path, files: dict[Path, Any]) -> bool:
