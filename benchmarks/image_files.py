@@ -31,7 +31,7 @@ from rescaler.data.decoding import shorter_px
 from rescaler.data.folder import FolderImages
 from rescaler.data.preparation import Preparation
 from rescaler.data.tree import read_tree
-from rescaler.measuring import Spread, turns
+from rescaler.measure import Spread, turns
 from rescaler.settings import DataSettings
 
 STAGES_PX = (112, 160, 224)

@@ -27,7 +27,7 @@ from torch import nn
 from benchmarks.epochs import Trainer
 from benchmarks.reporting import parser, provenance, write
 from rescaler.errors import InputError
-from rescaler.measuring import Spread, turns
+from rescaler.measure import Spread, turns
 from rescaler.method.description import describe
 from rescaler.method.kernels import KERNEL_TABLE
 from rescaler.models import overfeat_fast, overfeat_small, resnet34

@@ -24,7 +24,7 @@ from rescaler.compose import jobs
 from rescaler.errors import InputError
 from rescaler.files import write_text
 from rescaler.settings import Experiment
-from rescaler.texttable import TextTable
+from rescaler.text import TextTable
 from rescaler.training.epoch import evaluate, start_stage
 from rescaler.training.ledger import Ledger
 from rescaler.training.loop import train

@@ -16,7 +16,7 @@ import torch
 from benchmarks.epochs import Trainer
 from benchmarks.reporting import parser, provenance, write
 from benchmarks.training_loop import experiment
-from rescaler.measuring import Spread, turns
+from rescaler.measure import Spread, turns
 from rescaler.settings import StepSettings
 from rescaler.training.arithmetic import cannot_compile
 

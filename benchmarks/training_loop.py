@@ -25,7 +25,7 @@ from torch.nn.functional import cross_entropy
 
 from benchmarks.epochs import Trainer
 from benchmarks.reporting import parser, provenance, write
-from rescaler.measuring import Spread, turns
+from rescaler.measure import Spread, turns
 from rescaler.settings import (
     DataSettings,
     Experiment,

@@ -3,10 +3,10 @@ import torch
 from conftest import MakeExperiment
 
 from rescaler.errors import InputError
+from rescaler.measure import step_recipe
 from rescaler.settings import StepSettings
 from rescaler.training import arithmetic
 from rescaler.training.arithmetic import autocast, computing, step_constants
-from rescaler.training.probe import step_recipe
 
 
 def test_only_what_changes_numbers_here_is_in_the_recipe() -> None:

@@ -4,9 +4,9 @@ import pytest
 
 from rescaler.errors import InputError
 from rescaler.experiment import CHOICES, check, resolve_resize_epoch, stage_epochs
+from rescaler.loggers.wandb import resolve_mode
 from rescaler.method.kernels import INTERPOLATIONS
 from rescaler.settings import Experiment, ScheduleSettings, StageSettings
-from rescaler.tracking import resolve_mode
 from rescaler.training.arithmetic import MEMORY_FORMATS
 
 

@@ -1,7 +1,6 @@
 from typing import Any, cast
 
 import numpy as np
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rescaler.__main__ import main
+from rescaler.cli import main
 from rescaler.errors import InputError
 from rescaler.files import write_text
 from rescaler.record import Record

@@ -3,7 +3,7 @@ import logging
 import pytest
 from test_chain import CONSTANTS, record
 
-from rescaler import waiting
+from rescaler import text
 from rescaler.record import Record
 from rescaler.running.progress import ProgressBar
 from rescaler.settings import ScheduleSettings
@@ -18,7 +18,7 @@ LAYER = {"target_kernel": (4, 4), "target_output": (10, 10), "pretrain_kernel": 
 def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time on the clock, in seconds; a line is shown whenever anything moves."""
     clock = [0.0]
-    monkeypatch.setattr(waiting, "_LINE_S", -1.0)
+    monkeypatch.setattr(text, "_LINE_S", -1.0)
     monkeypatch.setattr("rescaler.running.progress.time.monotonic", lambda: clock[0])
     return clock
 

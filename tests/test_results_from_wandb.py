@@ -11,12 +11,12 @@ from fake_runs import FakeRun
 from test_tracking import CONFIG, SUMMARY, record
 
 from rescaler.errors import InputError
+from rescaler.loggers import wandb_client as client
+from rescaler.loggers.wandb import History, opening
+from rescaler.loggers.wandb_client import Fragment
 from rescaler.results import load_epochs, load_runs
 from rescaler.results.from_wandb import read_offline, read_project
 from rescaler.settings import LoggerSettings
-from rescaler.tracking import client, offline
-from rescaler.tracking.offline import Fragment
-from rescaler.tracking.schema import History, opening
 
 DONE = {"status": "done", "error": None, "epochs": 20, "updated": "2026-05-02T00:00:00+00:00"}
 SETTINGS = LoggerSettings()
@@ -59,7 +59,7 @@ def serve(monkeypatch: pytest.MonkeyPatch, *runs: SimpleNamespace) -> None:
 
 def keep(monkeypatch: pytest.MonkeyPatch, folder: Path, *parts: Fragment) -> None:
     (folder / "run-ab12.wandb").touch()
-    monkeypatch.setattr(offline, "fragments", lambda _: list(parts))
+    monkeypatch.setattr(client, "fragments", lambda _: list(parts))
 
 
 def part(started: str, first: int, last: int, **changes: Any) -> Fragment:

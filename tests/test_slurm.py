@@ -29,7 +29,7 @@ from slurm_cluster import (
     wait_until,
 )
 
-from rescaler.tracking.offline import fragments
+from rescaler.loggers.wandb_client import fragments
 from rescaler.training.ledger import Ledger
 
 pytestmark = pytest.mark.slurm

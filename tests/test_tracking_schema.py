@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from test_tracking import CONFIG, SUMMARY, record
 
+from rescaler.loggers.wandb import AXES, HIDDEN, NAMES, History, epoch, epoch_of_row, opening, summary_of
 from rescaler.record import EPOCH_FIELDS
 from rescaler.settings import LoggerSettings
-from rescaler.tracking.schema import AXES, HIDDEN, NAMES, History, epoch, epoch_of_row, opening, summary_of
 
 
 def begin(**changes: Any) -> dict[str, Any]:

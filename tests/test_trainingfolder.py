@@ -11,7 +11,6 @@ from rescaler.running.execution import execute_trunk
 from rescaler.running.trunkfolder import TrunkFolder
 from rescaler.training import statefile
 from rescaler.training.plan import plan
-from rescaler.training.sharing import Part
 
 
 def trunk(folder: Path) -> Any:
@@ -43,7 +42,7 @@ def test_a_trunk_that_is_trained_is_done(
     make_experiment: MakeExperiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    execute_trunk([(make_experiment(), Part(0, 2, (2,)))], tmp_path / "trunk")
+    execute_trunk([(make_experiment(), 2, (2,))], tmp_path / "trunk")
     found = trunk(tmp_path / "trunk")
     assert (found["status"], found["position"]) == ("done", 2)
 
@@ -67,7 +66,7 @@ def test_a_warning_between_two_parts_is_heeded_by_the_second(
     before = signal.signal(signal.SIGUSR2, requeue)
     try:
         with pytest.raises(SystemExit):
-            execute_trunk([(make_experiment(seed=seed), Part(seed, 1, (1,))) for seed in (0, 1)], tmp_path / "trunk")
+            execute_trunk([(make_experiment(seed=seed), 1, (1,)) for seed in (0, 1)], tmp_path / "trunk")
     finally:
         signal.signal(signal.SIGUSR2, before)
     (save,) = (tmp_path / "ledger" / "saves").glob("*.pt")

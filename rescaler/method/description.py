@@ -13,7 +13,7 @@ from rescaler.method.layers import Layer, Margins, margins
 from rescaler.method.layertable import DescribedLayer, Kind, Sides, quantity
 from rescaler.method.shrinking import Shrunk, shrink
 from rescaler.method.trace import Call, outline, trace
-from rescaler.texttable import TextTable
+from rescaler.text import TextTable
 
 
 @dataclass(frozen=True)

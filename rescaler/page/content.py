@@ -15,7 +15,7 @@ from rescaler.results import is_baseline, over_seeds, paper, paper_table, table
 from rescaler.results.labels import progress_label
 from rescaler.results.quantities import NONE
 from rescaler.results.report import paper_reports, reports, seed_reports
-from rescaler.texttable import TextTable, counted
+from rescaler.text import TextTable, counted
 
 _SHORT = 8
 """Characters of a key that tell it from others."""

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from pandas import DataFrame
 
 from rescaler.figures import accuracy_figure, clock_figure, cost_figure, saving_figure, to_svg
-from rescaler.texttable import counted
+from rescaler.text import counted
 
 
 @dataclass(frozen=True)

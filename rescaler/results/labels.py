@@ -5,7 +5,7 @@ from typing import Any, Literal
 import pandas as pd
 from pandas import DataFrame
 
-from rescaler.texttable import counted
+from rescaler.text import counted
 
 
 def network_label(

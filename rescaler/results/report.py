@@ -21,7 +21,7 @@ from rescaler.results.quantities import (
     time_quantity,
 )
 from rescaler.results.tables import cost
-from rescaler.texttable import TextTable
+from rescaler.text import TextTable
 
 _ESTIMATED = "~ estimated from the run's own target epochs; run resize_epoch=0 to measure"
 _NOT_THE_SAME = (

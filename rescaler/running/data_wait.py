@@ -3,10 +3,10 @@
 import logging
 
 from rescaler.data import streams_from_files
+from rescaler.measure import how_to_load_faster
 from rescaler.record import Record
 from rescaler.settings import DataSettings
 from rescaler.training.chain import Epoch
-from rescaler.training.loading import how_to_load_faster
 
 log = logging.getLogger(__name__)
 

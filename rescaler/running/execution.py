@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rescaler.errors import enough_memory, one_line
 from rescaler.interruption import Interruption, following_the_first
+from rescaler.loggers import Logger, build_loggers
 from rescaler.record import Record
 from rescaler.running.data_wait import DataWait
 from rescaler.running.progress import ProgressBar
@@ -15,7 +16,6 @@ from rescaler.running.runfolder import RunFolder
 from rescaler.running.trainingfolder import Status
 from rescaler.running.trunkfolder import TrunkFolder
 from rescaler.settings import Experiment
-from rescaler.tracking import Tracker
 from rescaler.training import processes, ranks
 from rescaler.training.chain import Epoch
 from rescaler.training.epoch import Observer
@@ -23,12 +23,13 @@ from rescaler.training.ledger import Ledger
 from rescaler.training.loop import train
 from rescaler.training.plan import Run, device_for, plan
 from rescaler.training.saving import Saver
-from rescaler.training.sharing import Part
 
 log = logging.getLogger(__name__)
 
 Close = Callable[[Status, str | None], None]
 """Is told how a training ended."""
+Part = tuple[Experiment, int, Sequence[int]]
+"""Run, last epoch and forks of a part of a trunk."""
 OnSave = Callable[[], None]
 """Is called after each save in the middle of an epoch."""
 _LESS = "; lower step.micro_batch_size, optim.batch_size or data.image_px"
@@ -52,6 +53,21 @@ class Observers:
             observer.epoch(record, reused=reused)
 
 
+class _Logging:
+    """Observer that passes epochs on to loggers."""
+
+    def __init__(self, loggers: Sequence[Logger]) -> None:
+        self._loggers = loggers
+
+    def batch(self, epoch: Epoch, done: int) -> None:
+        """Nothing: loggers show epochs."""
+
+    def epoch(self, record: Record, *, reused: bool) -> None:
+        """Pass an epoch on."""
+        for logger in self._loggers:
+            logger.epoch(record, reused=reused)
+
+
 def execute(experiment: Experiment, folder: Path, *, group: str, on_save: OnSave = lambda: None) -> None:
     """Train a run, or read it back if the ledger has all of it.
 
@@ -73,28 +89,25 @@ def execute(experiment: Experiment, folder: Path, *, group: str, on_save: OnSave
         for note in run.notes:
             log.info("%s", note)
         run_folder = RunFolder(folder, run)
-        tracker = Tracker(
-            experiment.logger,
-            summary=run_folder.summary,
-            config=dataclasses.asdict(experiment),
-            group=group,
-            folder=folder,
-        )
+        loggers = build_loggers(experiment.logger, group=group, folder=folder)
+        for logger in loggers:
+            logger.start(run_folder.summary, dataclasses.asdict(experiment))
 
         def close(status: Status, error: str | None) -> None:
             run_folder.note(status, error)
-            tracker.finish(run_folder.summary, failed=status == "failed")
+            for logger in loggers:
+                logger.finish(run_folder.summary, failed=status == "failed")
 
         with Interruption() as interruption:
-            observers: list[Observer] = [run_folder, tracker, DataWait(experiment.data)]
+            observers: list[Observer] = [run_folder, _Logging(loggers), DataWait(experiment.data)]
             _train(run, folder, observers, close, interruption, on_save)
 
 
-def execute_trunk(parts: Sequence[tuple[Experiment, Part]], folder: Path, *, on_save: OnSave = lambda: None) -> None:
+def execute_trunk(parts: Sequence[Part], folder: Path, *, on_save: OnSave = lambda: None) -> None:
     """Train epochs that several runs have in common, into the ledger.
 
     Args:
-        parts: a run that has them, and up to which epoch, for each part of the trunk.
+        parts: for each part of the trunk a run that has it, its last epoch, and the epochs where runs part from it.
         folder: the trunk's own.
         on_save: as of :func:`execute`.
 
@@ -103,14 +116,14 @@ def execute_trunk(parts: Sequence[tuple[Experiment, Part]], folder: Path, *, on_
     """
     if ranks.number() > 0:
         with enough_memory(_LESS), following_the_first():
-            for experiment, part in parts:
+            for experiment, last_epoch, forks in parts:
                 run = _joined(experiment)
-                train(run, _ledger(run), folder, Observers([]), part=part)
+                train(run, _ledger(run), folder, Observers([]), last_epoch=last_epoch, forks=forks)
         return
     with enough_memory(_LESS), Interruption() as interruption:  # what comes between two parts, the second one saves for
-        for experiment, part in parts:
-            run, trunk_folder = _joined(experiment), TrunkFolder(folder, part.last_epoch)
-            _train(run, folder, [trunk_folder], trunk_folder.note, interruption, on_save, part)
+        for experiment, last_epoch, forks in parts:
+            run, trunk_folder = _joined(experiment), TrunkFolder(folder, last_epoch)
+            _train(run, folder, [trunk_folder], trunk_folder.note, interruption, on_save, last_epoch, forks)
 
 
 def _train(
@@ -120,13 +133,14 @@ def _train(
     close: Close,
     interruption: Interruption,
     on_save: OnSave,
-    part: Part | None = None,
+    last_epoch: int | None = None,
+    forks: Sequence[int] = (),
 ) -> None:
     """Train while others look on; what is told to end saves first, and says how it ended."""
     experiment, ledger = run.experiment, _ledger(run)
     with _closing(close), ProgressBar(run.chain, enabled=experiment.progress) as bar:
         saver = Saver(ledger, interruption, experiment.checkpoint_every_min, on_save)
-        train(run, ledger, folder, Observers([*observers, bar]), saver=saver, part=part)
+        train(run, ledger, folder, Observers([*observers, bar]), saver=saver, last_epoch=last_epoch, forks=forks)
 
 
 @contextlib.contextmanager

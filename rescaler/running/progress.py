@@ -8,10 +8,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from rescaler.record import Record
-from rescaler.texttable import clock
+from rescaler.text import Lines, clock
 from rescaler.training.chain import Chain, Epoch
 from rescaler.training.pace import epochs_planned, left_s
-from rescaler.waiting import Lines
 
 log = logging.getLogger(__name__)
 

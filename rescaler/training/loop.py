@@ -1,6 +1,7 @@
 """The training loop over a chain of epochs."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -14,7 +15,6 @@ from rescaler.training.keeping import Keeper, UnderWay, hold_forks, share
 from rescaler.training.ledger import Ledger
 from rescaler.training.plan import Run
 from rescaler.training.saving import Progress, Saver
-from rescaler.training.sharing import Part
 from rescaler.training.state import State
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,8 @@ def train(
     observer: Observer,
     *,
     saver: Saver | None = None,
-    part: Part | None = None,
+    last_epoch: int | None = None,
+    forks: Sequence[int] = (),
 ) -> list[Record]:
     """Train what the ledger lacks of a run, and return the records of its epochs.
 
@@ -37,13 +38,14 @@ def train(
         folder: the run's own; the states that the run stands on or wants kept stay while it exists.
         observer: is told of progress.
         saver: saves in the middle of an epoch when it is due.
-        part: what to train of the run, where it is the trunk of others.
+        last_epoch: to train of the run, where it is the trunk of others.
+        forks: epochs whose states those start from.
 
     Raises:
         Diverged: the loss became NaN or infinite; the message has the epoch and its learning rate.
         InputError: the ledger cannot be written, or the data cannot be read.
     """
-    keeper = Keeper(run, ledger, folder, hold_forks(run, ledger, folder, part.forks if part else ()))
+    keeper = Keeper(run, ledger, folder, hold_forks(run, ledger, folder, forks))
     records: list[Record] = []
     state: State | None = None
     while True:
@@ -54,7 +56,7 @@ def train(
         if reused:
             log.info("%d of %d epochs: read from the ledger", len(reused), run.chain.schedule.epochs)
         epoch = run.chain.next(records)
-        if epoch is None or (part is not None and epoch.number > part.last_epoch):
+        if epoch is None or (last_epoch is not None and epoch.number > last_epoch):
             return records
         start = _start(run, epoch, state, keeper)
         state = start.state  # the device has no room for the network before it as well

@@ -4,13 +4,13 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from rescaler.data import ImageData, load_data
+from rescaler.data import DATA_SETS, ImageData, load_data
 from rescaler.errors import InputError
 from rescaler.experiment import batches_per_epoch, rescale_recipe, resolve_resize_epoch, stage_epochs
 from rescaler.method.shrinking import Shrunk
@@ -65,13 +65,28 @@ class Run:
         return network.to(self.device)
 
 
-def plan(experiment: Experiment, *, elsewhere: str | None = None, networks: dict[str, Networks] | None = None) -> Run:
+@dataclass(frozen=True)
+class _Published:
+    """Stands for data that is not loaded."""
+
+    train_count: int
+    fingerprint: str = ""
+
+
+def plan(
+    experiment: Experiment,
+    *,
+    elsewhere: str | None = None,
+    networks: dict[str, Networks] | None = None,
+    load: bool = True,
+) -> Run:
     """Load the data, check that the networks fit it, and lay out the run.
 
     Args:
         experiment: settings that :func:`rescaler.experiment.check` has passed.
         elsewhere: type of the device that ``auto`` means where it will run, if that is another machine.
         networks: as ``known`` of :func:`rescaler.training.networks.networks_of`.
+        load: whether to load the data; else keys and ids can be compared among runs planned alike, and no more.
 
     Raises:
         InputError: the experiment cannot run as it is; the message names the key, its value and what is allowed.
@@ -84,7 +99,12 @@ def plan(experiment: Experiment, *, elsewhere: str | None = None, networks: dict
     resize_epoch = resolve_resize_epoch(experiment)
     target, shrunk = networks_of(experiment, {} if networks is None else networks)
     processes.check(target, experiment.optim.batch_size, experiment.step.micro_batch_size, device)
-    data = load_data(experiment.data, device)  # after all that can be refused without it: it may be downloaded
+    # After all that can be refused without it: it may be downloaded.
+    if load:
+        data = load_data(experiment.data, device)
+    else:
+        count = DATA_SETS[experiment.data.name].train_images or experiment.data.train_images
+        data = cast(ImageData, _Published(count))
     batches = batches_per_epoch(experiment, data.train_count)
     warmup = experiment.rescale.warmup_batches
     if warmup > batches:
