@@ -10,6 +10,7 @@ from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweeperConf
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
@@ -25,6 +26,7 @@ class LocalLauncher(Launcher):
         """Keep the context; the task function is not needed, as the jobs carry their settings."""
         del task_function
         self._context, self._config = hydra_context, config
+        HydraConfig.instance().set_config(config)  # what ${hydra:...} in the sweep's folder needs
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Check all jobs, then train them."""

@@ -106,7 +106,7 @@ def jobs(
         with hydra_over(config_dir, config_path) as hydra:
             master = hydra.compose_config(config_name or NAME, list(overrides), run_mode=RunMode.MULTIRUN)
             loader = hydra.config_loader
-            return compose_jobs(loader, master, split(loader, master, list(master.hydra.overrides.task)))
+            return compose_jobs(loader, master, split(loader, master, _plain(master.hydra.overrides.task)))
     except MISTAKES as error:
         raise InputError(explain(error)) from error
 
@@ -189,7 +189,11 @@ def split(loader: ConfigLoader, master: DictConfig, overrides: Sequence[str]) ->
 
 
 def _params(config: DictConfig) -> dict[str, str]:
-    return dict(config.hydra.sweeper.get("params") or {})
+    return _plain(config.hydra.sweeper).get("params") or {}
+
+
+def _plain(config: Any) -> Any:
+    return OmegaConf.to_container(config, resolve=False)
 
 
 def _multiplied(parser: OverridesParser, params: dict[str, str], overrides: Sequence[str]) -> list[list[str]]:
@@ -199,9 +203,7 @@ def _multiplied(parser: OverridesParser, params: dict[str, str], overrides: Sequ
 
 
 def _check_common(master: DictConfig, config: DictConfig, words: str) -> None:
-    one, other = (OmegaConf.to_container(each.hydra, resolve=False) for each in (master, config))
-    assert isinstance(one, dict)
-    assert isinstance(other, dict)
+    one, other = _plain(master.hydra), _plain(config.hydra)
     for each in (one, other):
         each["sweeper"].pop("params", None)
         each["sweep"].pop("subdir")  # each job's own
@@ -239,7 +241,7 @@ class JobComposer:
         if composing not in self._composed:
             self._composed[composing] = self._base(composing)
         base, reads_hydra = self._composed[composing]
-        if reads_hydra or any("${" in word for word in overrides):
+        if reads_hydra or any("$" in word for word in overrides):
             return self._whole(overrides, number)
         found = copy.deepcopy(base)
         for word, override in parsed:
@@ -249,10 +251,8 @@ class JobComposer:
 
     def _base(self, overrides: Sequence[str]) -> tuple[DictConfig, bool]:
         config = self._loader.load_sweep_config(self._master, list(overrides))
-        sweep = OmegaConf.to_container(config.hydra.sweep, resolve=False)
-        assert isinstance(sweep, dict)
         app = settings_of(config)
-        return app, sweep["subdir"] != "${hydra.job.num}" or "${hydra:" in OmegaConf.to_yaml(app)
+        return app, _plain(config.hydra.sweep)["subdir"] != "${hydra.job.num}" or "${hydra:" in OmegaConf.to_yaml(app)
 
     def _whole(self, overrides: Sequence[str], number: int) -> tuple[DictConfig, str]:
         config = self._loader.load_sweep_config(self._master, list(overrides))

@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import functools
 import logging
-import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from hydra._internal.callbacks import Callbacks
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import _run_hydra, get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import run_job
+from hydra.core.utils import JobStatus, env_override, run_job
 from hydra.main import _get_rerun_conf
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
@@ -41,10 +40,10 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         InputError: a setting or an option is impossible, or a run failed.
     """
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # has Hydra raise rather than print its own account of an error
     logging.raiseExceptions = False  # a log file on a full disk is no reason for a traceback
     try:
-        with _quiet_unless_first(arguments):
+        # Hydra is to raise rather than to print its own account of an error.
+        with env_override({"HYDRA_FULL_ERROR": "1"}), _quiet_unless_first(arguments):
             _run(arguments)
     except compose.MISTAKES as error:
         raise InputError(compose.explain(error)) from error
@@ -104,7 +103,8 @@ def _run_single(hydra: Hydra, name: str, overrides: list[str]) -> None:
         train = functools.partial(_train, experiment, folder)
         done = run_job(train, config, "hydra.run.dir", None, context)
         callbacks.on_run_end(config=config, config_name=name, job_return=done)
-        _ = done.return_value  # raises what the run raised
+        if done.status is JobStatus.FAILED:
+            raise done._return_value  # done.return_value would print lines of its own
     if ranks.number() == 0:
         from rescaler.sweep.local import show_results
 

@@ -140,7 +140,7 @@ def test_what_cannot_be_shrunk_is_refused() -> None:
 
 
 def test_no_module_takes_the_functions_place() -> None:
-    for name in ("method.description", "training.probe", "commands.describe"):
+    for name in ("method.description", "measure", "cli.describe"):
         importlib.import_module(f"rescaler.{name}")
     assert rescaler.describe is describe
 

@@ -51,6 +51,7 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
         command.set_defaults(command=name, module=module, parser=command)
         if words[:1] == [name]:
             add_arguments(command)
+            command.add_argument("--version", action=_Version)
     if not words or words[0] not in _COMMANDS:
         return top.parse_args(words)
     return commands.choices[words[0]].parse_intermixed_args(words[1:])  # settings and options in any order
@@ -65,7 +66,8 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         from importlib.metadata import version
 
-        parser.exit(message=f"rescaler {version('rescaler')}\n")
+        print(f"rescaler {version('rescaler')}")
+        parser.exit()
 
 
 def write(target: str, text: str) -> None:
@@ -82,7 +84,6 @@ def _run(command: argparse.ArgumentParser) -> None:
     for action in get_args_parser()._actions:
         if action.dest != "version":
             command._add_action(action)
-    command.add_argument("--version", action=_Version)
 
 
 def _describe(command: argparse.ArgumentParser) -> None:
