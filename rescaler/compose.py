@@ -60,11 +60,7 @@ def register() -> None:
 
 @contextlib.contextmanager
 def hydra_over(config_dir: str | Path | None = None, config_path: str | None = None) -> Iterator[Hydra]:
-    """Hydra, initialised over ``conf/`` and a folder of the user's own configs.
-
-    Raises:
-        InputError: ``config_dir`` is no folder.
-    """
+    """Hydra, initialised over ``conf/`` and a folder of the user's own configs."""
     register()
     search_path = create_automatic_config_search_path(None, "rescaler.run", config_path or str(CONF.resolve()))
     if config_dir is not None:
@@ -96,11 +92,7 @@ def jobs(
     config_path: str | None = None,
     config_name: str | None = None,
 ) -> list[Job]:
-    """Compose the runs of ``rescaler run -m OVERRIDES``, in its order; one if nothing is swept.
-
-    Raises:
-        InputError: an override or a value is impossible; of a sweep's runs, names it.
-    """
+    """Compose the runs of ``rescaler run -m OVERRIDES``, in its order; one if nothing is swept."""
     refuse_unnamed_choices(overrides)
     try:
         with hydra_over(config_dir, config_path) as hydra:
@@ -121,17 +113,7 @@ def names_of(overrides: Sequence[Sequence[str]]) -> list[str]:
 def compose_jobs(
     loader: ConfigLoader, master: DictConfig, job_overrides: Sequence[Sequence[str]], first: int = 0
 ) -> list[Job]:
-    """Compose every job of a sweep.
-
-    Args:
-        loader: Hydra's.
-        master: config of the sweep.
-        job_overrides: by job.
-        first: number of the first job.
-
-    Raises:
-        InputError: a job is impossible; names it.
-    """
+    """Compose every job of a sweep."""
     composer, found = JobComposer(loader, master), list[Job]()
     for number, (overrides, name) in enumerate(zip(job_overrides, names_of(job_overrides), strict=True), start=first):
         try:
@@ -164,9 +146,6 @@ def split(loader: ConfigLoader, master: DictConfig, overrides: Sequence[str]) ->
 
     They are multiplied out as Hydra's own sweeper does it. Where configs are swept (``sweep=table2,table3``), each
     brings the choices of its own ``hydra.sweeper.params``.
-
-    Raises:
-        InputError: a swept config sets what all jobs of a sweep have in common.
     """
     parser, params = OverridesParser.create(loader), _params(master)
     choices = []
@@ -216,12 +195,7 @@ def _check_common(master: DictConfig, config: DictConfig, words: str) -> None:
 
 
 class JobComposer:
-    """Composes the jobs of a sweep, many of which differ in values alone: Hydra takes a tenth of a second for each.
-
-    Args:
-        loader: Hydra's.
-        master: config of the sweep.
-    """
+    """Composes the jobs of a sweep, many of which differ in values alone: Hydra takes a tenth of a second for each."""
 
     def __init__(self, loader: ConfigLoader, master: DictConfig) -> None:
         self._loader, self._master = loader, master
@@ -230,12 +204,7 @@ class JobComposer:
         self._is_group = functools.cache(lambda key: loader.get_group_options(key) != [])
 
     def compose(self, overrides: Sequence[str], number: int) -> tuple[DictConfig, str]:
-        """Settings of one job, without Hydra's own, and its ``hydra.sweep.subdir``.
-
-        Raises:
-            HydraException: an override is impossible.
-            OmegaConfBaseException: it does not fit the schema.
-        """
+        """Settings of one job, without Hydra's own, and its ``hydra.sweep.subdir``."""
         parsed = [(word, self._parser.parse_override(word)) for word in overrides]
         composing = tuple(word for word, override in parsed if self._composes(override))
         if composing not in self._composed:
@@ -286,11 +255,7 @@ def set_output_dir(config: DictConfig, folder: Path) -> None:
 
 
 def to_experiment(config: DictConfig) -> Experiment:
-    """Convert composed settings to typed ones, and check their values.
-
-    Raises:
-        InputError: a value is missing, of the wrong type or impossible; names its key and what is allowed.
-    """
+    """Convert composed settings to typed ones, and check their values."""
     try:
         experiment = OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
@@ -307,11 +272,7 @@ def to_experiment(config: DictConfig) -> Experiment:
 
 
 def read_experiment(folder: Path) -> Experiment:
-    """Read the settings in a run's folder.
-
-    Raises:
-        InputError: there are none, or they are impossible.
-    """
+    """Read the settings in a run's folder."""
     path = folder / CONFIG_FILE
     try:
         config = OmegaConf.merge(OmegaConf.structured(Experiment), OmegaConf.create(_literal(read_yaml(path))))

@@ -87,11 +87,7 @@ class Candidate(NamedTuple):
 
 
 def candidates(experiment: Experiment) -> dict[str, Candidate]:
-    """The networks of an experiment by name, the smallest first and the target last.
-
-    Raises:
-        InputError: ``model`` describes no network, or it cannot be shrunk this way.
-    """
+    """The networks of an experiment by name, the smallest first and the target last."""
     data, target = experiment.data, initial_target(experiment)
     networks = [(shrunk.network, shrunk.image_px) for shrunk in shrunk_stages(experiment, target)]
     networks.append((target, data.image_px))
@@ -102,11 +98,7 @@ def candidates(experiment: Experiment) -> dict[str, Candidate]:
 
 
 def step_recipe(experiment: Experiment, device_type: str, *, is_here: bool = True) -> Recipe:
-    """Recipe whose steps do the work of the experiment's, at learning rate 0: the weights stay as they are.
-
-    Raises:
-        InputError: the device cannot compute that way; the message names the key and its value.
-    """
+    """Recipe whose steps do the work of the experiment's, at learning rate 0: the weights stay as they are."""
     constants = epoch_constants(experiment, 1, device_type, is_here=is_here)
     decay = experiment.schedule.weight_decay
     return Recipe(0, (), rescale=None, learning_rate=0.0, learning_rate_end=0.0, weight_decay=decay, **constants)
@@ -133,9 +125,6 @@ def time_steps(
 
     Returns:
         For each network seconds of its mean step in each round; the i-th of all networks were measured side by side.
-
-    Raises:
-        InputError: the device's memory is too small.
     """
     step_s: dict[str, list[float]] = {name: [] for name in networks}
     with computing(recipe), enough_memory(f" for batches of {recipe.batch_size} images"):
@@ -156,13 +145,7 @@ def time_steps(
 
 
 def doubts(name: str, faster: Spread, where: str = "here") -> list[str]:
-    """Warnings about a network that is not clearly faster than the target; none about one that is.
-
-    Args:
-        name: the network's.
-        faster: how many times faster it was.
-        where: on what, or how, it was measured.
-    """
+    """Warnings about a network that is not clearly faster than the target; none about one that is."""
     if faster.median <= 1:
         slower = f"its step takes {1 / faster.median:.2f} times as long as the target's"
         return [f"The {name} network is not faster {where}: {slower}."]
@@ -210,21 +193,7 @@ def batch_loading_s(
     device: torch.device,
     progress: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Spread] | None:
-    """Seconds to load a training batch for each network while nothing else is done.
-
-    Args:
-        data: where the files are, and how many processes decode them.
-        sizes_px: by network, the side of its images.
-        batch_size: images in a batch.
-        device: where batches go.
-        progress: called with what is being done.
-
-    Returns:
-        Median and range of some rounds by network; None where no file is read: the set is in memory, or not here.
-
-    Raises:
-        InputError: the files are damaged, or contradict the settings.
-    """
+    """Seconds to load a training batch for each network while nothing else is done."""
     if not _files_are_here(data):
         return None
     images = load_data(data, device)
@@ -242,13 +211,7 @@ def batch_loading_s(
 
 
 def loading_notes(data: DataSettings, loading_s: Mapping[str, Spread] | None, batch_size: int) -> list[str]:
-    """Result of :func:`batch_loading_s` in words; nothing where no file is read.
-
-    Args:
-        data: as it was given.
-        loading_s: as it was returned.
-        batch_size: as it was given.
-    """
+    """Result of :func:`batch_loading_s` in words; nothing where no file is read."""
     if not streams_from_files(data):
         return []
     if loading_s is None:
@@ -289,19 +252,7 @@ def _loading_round_s(batches: Iterator[Batch]) -> float:
 
 
 def epoch_hours(experiment: Experiment, batches: int, label: str = "") -> tuple[list[float], list[str]]:
-    """Measure how long an epoch of each network takes, loading included.
-
-    Args:
-        experiment: its settings.
-        batches: of an epoch.
-        label: of the run, for the notes.
-
-    Returns:
-        Hours of an epoch by network, the smallest first, and notes on how they were measured.
-
-    Raises:
-        InputError: a network cannot be built, files are damaged, or the device's memory is too small.
-    """
+    """Measure how long an epoch of each network takes, loading included."""
     device, batch_size = device_for(experiment.device), experiment.optim.batch_size
     with status_line() as say:
         say("building the networks")

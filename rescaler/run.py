@@ -35,11 +35,7 @@ def main() -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Do what Hydra's options say.
-
-    Raises:
-        InputError: a setting or an option is impossible, or a run failed.
-    """
+    """Do what Hydra's options say."""
     logging.raiseExceptions = False  # a log file on a full disk is no reason for a traceback
     try:
         # Hydra is to raise rather than to print its own account of an error.

@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         parsed = _parse(words)
         wants_traceback = os.environ.get("HYDRA_FULL_ERROR", "0") != "0"
-        importlib.import_module(parsed.module).run(parsed)
+        importlib.import_module(_MODULES.get(parsed.command, f"rescaler.cli.{parsed.command}")).run(parsed)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader at the other end of the pipe has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -46,9 +46,9 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     top = argparse.ArgumentParser(prog="rescaler", description="Train networks, plan runs, read what runs recorded.")
     top.add_argument("--version", action=_Version)
     commands = top.add_subparsers(metavar="COMMAND", dest="command", required=True)
-    for name, (add_arguments, module, summary, more) in _COMMANDS.items():
-        command = commands.add_parser(name, help=summary, description=more, add_help=name != "run")
-        command.set_defaults(command=name, module=module, parser=command)
+    for name, (add_arguments, summary) in _COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary, add_help=name != "run")
+        command.set_defaults(command=name)
         if words[:1] == [name]:
             add_arguments(command)
             command.add_argument("--version", action=_Version)
@@ -172,68 +172,19 @@ def _files(command: argparse.ArgumentParser, numbers: str) -> None:
 
 
 _COMMANDS = {
-    "run": (_run, "rescaler.run", "train one run, or with -m a sweep; same as python -m rescaler.run", ""),
-    "describe": (
-        _describe,
-        "rescaler.cli.describe",
-        "kernels, feature maps and multiplications of both networks, and how fast they are here",
-        "No images needed. Example: rescaler describe model=resnet34 data=imagenet --measure",
-    ),
+    "run": (_run, "train one run, or with -m a sweep; the same as python -m rescaler.run"),
+    "describe": (_describe, "kernels, feature maps and multiplications of a network, and how fast it is here"),
     "plan": (
         _plan,
-        "rescaler.cli.plan",
-        "the time that runs and sweeps will take, before anything is trained",
-        "Time of every run, what it saves, and what the sweep costs with its trunk shared; times training steps on "
-        "this device unless --hours is given. Example: rescaler plan sweep=table2_imagenet --hours 1.94 4.89",
+        "the time that runs and sweeps will take; times training steps on this device, unless --hours says",
     ),
-    "prepare": (
-        _prepare,
-        "rescaler.cli.prepare",
-        "copy ImageNet's files to the sizes that runs need, in a few large files that load faster",
-        "Resizes every image once, for each stage of the given runs. What was stopped is continued by the same "
-        "command; on a finished set it checks each file. "
-        "Runs on prepared images share no epochs with those on the tree.",
-    ),
-    "status": (
-        _status,
-        "rescaler.cli.status",
-        "how the runs of a sweep stand, on this machine or on a cluster",
-        "State of each run (waiting, running, done, failed, lost, cancelled), epoch, accuracy, time left.",
-    ),
-    "retry": (
-        _retry,
-        "rescaler.cli.retry",
-        "run again the runs of a sweep that failed, were lost or cancelled",
-        "Each continues from its last save, with the settings that it was started with, where the sweep was started.",
-    ),
-    "cancel": (
-        _sweep,
-        "rescaler.cli.cancel",
-        "end the runs of a sweep that wait or run",
-        "What is trained stays in the ledger: `rescaler retry` continues from it.",
-    ),
-    "tables": (
-        _tables,
-        "rescaler.cli.tables",
-        "accuracy, training time and time saved of all runs found",
-        "For all runs in and below the given folders; runs of different models, data or schedules in separate tables.",
-    ),
-    "report": (
-        _report,
-        "rescaler.cli.report",
-        "one page with tables, figures and settings, to send to a colleague",
-        "One HTML file, which needs no network.",
-    ),
-    "upload": (
-        _upload,
-        "rescaler.cli.upload",
-        "send recorded runs to W&B afterwards",
-        "All runs in and below the given folders; what is there already is not sent again.",
-    ),
-    "ledger": (
-        _ledger,
-        "rescaler.cli.ledger",
-        "what the ledger holds and how much disk it takes; prune or verify it",
-        "The ledger keeps a record of every trained epoch, and the states that runs start from.",
-    ),
+    "prepare": (_prepare, "copy ImageNet's files to the sizes that runs need, or check such copies"),
+    "status": (_status, "how the runs of a sweep stand, on this machine or on a cluster"),
+    "retry": (_retry, "run again the runs of a sweep that failed, were lost or cancelled, from their last saves"),
+    "cancel": (_sweep, "end the runs of a sweep that wait or run; what is trained stays in the ledger"),
+    "tables": (_tables, "accuracy, training time and time saved of all runs in and below some folders"),
+    "report": (_report, "one HTML page with tables, figures and settings, to send to a colleague"),
+    "upload": (_upload, "send recorded runs to W&B afterwards, but for what is there already"),
+    "ledger": (_ledger, "what the ledger holds and how much disk it takes; prune or verify it"),
 }
+_MODULES = {"run": "rescaler.run", "report": "rescaler.cli.tables"}

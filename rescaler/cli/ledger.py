@@ -10,11 +10,7 @@ from rescaler.training.ledger import Ledger
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Show, prune or verify.
-
-    Raises:
-        InputError: there is no ledger, it cannot be written, or (verify) entries are damaged.
-    """
+    """Show, prune or verify."""
     ledger, console = Ledger(arguments.folder), Console()
     if ledger.id is None:
         raise InputError(f"--folder: no ledger at {arguments.folder}")

@@ -1,4 +1,4 @@
-"""``rescaler tables``: the paper's tables and figures from the runs found in some folders."""
+"""``rescaler tables`` and ``report``: tables and figures, or one page, from the runs found in some folders."""
 
 import argparse
 from collections import defaultdict
@@ -12,15 +12,22 @@ from rich.console import Console
 from rescaler.cli import STDOUT, write
 from rescaler.errors import ArgumentError, InputError
 from rescaler.figures import figure_format
+from rescaler.files import write_text
+from rescaler.page import render
 from rescaler.page.settings import set_apart
 from rescaler.results import load_epochs, load_runs, over_seeds, paper_table, read_at, table
 from rescaler.results.report import paper_reports, reports
 from rescaler.sweep.local import show
-from rescaler.text import TextTable
+from rescaler.text import TextTable, counted
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print, write and draw what the options ask for."""
+    """Print, write and draw what the options ask for; for ``report`` the page."""
+    if arguments.command == "report":
+        runs, epochs, margin = load(arguments)
+        write_text(arguments.output, render(runs, epochs, margin=margin))
+        print(f"Report on {counted(len(runs), 'run')}: {arguments.output}")
+        return
     if arguments.plot is not None:
         figure_format(arguments.plot)  # before all is read
     runs, epochs, margin = load(arguments)
@@ -43,11 +50,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def load(arguments: argparse.Namespace) -> tuple[DataFrame, DataFrame, float]:
-    """Load the runs that the arguments name, with their epochs and the margin as a fraction.
-
-    Raises:
-        InputError: no source has runs, or an argument is out of range.
-    """
+    """Load the runs that the arguments name, with their epochs and the margin as a fraction."""
     if not 0 <= arguments.margin < 100:
         raise InputError(f"--margin must be between 0 and 100 points; got {arguments.margin:g}")
     runs = load_runs(arguments.sources)

@@ -28,11 +28,7 @@ log = logging.getLogger(__name__)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Send what W&B lacks.
-
-    Raises:
-        InputError: a folder has no run, the user is not logged in, or the server cannot be reached or refuses.
-    """
+    """Send what W&B lacks."""
     console = Console(stderr=True)
     chosen = {key: getattr(arguments, key) for key in ("project", "entity", "group")}
     recorded = list(_recorded(arguments.folders, {key: value for key, value in chosen.items() if value is not None}))

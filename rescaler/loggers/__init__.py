@@ -24,13 +24,7 @@ class Logger(Protocol):
 
 
 def build_loggers(settings: LoggerSettings, *, group: str, folder: Path) -> list[Logger]:
-    """Make the loggers of a run.
-
-    Args:
-        settings: the configuration's ``logger``.
-        group: name of the sweep.
-        folder: the run's own.
-    """
+    """Make the loggers of a run."""
     mode = resolve_mode(settings.mode, os.environ)
     return [] if mode == "disabled" else [Wandb(settings, mode, group=group, folder=folder)]
 

@@ -69,18 +69,7 @@ _LONGEST_TAG = 64
 def opening(
     summary: Mapping[str, Any], config: Mapping[str, Any], settings: LoggerSettings, *, group: str, folder: Path
 ) -> dict[str, Any]:
-    """What a run is in W&B before its first epoch.
-
-    Args:
-        summary: of the run, as ``summary.json`` has it; its ``run`` is the id, so that a resumed run is the same run.
-        config: the frozen configuration; what JSON has no type for is shown as text.
-        settings: the configuration's ``logger``.
-        group: of the sweep, where the settings name none.
-        folder: the run's; the client keeps its files in ``wandb/`` below it.
-
-    Returns:
-        Arguments of ``wandb.init``.
-    """
+    """Arguments of ``wandb.init`` for a run before its first epoch; the id is the run's, also when it is resumed."""
     resize_epoch = summary["resize_epoch"]
     baselines = {"0": "target baseline", "never": "pre-train baseline"}
     role = baselines.get(str(resize_epoch), "resized")
@@ -110,14 +99,6 @@ class History:
 
         The first epoch after a rescale is an event: its row alone has the hours at which it began, and by how much
         the test accuracy changed in it, a fraction. W&B's charts then have one point there, and its summary keeps it.
-
-        Args:
-            record: the epoch.
-            reused: the epoch was read back from the ledger, not trained by this run.
-
-        Returns:
-            Metrics by name, accuracies in [0, 1]; ``training_h`` are hours of training to the end of this epoch, as
-            if the run had run alone.
         """
         began_s, before = self._training_s, self._top1
         self._training_s, self._top1 = began_s + record.training_s, record.test_top1
@@ -190,18 +171,7 @@ def summary_of(
 
 
 def resolve_mode(mode: str, environ: Mapping[str, str]) -> Mode:
-    """Resolve where the run is mirrored to; a mode that the configuration names wins over the environment.
-
-    Args:
-        mode: ``logger.mode``.
-        environ: the process's environment, of which ``WANDB_MODE`` counts where ``mode`` is ``auto``.
-
-    Returns:
-        ``online``, ``offline``, ``disabled``; or ``auto`` where only the client knows whether the user is logged in.
-
-    Raises:
-        InputError: ``mode`` or ``WANDB_MODE`` is none of these.
-    """
+    """Mode that ``logger.mode``, else ``WANDB_MODE`` asks for; ``auto`` where only the client knows of a login."""
     if mode != "auto" or not environ.get("WANDB_MODE"):
         key, value, allowed = "logger.mode", mode, _MODES
     else:
@@ -213,14 +183,7 @@ def resolve_mode(mode: str, environ: Mapping[str, str]) -> Mode:
 
 
 class Wandb:
-    """Mirrors one run. What goes wrong there is one warning in the log, and the run continues without it.
-
-    Args:
-        settings: the configuration's ``logger``.
-        mode: of :func:`resolve_mode`.
-        group: of the sweep, where the settings name none.
-        folder: the run's; the client keeps its files in ``wandb/`` below it.
-    """
+    """Mirrors one run. What goes wrong there is one warning in the log, and the run continues without it."""
 
     def __init__(self, settings: LoggerSettings, mode: Mode, *, group: str, folder: Path) -> None:
         self._settings, self._mode, self._group, self._folder = settings, mode, group, folder

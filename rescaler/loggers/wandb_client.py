@@ -71,11 +71,7 @@ def mirror(messages: Iterable[Mapping[str, Any]], **settings: Any) -> None:
 
 
 def connect() -> "wandb.Api":
-    """W&B's server, for reading.
-
-    Raises:
-        InputError: the user is not logged in, or the server cannot be reached or refuses the login.
-    """
+    """W&B's server, for reading."""
     if not _is_logged_in():
         raise InputError("not logged in to W&B: run `wandb login`, or set WANDB_API_KEY")
     with answering():
@@ -83,19 +79,7 @@ def connect() -> "wandb.Api":
 
 
 def standing(api: "wandb.Api", project: str, runs: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """What the server has of some runs.
-
-    Args:
-        api: of :func:`connect`.
-        project: ENTITY/PROJECT or PROJECT; one that does not exist has none of the runs.
-        runs: ids.
-
-    Returns:
-        By id: the summary, and ``state``, W&B's own word for how the run stands.
-
-    Raises:
-        InputError: the server cannot be reached or refuses.
-    """
+    """What the server has of some runs."""
     with answering():
         try:
             found = list(api.runs(project, filters={"name": {"$in": list(runs)}}, per_page=PAGE, lazy=False))
@@ -106,11 +90,7 @@ def standing(api: "wandb.Api", project: str, runs: Sequence[str]) -> dict[str, d
 
 @contextlib.contextmanager
 def answering(when: str = "") -> Iterator[None]:
-    """Turn what the client raises when its server refuses or cannot be reached into one clear line.
-
-    Raises:
-        InputError: in the client's own words, and ``when``.
-    """
+    """Turn what the client raises when its server refuses or cannot be reached into one clear line."""
     # What reading a history lets through; only here, as it is of the client's inside, which may change.
     from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 
@@ -150,15 +130,7 @@ class Fragment:
 
 
 def fragments(folder: Path, run: str = "*") -> list[Fragment]:
-    """All that the client kept in and below ``folder``, the oldest first.
-
-    Args:
-        folder: a run's, or one above runs.
-        run: id of the one to read.
-
-    Returns:
-        What can be read; a damaged file is named in the log, one that is cut short just ends earlier.
-    """
+    """All that the client kept in and below ``folder``, the oldest first."""
     with ThreadPoolExecutor() as pool:
         found = list(pool.map(_fragment, folder.rglob(f"run-{run}.wandb")))
     return sorted((fragment for fragment in found if fragment is not None), key=lambda fragment: fragment.started)

@@ -33,11 +33,7 @@ log = logging.getLogger(__name__)
 def launch(
     context: HydraContext, config: DictConfig, job_overrides: Sequence[Sequence[str]], first: int
 ) -> Sequence[JobReturn]:
-    """Check all jobs of a Hydra sweep, train them, show the table and the figure.
-
-    Raises:
-        InputError: before anything is trained, if a job cannot run as it is; at the end, if a job failed.
-    """
+    """Check all jobs of a Hydra sweep, train them, show the table and the figure."""
     configure_log(config.hydra.hydra_logging, config.hydra.verbose)
     folder = Path(config.hydra.sweep.dir).absolute()
     planned = plan_runs(compose_jobs(context.config_loader, config, job_overrides, first), folder)
@@ -87,11 +83,7 @@ def train_run(experiment: Experiment, folder: Path, *, group: str, name: str) ->
 
 
 def conclude(folder: Path) -> None:
-    """Print the table of the sweep in ``folder``, draw its figure.
-
-    Raises:
-        InputError: runs did not finish; names them.
-    """
+    """Print the table of the sweep in ``folder``, draw its figure."""
     try:
         show_results([folder], plot=folder / "accuracy.png", console=Console())
     except InputError as error:  # no run finished an epoch; the reasons follow
@@ -106,11 +98,7 @@ def conclude(folder: Path) -> None:
 
 
 def show_results(folders: Sequence[Path], *, plot: Path | None, console: Console) -> None:
-    """Print the tables of all runs in and below ``folders``; draw the figure to ``plot``.
-
-    Raises:
-        InputError: no folder has runs, or the figure cannot be written.
-    """
+    """Print the tables of all runs in and below ``folders``; draw the figure to ``plot``."""
     from rescaler.results import load_epochs, load_runs, over_seeds, table
     from rescaler.results.report import reports
 
@@ -121,11 +109,7 @@ def show_results(folders: Sequence[Path], *, plot: Path | None, console: Console
 
 
 def show(found: Sequence[TextTable], epochs: "DataFrame", plot: Path | None, console: Console) -> None:
-    """Print tables; draw the figure of ``epochs`` to ``plot`` and print its path.
-
-    Raises:
-        InputError: the figure cannot be written.
-    """
+    """Print tables; draw the figure of ``epochs`` to ``plot`` and print its path."""
     from rescaler.figures import accuracy_figure, save_figure
 
     for report in found:

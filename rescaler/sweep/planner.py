@@ -53,9 +53,6 @@ def plan_runs(jobs: Sequence[Job], sweep: Path, *, elsewhere: str | None = None,
         sweep: folder of the sweep.
         elsewhere: as of :func:`rescaler.training.plan.plan`.
         load: whether to load the data, which keys of the ledger need.
-
-    Raises:
-        InputError: a job cannot run as it is, names it; or two runs have the same folder.
     """
     found: dict[tuple[str, str], Planned] = {}
     networks, folders = dict[str, Networks](), dict[str, str]()
@@ -91,9 +88,6 @@ def freeze(planned: Sequence[Planned]) -> None:
     """Write each run's settings into its folder, and pin the states in the ledger at which runs part.
 
     That is before these states exist: in whatever order the runs are trained, each finds its trunk.
-
-    Raises:
-        InputError: a folder holds another run; or a folder or the ledger cannot be written.
     """
     for one in planned:
         check_folder(one.folder, one.run.experiment)
@@ -133,12 +127,7 @@ def groups(planned: Sequence[Planned], *, share_trunk: bool = True) -> list[Grou
 
 
 def find_trunks(keys: Sequence[Sequence[str]], has_state: Callable[[str], bool]) -> list[Group]:
-    """Group runs that share epochs, without those groups whose shared states all exist.
-
-    Args:
-        keys: of each run's epochs, as far as they are known.
-        has_state: whether the ledger has the state of a key.
-    """
+    """Group runs that share epochs, without those groups whose shared states all exist."""
     shared = _shared_epochs(keys)
     families = defaultdict(list)
     for run, count in enumerate(shared):
@@ -212,16 +201,7 @@ def shared_hours(timed: Iterable[Timed], *, beside: Iterable[Timed] = ()) -> flo
 
 
 def plan_table(planned: Sequence[Planned], hours: Sequence[str] | None, key: str = "--hours") -> TextTable:
-    """Table of the time of each run and of all together.
-
-    Args:
-        planned: the runs.
-        hours: of one epoch of each network, the smallest first; None: measure them here.
-        key: of the setting that has the hours.
-
-    Raises:
-        InputError: hours are wrong in number or value.
-    """
+    """Table of the time of each run and of all together."""
     from rescaler.results import network_label, time_unit  # pandas takes a second
 
     epoch_hours, basis = _measured(planned) if hours is None else _given(hours, planned, key)

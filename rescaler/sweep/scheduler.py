@@ -36,11 +36,7 @@ class JobState(NamedTuple):
 
 
 def states(ids: Iterable[str]) -> dict[str, JobState]:
-    """States of jobs by id, from the queue or, once that forgot them, from accounting if the cluster has it.
-
-    Raises:
-        InputError: SLURM does not answer.
-    """
+    """States of jobs by id, from the queue or, once that forgot them, from accounting if the cluster has it."""
     wanted = set(ids)
     if shutil.which("squeue") is None:
         raise InputError("no squeue on the path: look at a sweep of SLURM jobs where they were submitted")
@@ -66,11 +62,7 @@ def _in_accounts(ids: Iterable[str]) -> dict[str, JobState]:
 
 
 def cancel(ids: Iterable[str]) -> None:
-    """Cancel jobs; those that are over stay as they are.
-
-    Raises:
-        InputError: SLURM refused, and some of them still wait or run.
-    """
+    """Cancel jobs; those that are over stay as they are."""
     wanted = list(ids)
     if not wanted:
         return
@@ -82,11 +74,7 @@ def cancel(ids: Iterable[str]) -> None:
 
 
 def max_array_size() -> int:
-    """How many jobs one array may have.
-
-    Raises:
-        InputError: SLURM does not answer.
-    """
+    """How many jobs one array may have."""
     found = re.search(r"MaxArraySize\s*=\s*(\d+)", _answer("scontrol", "show", "config"))
     return max(1, int(found[1])) if found else 1000
 

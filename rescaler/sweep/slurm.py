@@ -35,10 +35,10 @@ if TYPE_CHECKING:
     from rescaler.sweep.planner import Planned
 
 _MOST_STANDSTILLS = 2
+_MOST_NAMES = 20
+"""Runs that the dry run names of each group."""
 _START_S = 60
 """Seconds that a job needs to start and to save."""
-_MOST_GROUPS, _MOST_NAMES = 6, 20
-"""Groups that the dry run shows, and runs that it names of each."""
 
 
 @dataclass(kw_only=True)
@@ -56,11 +56,7 @@ class TrainingJob(ABC):
     """Whether this attempt has saved."""
 
     def __call__(self) -> None:
-        """Train, on the node.
-
-        Raises:
-            InputError: the node does not see the ledger; or as of :func:`rescaler.running.execution.execute`.
-        """
+        """Train, on the node."""
         log_to_stderr()
         _init_distributed()
         from rescaler.training.ledger import Ledger
@@ -81,11 +77,7 @@ class TrainingJob(ABC):
         self.has_saved = True
 
     def checkpoint(self) -> DelayedSubmission:
-        """Return this job for Submitit to requeue: all that is done is in the ledger.
-
-        Raises:
-            InputError: the job never reaches a save within its limit and would be requeued for ever.
-        """
+        """Return this job for Submitit to requeue: all that is done is in the ledger."""
         self.standstills = 0 if self.has_saved else self.standstills + 1
         self.has_saved = False  # of the next attempt
         if self.standstills == _MOST_STANDSTILLS:  # once may be an early preemption
@@ -137,11 +129,7 @@ def _init_distributed() -> None:
 
 
 class Cluster:
-    """Submits jobs; keeps their logs and pickles in ``folder``, which all nodes must see.
-
-    Raises:
-        InputError: SLURM's commands are missing here; or names the setting, its value and what is allowed.
-    """
+    """Submits jobs; keeps their logs and pickles in ``folder``, which all nodes must see."""
 
     def __init__(self, settings: SlurmSettings, folder: Path) -> None:
         check(settings)
@@ -149,16 +137,7 @@ class Cluster:
         self._folder = folder
 
     def submit(self, jobs: Sequence[Callable[[], None]], name: str, after: str | None = None) -> list[str]:
-        """Submit jobs as arrays, each as large as the cluster allows; returns an id for each.
-
-        Args:
-            jobs: what they do.
-            name: that SLURM shows.
-            after: id of a job that must be over before them, however it ended.
-
-        Raises:
-            InputError: sbatch refused; has its words.
-        """
+        """Submit jobs as arrays, each as large as the cluster allows; returns an id for each."""
         most = scheduler.max_array_size()
         ids: list[str] = []
         for start in range(0, len(jobs), most):
@@ -187,14 +166,10 @@ class Cluster:
         executor = submitit.SlurmExecutor(self._folder, max_num_timeout=10**9, python=settings.python)
         srun_args = [*settings.srun_args, *(["--kill-on-bad-exit=1"] if settings.tasks_per_node > 1 else [])]
         optional: dict[str, Any] = {
-            "partition": settings.partition,
-            "account": settings.account,
-            "qos": settings.qos,
-            "constraint": settings.constraint,
+            **{key: getattr(settings, key) for key in ("partition", "account", "qos", "constraint", "mail_type")},
+            "mail_user": settings.mail_user,
             "gpus_per_node": settings.gpus_per_node or None,
             "mem": None if settings.mem_gb is None else f"{math.ceil(1024 * settings.mem_gb)}MB",
-            "mail_type": settings.mail_type,
-            "mail_user": settings.mail_user,
             "setup": settings.setup or None,
             "srun_args": srun_args or None,
             "dependency": after and f"afterany:{after}",
@@ -225,11 +200,7 @@ def _outside_of_jobs() -> Iterator[None]:
 
 
 def check(settings: SlurmSettings) -> None:
-    """Check that jobs can be submitted from here, and the values of the settings.
-
-    Raises:
-        InputError: SLURM's commands are missing here; or names the setting, its value and what is allowed.
-    """
+    """Check that jobs can be submitted from here, and the values of the settings."""
     for command in ("sbatch", "srun"):
         if shutil.which(command) is None:
             raise InputError(f"hydra/launcher=slurm: no {command} on the path; start it on a login node of the cluster")
@@ -257,11 +228,7 @@ def launch(
     first: int,
     settings: SlurmSettings,
 ) -> None:
-    """Check all jobs of a Hydra sweep, then submit and watch them, or with ``dry_run`` show what would be submitted.
-
-    Raises:
-        InputError: before anything is submitted, if a job cannot run as it is; at the end, if a job failed.
-    """
+    """Check all jobs of a Hydra sweep, then submit and watch them, or with ``dry_run`` show what would be submitted."""
     from hydra.core.utils import configure_log
 
     from rescaler.compose import compose_jobs
@@ -280,11 +247,7 @@ def launch(
 
 
 def start(sweep: Sweep, planned: Sequence["Planned"], settings: SlurmSettings) -> None:
-    """Submit runs, and unless ``detach`` is set, watch them and show the results.
-
-    Raises:
-        InputError: sbatch refused, and nothing is submitted; or at the end, if a run did not finish.
-    """
+    """Submit runs, and unless ``detach`` is set, watch them and show the results."""
     from rich.console import Console
 
     from rescaler.sweep.local import conclude
@@ -305,11 +268,7 @@ def start(sweep: Sweep, planned: Sequence["Planned"], settings: SlurmSettings) -
 
 
 def submit(sweep: Sweep, planned: Sequence["Planned"], settings: SlurmSettings) -> None:
-    """Freeze the settings of runs, submit them, and write their jobs to ``sweep.json``.
-
-    Raises:
-        InputError: sbatch refused, and nothing is submitted; or a folder cannot be written or holds another run.
-    """
+    """Freeze the settings of runs, submit them, and write their jobs to ``sweep.json``."""
     from rescaler.sweep.planner import freeze, groups
     from rescaler.sweep.status import refuse_if_alive
 
@@ -350,11 +309,7 @@ def _common(one: "Planned", settings: SlurmSettings) -> dict[str, Any]:
 
 
 def show_plan(sweep: Sweep, planned: Sequence["Planned"], settings: SlurmSettings) -> None:
-    """Print what would be submitted: hours, jobs with their dependencies, array shapes and script.
-
-    Raises:
-        InputError: SLURM does not answer, or ``epoch_hours`` are wrong in number or value.
-    """
+    """Print what would be submitted: hours, jobs with their dependencies, array shapes and script."""
     from rich.console import Console
     from rich.text import Text
 
@@ -365,7 +320,7 @@ def show_plan(sweep: Sweep, planned: Sequence["Planned"], settings: SlurmSetting
     hours = [f"{value:g}" for value in settings.epoch_hours] or None
     plan_table(planned, hours, "hydra.launcher.epoch_hours").print(console)
     found = groups(planned, share_trunk=settings.share_trunk)
-    for number, (trunks, members) in enumerate(found[:_MOST_GROUPS], start=1):
+    for number, (trunks, members) in enumerate(found, start=1):
         name = f"trunk {number}" if trunks else "nothing"
         epochs = " + ".join(f"{one.last_epoch} epochs" for one in trunks)
         lines = [f"{name}: 1 job, {epochs}, for {len(members)} runs"] if trunks else []
@@ -373,8 +328,6 @@ def show_plan(sweep: Sweep, planned: Sequence["Planned"], settings: SlurmSetting
         lines += [f"  {planned[run].entry.name or '(no overrides)'}" for run in members[:_MOST_NAMES]]
         lines += [f"  and {len(members) - _MOST_NAMES} more"] if len(members) > _MOST_NAMES else []
         console.print(Text("\n".join(lines)), soft_wrap=True)
-    if rest := found[_MOST_GROUPS:]:
-        console.print(f"and {len(rest)} more such groups, of {sum(len(group.members) for group in rest)} runs")
     script = Cluster(settings, sweep.jobs_folder).script(min(most, len(found[-1].members)), sweep.job_name)
     console.print(Text(f"\nThe script of the last array:\n\n{script}\nNothing was submitted."), soft_wrap=True)
 

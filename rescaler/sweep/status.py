@@ -70,11 +70,7 @@ class RunStatus:
 
 
 def statuses(sweep: Sweep) -> list[RunStatus]:
-    """State of each run of a sweep, in its order.
-
-    Raises:
-        InputError: the cluster does not answer.
-    """
+    """State of each run of a sweep, in its order."""
     jobs: Mapping[str, JobState] = {}
     if sweep.launcher is not None:
         jobs = states([*(run.job for run in sweep.runs if run.job), *sweep.trunk_jobs.values()])
@@ -203,11 +199,7 @@ def status_table(sweep: Sweep, found: Sequence[RunStatus]) -> TextTable:
 
 
 def watch(folder: Path, console: Console) -> None:
-    """Show the sweep in ``folder`` until all its runs are over: a live table on a terminal, lines elsewhere.
-
-    Raises:
-        InputError: the cluster does not answer.
-    """
+    """Show the sweep in ``folder`` until all its runs are over: a live table on a terminal, lines elsewhere."""
     if console.is_terminal:
         with Live(console=console, auto_refresh=False) as live:
             for sweep, found in _looks(folder):

@@ -97,22 +97,14 @@ class Sweep:
         return f"python -m rescaler {name} {shlex.quote(str(self.folder))}"
 
     def write(self) -> None:
-        """Write ``sweep.json``.
-
-        Raises:
-            InputError: the folder cannot be written.
-        """
+        """Write ``sweep.json``."""
         content = dataclasses.asdict(self)
         del content["folder"]
         write_text(self.folder / FILE, json.dumps(content, indent=1))
 
     @contextlib.contextmanager
     def owned(self) -> Iterator[None]:
-        """Lock the sweep's folder for this process, until the block or the process ends, however it ends.
-
-        Raises:
-            InputError: another process has it; or the folder cannot be written.
-        """
+        """Lock the sweep's folder for this process, until the block or the process ends, however it ends."""
         path = self.folder / LOCK
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -151,11 +143,7 @@ class Sweep:
 
     @classmethod
     def read(cls, folder: Path) -> "Sweep":
-        """Read ``sweep.json``.
-
-        Raises:
-            InputError: there is no sweep in ``folder``, or its file is damaged.
-        """
+        """Read ``sweep.json``."""
         path = folder / FILE
         if not path.exists():
             raise InputError(f"no sweep at {folder}: it must be the folder that a sweep has made, with {FILE}")
@@ -187,11 +175,7 @@ def _touch(path: Path, ended: threading.Event) -> None:
 
 
 def newest(runs: Path) -> Path:
-    """Find the folder of the sweep that was started last, at any depth below ``runs``.
-
-    Raises:
-        InputError: there is none.
-    """
+    """Find the folder of the sweep that was started last, at any depth below ``runs``."""
     started = {}
     for place, folders, files in os.walk(runs):
         if FILE in files or CONFIG_FILE in files:
