@@ -153,3 +153,14 @@ def test_a_sweep_that_runs_is_not_run_twice(tmp_path: Path) -> None:
     sweep.write()
     with sweep.owned(), pytest.raises(SystemExit, match="in use by process .*: wait for it, or"):
         main(["retry", str(tmp_path)])
+
+
+@pytest.mark.parametrize("content", [None, b"\xff", b"seed: many"])
+def test_a_damaged_config_is_said_before_anything_is_run_again(tmp_path: Path, content: bytes | None) -> None:
+    Sweep(tmp_path, [SweepRun("seed=0", "0")]).write()
+    path = tmp_path / "0" / "config.yaml"
+    path.parent.mkdir()
+    path.write_bytes(content) if content is not None else path.mkdir()
+    with pytest.raises(SystemExit, match="^error: .*config.yaml") as ended:
+        main(["retry", str(tmp_path)])
+    assert "\n" not in str(ended.value)

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -42,7 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
     if left_out:
         print(f"{len(left_out):,} could not be read and are left out (prepared.json has all, with the reasons):")
         print(*(f"  {name}: {why}" for name, why in list(left_out.items())[:10]), sep="\n")
-    print(f"train on them with data.folder={preparation.folder}")
+    print(f"train on them with {shlex.quote(f'data.folder={preparation.folder}')}")
 
 
 def _preparation(runs: Sequence[Job], out: Path | None) -> Preparation:

@@ -30,6 +30,7 @@ def run(arguments: argparse.Namespace) -> None:
     sweep.folder = sweep.folder.absolute()
     if Path(sweep.cwd).is_dir():  # else it was moved, or copied from another machine: here is as good a guess as any
         os.chdir(sweep.cwd)  # where relative paths in the settings, such as the ledger's, mean what they meant
+    folders = [sweep.folder_of(one) for one in unfinished]
     if sweep.launcher is not None:
         try:
             asked = SlurmSettings(**sweep.launcher)
@@ -37,19 +38,18 @@ def run(arguments: argparse.Namespace) -> None:
             raise InputError(f"{sweep.folder / FILE} is not what a sweep writes: {error}") from error
         more = {key: value for key, value in asked.additional_parameters.items() if key != "hold"}  # they are to run
         settings = dataclasses.replace(asked, additional_parameters=more, detach=arguments.detach)
-        planned = []
-        for one in unfinished:
-            experiment, folder = read_experiment(sweep.folder_of(one)), sweep.folder_of(one)
-            planned.append(Planned(one, plan(experiment, elsewhere=settings.device_type), folder, Job((), experiment)))
-        start(sweep, planned, settings)
+        experiments = list(map(read_experiment, folders))
+        runs = [plan(experiment, elsewhere=settings.device_type) for experiment in experiments]
+        jobs = [Job((), experiment) for experiment in experiments]
+        start(sweep, [Planned(*each) for each in zip(unfinished, runs, folders, jobs, strict=True)], settings)
         return
     log_to_stderr()
     with sweep.owned():
+        experiments = list(map(read_experiment, folders))
         for one in unfinished:
             one.cancelled = False
         sweep.write()
-        for one in unfinished:
+        for one, experiment, folder in zip(unfinished, experiments, folders, strict=True):
             with contextlib.suppress(Exception):  # train_run logs it; the others are tried as well
-                folder = sweep.folder_of(one)
-                train_run(read_experiment(folder), folder, group=sweep.name, name=one.name)
+                train_run(experiment, folder, group=sweep.name, name=one.name)
     conclude(sweep.folder)

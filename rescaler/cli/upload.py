@@ -7,6 +7,7 @@ import dataclasses
 import json
 import logging
 import os
+import shlex
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -38,7 +39,7 @@ def run(arguments: argparse.Namespace) -> None:
     verb = "written to W&B's offline files" if arguments.offline else "sent to W&B"
     console.print(f"{sent} of {len(recorded)} runs {verb}, {rest} needed nothing", highlight=False)
     if arguments.offline and sent:
-        places = " ".join(map(str, arguments.folders))
+        places = shlex.join(map(str, arguments.folders))
         console.print(f"send them with: find {places} -type d -name wandb -exec wandb sync {{}} +", soft_wrap=True)
 
 
