@@ -12,7 +12,7 @@ MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for path in PACKAGE.rglob("*.py")
 }
-LAYERED = ("method", "training", "running", "sweeps")
+LAYERED = ("method", "training", "running")
 """Folders that go through several layers; any other is one layer's, whole."""
 
 
