@@ -34,13 +34,19 @@ from rescaler.errors import InputError, one_line
 from rescaler.files import read_yaml
 from rescaler.loggers import check_loggers
 from rescaler.record import CONFIG_FILE
+from rescaler.schedule import stage_epochs
 
 CONF = Path(__file__).with_name("conf")
 NAME = "config"
 """Folder and name of the primary config."""
 
+_RENAMED = {"rescale.momentum": "rescale.optimizer_state=resize or reset"}
+"""Settings of earlier versions, and what to use now."""
 _OPEN = {
     "model": "+model.KEY=VALUE",
+    "optim.groups": "'+optim.groups={PATTERN: {lr_factor: 0.1}}'",
+    "optim": "+optim.KEY=VALUE",
+    "data.augment": "+data.augment.KEY=VALUE",
     "shrink.table": "'+shrink.table={TARGET: PRETRAIN}'",
     "shrink.padding": "'+shrink.padding={LAYER: PIXELS}'",  # names of layers have dots, at which Hydra splits keys
 }
@@ -266,6 +272,7 @@ def to_experiment(config: DictConfig) -> Experiment:
     if not name.isprintable() or name.startswith("/") or not {"", ".."}.isdisjoint(name.split("/")):
         raise InputError(f"name must be a folder below runs/, such as mine or team/mine; got {name!r}")
     check(experiment)
+    stage_epochs(experiment)
     check_loggers(experiment.logger)
     return experiment
 
@@ -322,6 +329,8 @@ def _unknown(settings: Any, prefix: str = "") -> Iterator[str]:
 
 
 def _explain_unknown(key: str) -> str:
+    if key in _RENAMED:
+        return f"{key} is gone: use {_RENAMED[key]}"
     if addition := _addition(key):
         return f"unknown key {key}: {addition}"
     of_slurm = list(_keys(SlurmSettings, "hydra.launcher."))

@@ -53,7 +53,7 @@ def test_a_sweep_is_looked_at_and_cancelled_and_saves_first(
     main(["cancel", str(newest(tmp_path / "runs"))])
     assert "2 runs cancelled" in capsys.readouterr().out
     assert started.wait(timeout=60) == -signal.SIGTERM
-    assert len(list(tmp_path.glob("ledger/saves/*.pt"))) == 1
+    assert len(list(tmp_path.glob("ledger/saves/*.safetensors"))) == 1
     main(["status"])
     assert states(capsys.readouterr().out) == ["cancelled", "cancelled"]
     main(["cancel"])

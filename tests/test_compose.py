@@ -65,7 +65,7 @@ def test_a_group_can_be_left_out() -> None:
     [
         ["resize_epoch=3", "seed=2"],
         ["model=resnet_small", "+model.widths=[4,8]", "schedule.epochs=12"],
-        ["experiment=fashion_resnet", "resize_epoch=28", "rescale.momentum=rescale"],
+        ["experiment=fashion_resnet", "resize_epoch=28", "rescale.optimizer_state=resize"],
         ["+model.widths=[4,8]", "model.widths=[8]", "~model.image_px", "data.std=[0.5]", "++name=other"],
         ["shrink=three_stages", "resize_epoch=[9,17]", "shrink.table={5: 3, 3: 2}"],
         ["schedule={epochs: 5, milestones: [2], learning_rates: [0.1, 0.01]}", "schedule.epochs=6"],

@@ -126,7 +126,7 @@ def test_an_experiment_yields_to_the_command_line() -> None:
         ("schedule.epoch=3", "unknown key schedule.epoch: did you mean schedule.epochs?"),
         ("+colour=red", "unknown key colour; --cfg job shows all keys"),
         ("schedule.epochs=5.5", "schedule.epochs: Value '5.5' of type 'float' could not be converted to Integer"),
-        ("optim.batch_size=many", "optim.batch_size: Value 'many' of type 'str' could not be converted to Integer"),
+        ("optim.batch_size=many", "optim.batch_size must be of type int; got 'many'"),
     ],
 )
 def test_a_mistake_is_explained_in_one_line(override: str, message: str) -> None:

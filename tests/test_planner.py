@@ -97,7 +97,7 @@ def test_held_runs_are_complete_at_their_last_epoch_not_at_the_resize(
     make_experiment: MakeExperiment, tmp_path: Path
 ) -> None:
     held: dict[str, Any] = {"schedule__hold_after_resize": True, "resize_epoch": 2}
-    changes = [held, held | {"rescale__interpolation": "bicubic"}, held | {"rescale__momentum": "reset"}]
+    changes = [held, held | {"rescale__interpolation": "bicubic"}, held | {"rescale__optimizer_state": "reset"}]
     three = made(make_experiment, tmp_path, *changes)
     whole = groups(three[:2])
     execute_trunk([(three[0].run.experiment, 2, (2,))], tmp_path / "trunk")

@@ -43,6 +43,9 @@ def run(arguments: argparse.Namespace) -> None:
     if left_out:
         print(f"{len(left_out):,} could not be read and are left out (prepared.json has all, with the reasons):")
         print(*(f"  {name}: {why}" for name, why in list(left_out.items())[:10]), sep="\n")
+    if manifest.others:
+        counts = ", ".join(f"{count:,} {ending}" for ending, count in sorted(manifest.others.items()))
+        print(f"not taken for images: {counts}")
     print(f"train on them with {shlex.quote(f'data.folder={preparation.folder}')}")
 
 

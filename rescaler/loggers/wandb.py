@@ -9,7 +9,6 @@ import, its hooks, a slow or dead network, a crash or a hang cost the training n
 started again has the same id, and sends the epochs that neither the server nor an earlier offline file has.
 """
 
-import dataclasses
 import json
 import logging
 import os
@@ -102,7 +101,7 @@ class History:
         """
         began_s, before = self._training_s, self._top1
         self._training_s, self._top1 = began_s + record.training_s, record.test_top1
-        values = {**dataclasses.asdict(record), "reused": reused}
+        values = {**record.to_dict(), "reused": reused}
         row = {NAMES[field]: int(value) if isinstance(value, bool) else value for field, value in values.items()}
         row |= {HOURS: self._training_s / 3600} | {name: values[field] for name, field in _OVER_HOURS.items()}
         if record.rescaled and before is not None:
