@@ -29,7 +29,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from rescaler.config import Experiment, SlurmSettings, architecture, check
+from rescaler.config import Experiment, OptimSettings, SlurmSettings, architecture, check
 from rescaler.errors import InputError, one_line
 from rescaler.files import read_yaml
 from rescaler.loggers import check_loggers
@@ -331,12 +331,14 @@ def _unknown(settings: Any, prefix: str = "") -> Iterator[str]:
 def _explain_unknown(key: str) -> str:
     if key in _RENAMED:
         return f"{key} is gone: use {_RENAMED[key]}"
-    if addition := _addition(key):
-        return f"unknown key {key}: {addition}"
     of_slurm = list(_keys(SlurmSettings, "hydra.launcher."))
+    known = [*_keys(Experiment), *_keys(OptimSettings, "optim."), *of_slurm]
+    if addition := _addition(key):
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.9)
+        return f"unknown key {key}: " + (f"did you mean {near[0]}, or {addition}" if near else addition)
     if key in of_slurm:
         return f"unknown key {key}: it needs hydra/launcher=slurm"
-    near = difflib.get_close_matches(key, [*_keys(Experiment), *of_slurm], n=1)
+    near = difflib.get_close_matches(key, known, n=1)
     return f"unknown key {key}" + (f": did you mean {near[0]}?" if near else "; --cfg job shows all keys")
 
 
