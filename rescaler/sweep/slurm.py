@@ -22,7 +22,7 @@ from submitit.core.utils import DelayedSubmission, FailedJobError
 from submitit.helpers import TorchDistributedEnvironment, clean_env
 
 from rescaler.errors import InputError
-from rescaler.files import removed_on_failure
+from rescaler.files import removed_on_failure, write_text
 from rescaler.settings import Experiment, SlurmSettings
 from rescaler.sweep import scheduler
 from rescaler.sweep.sweep import Sweep
@@ -230,6 +230,7 @@ def launch(
 ) -> None:
     """Check all jobs of a Hydra sweep, then submit and watch them, or with ``dry_run`` show what would be submitted."""
     from hydra.core.utils import configure_log
+    from omegaconf import OmegaConf
 
     from rescaler.compose import compose_jobs
     from rescaler.sweep.planner import plan_runs
@@ -243,17 +244,17 @@ def launch(
     if settings.dry_run:
         show_plan(sweep, planned, settings)
     else:
-        start(sweep, planned, settings)
+        start(sweep, planned, settings, OmegaConf.to_yaml(config))
 
 
-def start(sweep: Sweep, planned: Sequence["Planned"], settings: SlurmSettings) -> None:
+def start(sweep: Sweep, planned: Sequence["Planned"], settings: SlurmSettings, multirun: str | None = None) -> None:
     """Submit runs, and unless ``detach`` is set, watch them and show the results."""
     from rich.console import Console
 
     from rescaler.sweep.local import conclude
     from rescaler.sweep.status import watch
 
-    submit(sweep, planned, settings)
+    submit(sweep, planned, settings, multirun)
     console = Console()
     look = f"look at them with: {sweep.command('status')}"
     if settings.detach:
@@ -267,7 +268,7 @@ def start(sweep: Sweep, planned: Sequence["Planned"], settings: SlurmSettings) -
     conclude(sweep.folder)
 
 
-def submit(sweep: Sweep, planned: Sequence["Planned"], settings: SlurmSettings) -> None:
+def submit(sweep: Sweep, planned: Sequence["Planned"], settings: SlurmSettings, multirun: str | None = None) -> None:
     """Freeze the settings of runs, submit them, and write their jobs to ``sweep.json``."""
     from rescaler.sweep.planner import freeze, groups
     from rescaler.sweep.status import refuse_if_alive
@@ -298,6 +299,8 @@ def submit(sweep: Sweep, planned: Sequence["Planned"], settings: SlurmSettings) 
                 for one, job_id in zip(runs, ids, strict=True):
                     one.entry.trunk, one.entry.job, one.entry.cancelled = folder, job_id, False
             sweep.write()
+            if multirun is not None:
+                write_text(sweep.folder / "multirun.yaml", multirun)  # as Hydra does, for the report
         except BaseException:
             with contextlib.suppress(InputError):  # why it failed matters more
                 scheduler.cancel(submitted)
