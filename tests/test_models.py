@@ -260,7 +260,10 @@ def test_build_refuses_a_network_for_other_channels() -> None:
         ({}, r"model\._target_ must be the import path of a network; got None; ours: rescaler\.models\."),
         ({"_target_": "rescaler.models.alexnet"}, r"model\._target_=.*\.alexnet cannot be imported .* ours:"),
         ({"_target_": "no_such_package.net"}, r"no_such_package\.net cannot be imported \(No module named .*ours:"),
-        ({"_target_": "users_mistakes.net"}, r"=users_mistakes\.net cannot be imported \(.* \(users_mistakes.py, line 2\)"),
+        (
+            {"_target_": "users_mistakes.net"},
+            r"=users_mistakes\.net cannot be imported \(.* \(users_mistakes.py, line 2\)",
+        ),
         ({"_target_": "not a path"}, "model._target_=not a path cannot be imported .* ours:"),
         (
             {"_target_": "rescaler.models.overfeat_small", "width": 3},

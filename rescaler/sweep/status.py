@@ -3,6 +3,7 @@
 import contextlib
 import math
 import re
+import socket
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -129,8 +130,8 @@ def _state(sweep: Sweep, run: SweepRun, summary: Mapping[str, Any], jobs: Mappin
 def _local_state(sweep: Sweep, run: SweepRun, said: object, error: str) -> tuple[str, str]:
     if said == "failed":
         return "failed", error
-    if sweep.owner is not None:
-        return ("running" if said else "waiting"), ""
+    if (owner := sweep.owner) is not None:
+        return "running" if said else "waiting", "" if owner.host == socket.gethostname() else f"on {owner.host}"
     if run.cancelled:
         return "cancelled", ""
     return "lost", "its process is gone" if said else "never started"
