@@ -184,14 +184,6 @@ def test_a_sweep_whose_runs_have_names_of_their_own_has_one_folder(tmp_path: Pat
     assert [summary(run)["name"] for run in runs(tmp_path)] == ["synthetic_resnet_small", "synthetic_overfeat_small"]
 
 
-def test_one_bad_job_refuses_the_whole_sweep(tmp_path: Path, application: Application) -> None:
-    error = application("-m", "resize_epoch=2,70", *TINY)
-    assert error == (
-        'error: resize_epoch=70: resize_epoch must be between 0 and epochs (=6), "never" or "auto"; got 70'
-    )
-    assert runs(tmp_path) == []
-
-
 def test_a_config_that_yaml_cannot_read_is_named(tmp_path: Path, application: Application) -> None:
     (tmp_path / "mine" / "model").mkdir(parents=True)
     (tmp_path / "mine" / "model" / "broken.yaml").write_text("_target_: networks.slow\nwidths: [8\n")
@@ -207,14 +199,6 @@ def test_a_ledger_that_is_a_file_is_named(tmp_path: Path, application: Applicati
     assert (
         error == f"error: ledger.folder={tmp_path / 'afile'}: cannot write {tmp_path}/afile/tmp/probe: Not a directory"
     )
-
-
-def test_settings_may_stand_before_the_option_of_a_sweep(tmp_path: Path, application: Application) -> None:
-    error = application(*TINY, "-m", "resize_epoch=2,70")
-    assert error is not None
-    assert error.startswith("error: ")
-    assert "resize_epoch=70: resize_epoch must be between 0 and epochs (=6)" in error
-    assert runs(tmp_path) == []
 
 
 def test_an_error_that_names_no_file_keeps_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

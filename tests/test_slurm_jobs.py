@@ -13,19 +13,19 @@ from rescaler.errors import InputError
 from rescaler.ledger import Ledger
 from rescaler.sweep import scheduler, slurm
 from rescaler.sweep.planner import Planned, plan_runs
-from rescaler.sweep.slurm import RunJob, submit
+from rescaler.sweep.slurm import TrainingJob, submit
 from rescaler.sweep.sweep import Sweep
 
 
 @pytest.fixture
-def job(tmp_path: Path, make_experiment: MakeExperiment, monkeypatch: pytest.MonkeyPatch) -> RunJob:
+def job(tmp_path: Path, make_experiment: MakeExperiment, monkeypatch: pytest.MonkeyPatch) -> TrainingJob:
     """Of a run whose ledger this machine sees, as Submitit starts it where there is no cluster."""
     monkeypatch.setenv("SUBMITIT_EXECUTOR", "local")
     for name, value in (("JOB_ID", "1"), ("NTASKS", "1"), ("LOCALID", "0"), ("GLOBALID", "0")):
         monkeypatch.setenv(f"SUBMITIT_LOCAL_{name}", value)
     ledger = Ledger(tmp_path / "ledger")
     ledger.check_writable()
-    return RunJob(
+    return TrainingJob(
         ledger_folder=ledger.folder,
         ledger_id=ledger.id,
         timeout_min=5,
@@ -37,7 +37,7 @@ def job(tmp_path: Path, make_experiment: MakeExperiment, monkeypatch: pytest.Mon
 
 
 def test_a_job_that_never_comes_to_a_save_is_not_requeued_for_ever(
-    job: RunJob, monkeypatch: pytest.MonkeyPatch
+    job: TrainingJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job.checkpoint()  # a preemption may be early
     with monkeypatch.context() as patch:
@@ -51,12 +51,12 @@ def test_a_job_that_never_comes_to_a_save_is_not_requeued_for_ever(
         job.checkpoint()
 
 
-def test_a_job_trains_its_run(job: RunJob) -> None:
+def test_a_job_trains_its_run(job: TrainingJob) -> None:
     job()
     assert (job.folder / "metrics.csv").read_text().count("\n") == 1 + 6
 
 
-def test_a_node_that_sees_another_ledger_does_not_train(job: RunJob) -> None:
+def test_a_node_that_sees_another_ledger_does_not_train(job: TrainingJob) -> None:
     (job.ledger_folder / "id").write_text("of another machine's disk")
     with pytest.raises(InputError, match="does not see there what login has written; it must be on a file system that"):
         job()

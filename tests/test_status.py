@@ -184,7 +184,7 @@ def test_the_heartbeat_decides_for_another_host(tmp_path: Path) -> None:
     """A container's host may have another name when it is started again, and locks may not be seen from elsewhere."""
     write(tmp_path / "0" / "summary.json", status="running", error=None)
     (tmp_path / "sweep.lock").write_text("elsewhere 1")
-    assert local(tmp_path, alive=False) == ("running", "")
+    assert local(tmp_path, alive=False) == ("running", "on elsewhere")
     long_ago = time.time() - 91
     os.utime(tmp_path / "sweep.lock", (long_ago, long_ago))
     assert local(tmp_path, alive=False) == ("lost", "its process is gone")

@@ -24,6 +24,7 @@ from rescaler.files import read_json, read_yaml
 from rescaler.loggers import wandb as schema
 from rescaler.loggers.wandb_client import answering, connect, fragments, mirror, standing
 from rescaler.record import CONFIG_FILE, METRICS_FILE, SUMMARY_FILE, Record
+from rescaler.sweep.sweep import FILE
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +93,8 @@ def _read(folder: Path, chosen: Mapping[str, str]) -> _Recorded:
         # The summary and the metrics of a live run are two files: what the summary does not count yet is left out.
         epochs = [schema.epoch(values) for values in csv.DictReader(file)][: summary["epochs"]]
     sweep = folder.resolve().parent
-    group = sweep.name if (sweep / "multirun.yaml").exists() else folder.resolve().name
+    is_sweep = (sweep / FILE).exists() or (sweep / "multirun.yaml").exists()  # that a launcher of Hydra's own wrote
+    group = sweep.name if is_sweep else folder.resolve().name
     settings = LoggerSettings(**{**config["logger"], **chosen})
     return _Recorded(schema.opening(summary, config, settings, group=group, folder=folder), epochs, summary)
 

@@ -11,7 +11,6 @@ import math
 import os
 import shutil
 import socket
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +22,7 @@ from submitit.helpers import TorchDistributedEnvironment, clean_env
 
 from rescaler.config import Experiment, SlurmSettings
 from rescaler.errors import InputError
-from rescaler.files import removed_on_failure
+from rescaler.files import removed_on_failure, write_text
 from rescaler.sweep import scheduler
 from rescaler.sweep.sweep import Sweep
 from rescaler.text import counted, log_to_stderr
@@ -42,12 +41,19 @@ _START_S = 60
 
 
 @dataclass(kw_only=True)
-class TrainingJob(ABC):
-    """Trains on a node, any number of times: each attempt continues from what the last one saved."""
+class TrainingJob:
+    """Trains a run or a trunk on a node, any number of times: each attempt continues from what the last one saved."""
 
     ledger_folder: Path
     ledger_id: str | None
     timeout_min: int
+    folder: Path
+    experiment: Experiment | None = None
+    """Of the run."""
+    group: str = ""
+    """Of the run: its sweep."""
+    parts: list[tuple[Experiment, int, tuple[int, ...]]] = field(default_factory=list)
+    """Of the trunk: runs that have it, each with its last epoch and its forks."""
     host: str = field(default_factory=socket.gethostname)
     """Where it was submitted."""
     standstills: int = 0
@@ -59,6 +65,7 @@ class TrainingJob(ABC):
         """Train, on the node."""
         log_to_stderr()
         _init_distributed()
+        from rescaler.execution import execute, execute_trunk
         from rescaler.ledger import Ledger
 
         if Ledger(self.ledger_folder).id != self.ledger_id:
@@ -66,11 +73,10 @@ class TrainingJob(ABC):
                 f"ledger.folder={self.ledger_folder}: the node {socket.gethostname()} does not see there what "
                 f"{self.host} has written; it must be on a file system that all nodes share"
             )
-        self.train()
-
-    @abstractmethod
-    def train(self) -> None:
-        """Train what the ledger lacks."""
+        if self.experiment is None:
+            execute_trunk(self.parts, self.folder, on_save=self.note_save)
+        else:
+            execute(self.experiment, self.folder, group=self.group, on_save=self.note_save)
 
     def note_save(self) -> None:
         """Remember that this attempt has saved."""
@@ -86,36 +92,6 @@ class TrainingJob(ABC):
                 "job was told to end before it came to a save; allowed: enough for the start and one mini-batch"
             )
         return DelayedSubmission(self)
-
-
-@dataclass(kw_only=True)
-class RunJob(TrainingJob):
-    """Trains one run."""
-
-    experiment: Experiment
-    folder: Path
-    group: str
-
-    def train(self) -> None:
-        """Train what the ledger lacks of it."""
-        from rescaler.execution import execute
-
-        execute(self.experiment, self.folder, group=self.group, on_save=self.note_save)
-
-
-@dataclass(kw_only=True)
-class TrunkJob(TrainingJob):
-    """Trains the epochs that several runs have in common."""
-
-    parts: list[tuple[Experiment, int, tuple[int, ...]]]
-    """For each trunk: a run that has it, its last epoch, and its forks."""
-    folder: Path
-
-    def train(self) -> None:
-        """Train what the ledger lacks of it."""
-        from rescaler.execution import execute_trunk
-
-        execute_trunk(self.parts, self.folder, on_save=self.note_save)
 
 
 def _init_distributed() -> None:
@@ -230,6 +206,7 @@ def launch(
 ) -> None:
     """Check all jobs of a Hydra sweep, then submit and watch them, or with ``dry_run`` show what would be submitted."""
     from hydra.core.utils import configure_log
+    from omegaconf import OmegaConf
 
     from rescaler.compose import compose_jobs
     from rescaler.sweep.planner import plan_runs
@@ -243,17 +220,17 @@ def launch(
     if settings.dry_run:
         show_plan(sweep, planned, settings)
     else:
-        start(sweep, planned, settings)
+        start(sweep, planned, settings, OmegaConf.to_yaml(config))
 
 
-def start(sweep: Sweep, planned: Sequence["Planned"], settings: SlurmSettings) -> None:
+def start(sweep: Sweep, planned: Sequence["Planned"], settings: SlurmSettings, multirun: str | None = None) -> None:
     """Submit runs, and unless ``detach`` is set, watch them and show the results."""
     from rich.console import Console
 
     from rescaler.sweep.local import conclude
     from rescaler.sweep.status import watch
 
-    submit(sweep, planned, settings)
+    submit(sweep, planned, settings, multirun)
     console = Console()
     look = f"look at them with: {sweep.command('status')}"
     if settings.detach:
@@ -267,7 +244,7 @@ def start(sweep: Sweep, planned: Sequence["Planned"], settings: SlurmSettings) -
     conclude(sweep.folder)
 
 
-def submit(sweep: Sweep, planned: Sequence["Planned"], settings: SlurmSettings) -> None:
+def submit(sweep: Sweep, planned: Sequence["Planned"], settings: SlurmSettings, multirun: str | None = None) -> None:
     """Freeze the settings of runs, submit them, and write their jobs to ``sweep.json``."""
     from rescaler.sweep.planner import freeze, groups
     from rescaler.sweep.status import refuse_if_alive
@@ -284,28 +261,29 @@ def submit(sweep: Sweep, planned: Sequence["Planned"], settings: SlurmSettings) 
                 if trunks:
                     folder = f"trunks/{len(sweep.trunk_jobs)}"
                     parts = [(planned[one.run].run.experiment, one.last_epoch, one.forks) for one in trunks]
-                    common = _common(planned[trunks[0].run], settings)
-                    job = TrunkJob(parts=parts, folder=sweep.folder / folder, **common)
+                    job = _job(planned[trunks[0].run], sweep.folder / folder, settings, parts=parts)
                     (after,) = cluster.submit([job], f"{sweep.job_name}-trunk")
                     submitted.append(after)
                     sweep.trunk_jobs[folder] = after
                 jobs = [
-                    RunJob(experiment=one.run.experiment, folder=one.folder, group=sweep.name, **_common(one, settings))
-                    for one in runs
+                    _job(one, one.folder, settings, experiment=one.run.experiment, group=sweep.name) for one in runs
                 ]
                 ids = cluster.submit(jobs, sweep.job_name, after)
                 submitted += ids
                 for one, job_id in zip(runs, ids, strict=True):
                     one.entry.trunk, one.entry.job, one.entry.cancelled = folder, job_id, False
             sweep.write()
+            if multirun is not None:
+                write_text(sweep.folder / "multirun.yaml", multirun)  # as Hydra does, for the report
         except BaseException:
             with contextlib.suppress(InputError):  # why it failed matters more
                 scheduler.cancel(submitted)
             raise
 
 
-def _common(one: "Planned", settings: SlurmSettings) -> dict[str, Any]:
-    return {"ledger_folder": one.ledger.folder, "ledger_id": one.ledger.id, "timeout_min": settings.timeout_min}
+def _job(one: "Planned", folder: Path, settings: SlurmSettings, **what: Any) -> TrainingJob:
+    ledger, timeout_min = one.ledger, settings.timeout_min
+    return TrainingJob(ledger_folder=ledger.folder, ledger_id=ledger.id, timeout_min=timeout_min, folder=folder, **what)
 
 
 def show_plan(sweep: Sweep, planned: Sequence["Planned"], settings: SlurmSettings) -> None:

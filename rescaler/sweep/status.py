@@ -3,6 +3,7 @@
 import contextlib
 import math
 import re
+import socket
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,6 +34,8 @@ _DEATHS = {
 _RAISED = re.compile(r"(?P<kind>[\w.]*(?:Error|Exception))(?:: (?P<message>.*))?")
 _NOISE = ("submitit ", "srun: ", "slurmstepd: error: ***")
 """How lines of a log begin that Submitit writes, or that say no more than that the job is over."""
+_ORDER = ("failed", "lost", "cancelled", "running", "waiting", "done")
+"""On a terminal that is too small for all runs, the last ones are cut off."""
 _LOOK_S = 5.0
 """Seconds between looks: SLURM has other users too."""
 _PATIENCE_S = 600.0
@@ -127,8 +130,8 @@ def _state(sweep: Sweep, run: SweepRun, summary: Mapping[str, Any], jobs: Mappin
 def _local_state(sweep: Sweep, run: SweepRun, said: object, error: str) -> tuple[str, str]:
     if said == "failed":
         return "failed", error
-    if sweep.owner is not None:
-        return ("running" if said else "waiting"), ""
+    if (owner := sweep.owner) is not None:
+        return "running" if said else "waiting", "" if owner.host == socket.gethostname() else f"on {owner.host}"
     if run.cancelled:
         return "cancelled", ""
     return "lost", "its process is gone" if said else "never started"
@@ -203,7 +206,8 @@ def watch(folder: Path, console: Console) -> None:
     if console.is_terminal:
         with Live(console=console, auto_refresh=False) as live:
             for sweep, found in _looks(folder):
-                live.update(_view(sweep, found, console), refresh=True)
+                shown = status_table(sweep, sorted(found, key=lambda one: _ORDER.index(one.state)))
+                live.update(Group(Text(shown.heading, "bold"), shown.view()), refresh=True)
         return
     said, said_at = "", 0.0
     for _, found in _looks(folder):
@@ -230,14 +234,3 @@ def _looks(folder: Path) -> Iterator[tuple[Sweep, list[RunStatus]]]:
         if all(one.is_over for one in found):
             return
         time.sleep(_LOOK_S)
-
-
-def _view(sweep: Sweep, found: Sequence[RunStatus], console: Console) -> Group:
-    """As many runs as the terminal has lines for: those that failed or run before those that wait or are done."""
-    room = max(1, console.height - 4)
-    order = ("failed", "lost", "cancelled", "running", "waiting", "done")
-    shown = set(sorted(range(len(found)), key=lambda run: order.index(found[run].state))[:room])
-    table = status_table(sweep, [one for run, one in enumerate(found) if run in shown])
-    hidden = len(found) - len(shown)
-    more = [Text(f"and {hidden} more", "dim")] if hidden else []
-    return Group(Text(f"{sweep.folder}: {counts(found)}", "bold"), table.view(), *more)
