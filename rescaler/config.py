@@ -259,7 +259,7 @@ class StepSettings:
 
 @dataclass
 class LoggerSettings:
-    """Weights & Biases: a mirror of the run's own files."""
+    """Weights & Biases, and loggers of the user's: mirrors of the run's own files."""
 
     mode: str = setting(
         "auto",
@@ -271,6 +271,7 @@ class LoggerSettings:
     entity: str | None = setting(None, "W&B user or team", affects="nothing")
     group: str | None = setting(None, "null: the sweep's folder name", affects="nothing")
     tags: list[str] = setting(list, "more tags", affects="nothing")
+    more: list[Any] = setting(list, "further loggers, each a _target_ and its arguments", affects="nothing")
 
 
 @dataclass

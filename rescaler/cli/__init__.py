@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rescaler.errors import InputError
+from rescaler.errors import InputError, missing_extra
 from rescaler.files import write_text
 
 CPU_BATCH = 16
@@ -34,10 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stdout.flush()
     except BrokenPipeError:  # the reader at the other end of the pipe has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except InputError as error:
-        if wants_traceback:
+    except (InputError, ModuleNotFoundError) as error:
+        if wants_traceback or not (isinstance(error, InputError) or missing_extra(error)):
             raise
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {missing_extra(error) or error}")
     except KeyboardInterrupt:
         sys.exit("interrupted")
 
@@ -121,6 +121,8 @@ def _tables(command: argparse.ArgumentParser) -> None:
     table = "the paper's Table 2, 3 or 4, its numbers and ours side by side"
     command.add_argument("--table", type=int, choices=(2, 3, 4), help=table)
     _files(command, "all numbers")
+    column = "one more column: a function of yours that takes the epochs of a run as a data frame; may be repeated"
+    command.add_argument("--column", action="append", default=[], metavar="PACKAGE.FUNCTION", help=column)
     command.add_argument("--latex", metavar="FILE", help="write the tables as LaTeX (booktabs); - for standard output")
     command.add_argument("--plot", type=Path, metavar="FILE", help="draw the figure: FILE.png, FILE.svg or FILE.pdf")
 

@@ -15,7 +15,7 @@ from rescaler.figures import figure_format
 from rescaler.files import write_text
 from rescaler.page import render
 from rescaler.page.settings import set_apart
-from rescaler.results import load_epochs, load_runs, over_seeds, paper_table, read_at, table
+from rescaler.results import add_column, load_epochs, load_runs, over_seeds, paper_table, read_at, table
 from rescaler.results.report import paper_reports, reports
 from rescaler.sweep.local import show
 from rescaler.text import TextTable, counted
@@ -36,7 +36,8 @@ def run(arguments: argparse.Namespace) -> None:
     # What is piped on is the file alone; a person still sees the tables.
     console = Console(stderr=STDOUT in (arguments.csv, arguments.markdown, arguments.latex))
     if arguments.table is None:
-        found, numbers = _told_apart(reports(rows, seeds, epochs), rows), rows
+        columns = [add_column(rows, epochs, path) for path in arguments.column]
+        found, numbers = _told_apart(reports(rows, seeds, epochs, columns), rows), rows
     else:
         numbers = paper_table(arguments.table, seeds)
         found = paper_reports(arguments.table, numbers, rows, epochs)

@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from rescaler.config import LoggerSettings
+from rescaler.config import LoggerSettings, require
+from rescaler.errors import InputError
+from rescaler.instantiate import partial
 from rescaler.loggers.wandb import Wandb, resolve_mode
 from rescaler.record import Record
 
@@ -26,9 +28,24 @@ class Logger(Protocol):
 def build_loggers(settings: LoggerSettings, *, group: str, folder: Path) -> list[Logger]:
     """Make the loggers of a run."""
     mode = resolve_mode(settings.mode, os.environ)
-    return [] if mode == "disabled" else [Wandb(settings, mode, group=group, folder=folder)]
+    ours = [] if mode == "disabled" else [Wandb(settings, mode, group=group, folder=folder)]
+    return [*ours, *_more(settings)]
+
+
+def _more(settings: LoggerSettings) -> list[Logger]:
+    """Make the loggers of the user's."""
+    found: list[Logger] = []
+    for number, options in enumerate(settings.more):
+        key = f"logger.more[{number}]"
+        require(isinstance(options, Mapping), key, options, "a _target_ and its arguments")
+        try:
+            found.append(partial(options, key)())
+        except TypeError as error:
+            raise InputError(f"{key}._target_={options['_target_']}: {error}") from error
+    return found
 
 
 def check_loggers(settings: LoggerSettings) -> None:
     """Raise InputError if the settings of the loggers are impossible."""
     resolve_mode(settings.mode, os.environ)
+    _more(settings)
