@@ -29,7 +29,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from rescaler.config import Experiment, OptimSettings, SlurmSettings, architecture, check
+from rescaler.config import Experiment, OptimSettings, SlurmSettings, architecture, check, help_text
 from rescaler.errors import InputError, one_line
 from rescaler.files import read_yaml
 from rescaler.loggers import check_loggers
@@ -57,10 +57,11 @@ MISTAKES = (InputError, HydraException, OmegaConfBaseException, yaml.YAMLError)
 
 
 def register() -> None:
-    """Register the schema and the resolver ``architecture``, which ``conf/config.yaml`` uses."""
+    """Register the schema and the resolvers that ``conf/config.yaml`` uses."""
     version.setbase("1.3")
     ConfigStore.instance().store(name="schema", node=Experiment, provider="rescaler")
     OmegaConf.register_new_resolver("architecture", architecture, replace=True)
+    OmegaConf.register_new_resolver("settings", help_text, replace=True)
 
 
 @contextlib.contextmanager
