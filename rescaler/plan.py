@@ -1,6 +1,7 @@
 """Lay out a run: its device, its data, its networks, and the chain of its epochs."""
 
 import dataclasses
+import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -179,5 +180,6 @@ def _stages(experiment: Experiment, pretrain: Sequence[Shrunk]) -> tuple[Stage, 
 def device_for(name: str) -> torch.device:
     """Return the device that the setting ``device`` means here."""
     if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("device=cuda, but torch finds no CUDA device here; allowed: auto, cpu")
+        host = socket.gethostname()
+        raise InputError(f"device=cuda, but torch finds no CUDA device on {host}; allowed there: auto, cpu")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

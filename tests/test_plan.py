@@ -1,4 +1,5 @@
 import dataclasses
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,6 +23,7 @@ NO_NUMBER = {
     "logger__mode",
     "logger__project",
     "logger__entity",
+    "logger__more",
     "logger__group",
     "logger__tags",
     "step__cudnn_benchmark",  # refused on a CPU
@@ -224,5 +226,5 @@ def test_what_does_not_fit_is_refused(
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_cuda_is_refused_where_there_is_none(make_experiment: MakeExperiment) -> None:
-    with pytest.raises(InputError, match="device=cuda, but torch finds no CUDA device here"):
+    with pytest.raises(InputError, match=f"device=cuda, but torch finds no CUDA device on {socket.gethostname()}"):
         plan(dataclasses.replace(make_experiment(), device="cuda"))

@@ -145,6 +145,8 @@ def _ledger(command: argparse.ArgumentParser) -> None:
     command.add_argument("action", nargs="?", choices=["show", "prune", "verify"], default="show")
     command.add_argument("--folder", type=Path, default=Path("ledger"), help="default: %(default)s")
     command.add_argument("--dry-run", action="store_true", help="prune: only say what would be removed")
+    force = "prune: even where the folders of all runs are gone, and what is younger than an hour"
+    command.add_argument("--force", action="store_true", help=force)
 
 
 def _settings(command: argparse.ArgumentParser) -> None:
