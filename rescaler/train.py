@@ -79,10 +79,10 @@ def train(
         InputError: the ledger cannot be written, or the data cannot be read.
     """
     entries = RunLedger(run, ledger, folder, pin_states(run, ledger, folder, forks))
-    if ranks.number() == 0:
-        ledger.keep_origin(run.origin.constants, run.origin.values)
     records: list[Record] = []
     state: State | None = None
+    if saver is not None:
+        saver.interruption.release()
     while True:
         cached, state = entries.load_cached(records, state)
         for record in cached:
@@ -94,6 +94,8 @@ def train(
         epoch = run.chain.next(records)
         if epoch is None or (last_epoch is not None and epoch.number > last_epoch):
             return records
+        if saver is not None:
+            saver.interruption.release()  # until the first batch there is nothing to save
         begun = entries.resume(epoch) or start(run, epoch, state)
         state = begun.state  # the device has no room for the network before it as well
         record = finish(run, epoch, begun, entries, observers, saver)
@@ -148,7 +150,10 @@ def finish(
     with clocks.running("evaluation"):
         scores = evaluate(state.tested(epoch.recipe), epoch.recipe, run.data, save_if_due)
     raise_if_diverged(scores.loss, epoch)  # the last step may have been the one too many
-    return entries.publish(make_record(run, epoch, clocks, done, scores), state)
+    record = entries.publish(make_record(run, epoch, clocks, done, scores), state)
+    if saver is not None:
+        saver.on_save()
+    return record
 
 
 def train_epoch(
@@ -190,8 +195,10 @@ def train_epoch(
                 graphs = compilations()
             distributed.add_up(scores)  # at each batch, as the first process may save after any
             sums += scores
-            if saver is not None and saver.due:
-                saver.save(state, epoch, Progress.of(done, sums), clocks)
+            if saver is not None:
+                saver.interruption.hold()
+                if saver.due:
+                    saver.save(state, epoch, Progress.of(done, sums), clocks)
             if time.perf_counter() - looked > _LOOK_S:
                 if ranks.count() == 1:  # else they find out together, at the end
                     raise_if_diverged(sums[0].item(), epoch)

@@ -31,10 +31,10 @@ SWEEP = ["-m", "seed=0,1", "resize_epoch=3", *TINY]
 def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator["subprocess.Popen[bytes]"]:
     """A sweep that is in its first run and has much before it."""
     monkeypatch.chdir(tmp_path)
-    long = ["schedule.batches_per_epoch=50000"]
+    long = ["schedule.batches_per_epoch=50000", "checkpoint_every_min=0.01"]
     with subprocess.Popen(command(*SWEEP, *long), cwd=tmp_path, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 60
-        while not list(tmp_path.glob("runs/**/0/summary.json")):
+        while not list(tmp_path.glob("ledger/saves/[!.]*")):
             assert time.monotonic() < deadline
             assert process.poll() is None
             time.sleep(0.02)
