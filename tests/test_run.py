@@ -52,7 +52,7 @@ def summary(folder: Path) -> Any:
 
 
 def metrics(folder: Path) -> pd.DataFrame:
-    return pd.read_csv(folder / "metrics.csv")
+    return pd.read_csv(folder / "metrics.csv").drop(columns="check")
 
 
 def final_digests(folder: Path) -> list[str]:
@@ -163,6 +163,12 @@ def test_a_killed_run_ends_with_the_same_bits(
     assert summary(resumed)["run"] == summary(undisturbed)["run"]
     drop = [*CLOCKS, "reused"]
     pd.testing.assert_frame_equal(metrics(resumed).drop(columns=drop), metrics(undisturbed).drop(columns=drop))
+
+
+def test_relative_paths_start_where_the_command_was_typed(tmp_path: Path, application: Application) -> None:
+    for more in ([], ["-m"]):
+        assert application("resize_epoch=3", "hydra.job.chdir=true", *TINY, *more) is None
+    assert list(tmp_path.rglob("ledger")) == [tmp_path / "ledger"]
 
 
 def test_a_diverging_run_says_so_and_the_others_finish(tmp_path: Path, application: Application) -> None:
