@@ -171,6 +171,23 @@ def test_relative_paths_start_where_the_command_was_typed(tmp_path: Path, applic
     assert list(tmp_path.rglob("ledger")) == [tmp_path / "ledger"]
 
 
+@pytest.mark.parametrize(
+    ("folder", "error"),
+    [
+        ("${oc.env:HOME}", "the path of the working folder must be without ${, an interpolation for Hydra; got "),
+        (b"caf\xe9", "paths and settings must be UTF-8; got "),
+    ],
+)
+def test_a_folder_that_hydra_or_yaml_cannot_name_is_refused(
+    tmp_path: Path, application: Application, monkeypatch: pytest.MonkeyPatch, folder: str | bytes, error: str
+) -> None:
+    odd = tmp_path / os.fsdecode(folder)
+    odd.mkdir()
+    monkeypatch.chdir(odd)
+    assert (application("resize_epoch=3", *TINY) or "").startswith(f"error: {error}")
+    assert list(odd.iterdir()) == []
+
+
 def test_a_diverging_run_says_so_and_the_others_finish(tmp_path: Path, application: Application) -> None:
     rates = "schedule.learning_rates=[1e9,1.0],[0.03,0.01]"
     error = application("-m", rates, *(setting for setting in TINY if "learning_rates" not in setting))

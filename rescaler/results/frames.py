@@ -319,6 +319,9 @@ def _find(folder: Path) -> Iterator[str]:
     """
     for path, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if name != "wandb" and not name.startswith("."))
+        if not path.isascii() and path != path.encode(errors="replace").decode():
+            log.warning("skipped %r, whose name is not UTF-8", path)
+            continue
         if not {SUMMARY_FILE, CHAIN_FILE, METRICS_FILE}.isdisjoint(files):
             yield os.path.relpath(os.path.join(path, SUMMARY_FILE), folder)  # noqa: PTH118 - for the speed of it
 
