@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from rescaler.errors import InputError
-from rescaler.files import is_locked, locked, read_json, write_text, writing
-from rescaler.record import CONFIG_FILE
+from rescaler.files import is_locked, locked, write_text, writing
+from rescaler.record import CONFIG_FILE, read_sealed, sealed
 
 FILE = "sweep.json"
 LOCK = "sweep.lock"
@@ -105,7 +105,7 @@ class Sweep:
         folder = content.pop("folder").absolute()
         if folder.is_relative_to(self.cwd):
             content["cwd"] = os.path.relpath(self.cwd, folder)
-        write_text(self.folder / FILE, json.dumps(content, indent=1))
+        write_text(self.folder / FILE, json.dumps(sealed(content), indent=1))
 
     @contextlib.contextmanager
     def owned(self) -> Iterator[None]:
@@ -153,7 +153,7 @@ class Sweep:
         if not path.exists():
             raise InputError(f"no sweep at {folder}: it must be the folder that a sweep has made, with {FILE}")
         try:
-            content = _typed(cls, read_json(path))
+            content = _typed(cls, read_sealed(path))
             runs = [SweepRun(**_typed(SweepRun, run)) for run in content.pop("runs")]
             for place in (each for run in runs for each in (run.folder, run.trunk or "")):
                 if not is_below(place):
