@@ -22,7 +22,7 @@ from rescaler.errors import InputError, is_out_of_memory
 from rescaler.ledger import Ledger
 from rescaler.models import loss_and_scores
 from rescaler.optim import Average, Update
-from rescaler.plan import Run
+from rescaler.plan import EVALUATION_IMAGES, Run
 from rescaler.precision import MEMORY_FORMATS, autocast, compilations, computing
 from rescaler.randomness import seed_all, seed_for
 from rescaler.record import Record
@@ -31,8 +31,6 @@ from rescaler.state import State, rescaled
 
 log = logging.getLogger(__name__)
 
-_EVALUATION_IMAGES = {"cpu": 250, "cuda": 1024}
-"""Images tested at once, by device; fewer where the memory is too small."""
 _LOOK_S = 0.25
 """Seconds between looks at the running loss, each of which waits for the device."""
 _COMPILING_STEPS = 3
@@ -266,7 +264,7 @@ def evaluate(
     network: nn.Module, recipe: Recipe, data: ImageData, after_batch: Callable[[], None] = lambda: None
 ) -> Scores:
     """Return loss and accuracies over the whole test set at the stage's image size."""
-    at_once = _EVALUATION_IMAGES[next(network.parameters()).device.type]
+    at_once = EVALUATION_IMAGES[next(network.parameters()).device.type]
     while True:
         try:
             return _evaluate(network, recipe, data, after_batch, at_once)
