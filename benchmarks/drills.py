@@ -60,6 +60,7 @@ def call(folder: Path, words: Sequence[str], kill: int = 0, when: Callable[[], b
 
 def _become(folder: Path, words: Sequence[str], files: Sequence[Path]) -> NoReturn:
     code = 1
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell's background ignores it
     try:
         os.chdir(folder)
         for number, path in enumerate(files, start=1):
