@@ -114,6 +114,29 @@ def test_nothing_outside_the_share_is_read(tree: Path) -> None:
         list(data.test_batches(image_px=24, batch_size=2, share=slice(1, None, 2)))
 
 
+def test_large_batches_of_test_images_are_decoded_in_parts(
+    tree: Path, reference: list[list[Batch]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder, "_TEST_IMAGES", 2)
+    asked: list[int] = []
+    decode = folder._Decoder.__getitem__
+
+    def note(decoder: Any, request: Any) -> Any:
+        asked.append(len(request.indices))
+        return decode(decoder, request)
+
+    monkeypatch.setattr(folder._Decoder, "__getitem__", note)
+    assert_equal(list(made(tree).test_batches(image_px=32, batch_size=3)), reference[2])
+    assert asked == [2, 1, 1]
+
+
+def test_every_sample_is_augmented_differently(tree: Path) -> None:
+    for path in (tree / "train").rglob("*.JPEG"):
+        save(path, seed=0)
+    crops = torch.cat([pixels for epoch in (1, 2) for pixels, _ in train(made(tree), 24, epoch)])
+    assert len({tuple(crop.flatten().tolist()) for crop in crops}) == 24
+
+
 def test_flip(tree: Path) -> None:
     for path in (tree / "train").rglob("*.JPEG"):
         gradient = torch.arange(0, 240, 4, dtype=torch.uint8).expand(3, 48, 60).permute(1, 2, 0)
@@ -206,6 +229,12 @@ def test_missing_tree(tmp_path: Path) -> None:
     message = r"data\.folder=.* must hold train/<class>/\*\.JPEG and val/<class>/\*\.JPEG; .*/train: .*No such file"
     with pytest.raises(InputError, match=message):
         made(tmp_path)
+
+
+def test_missing_val(tree: Path) -> None:
+    (tree / "val").rename(tree / "validation")
+    with pytest.raises(InputError, match=r"data\.folder=.*/val: .*No such file"):
+        made(tree)
 
 
 def test_class_without_images(tree: Path) -> None:
@@ -337,9 +366,14 @@ def test_random_crops_are_parts_of_the_image() -> None:
     assert 180 < max(widths) <= 201
 
 
+def test_without_flip_nothing_is_mirrored() -> None:
+    ramp = torch.arange(200, dtype=torch.uint8).expand(3, 150, 200)
+    assert all((random_crop(ramp, 32, flip=False)[0, 16].int().diff() >= 0).all() for _ in range(20))
+
+
 def test_centre_crop_of_an_image_that_has_the_size_changes_no_pixel() -> None:
     pixels = torch.randint(0, 256, (3, 32, 40), dtype=torch.uint8)
-    assert shorter_px(28) == 32
+    assert [shorter_px(px) for px in (28, 160, 224)] == [32, 183, 256]
     assert torch.equal(centre_crop(pixels, 28), pixels[:, 2:30, 6:34])
 
 

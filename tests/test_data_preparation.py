@@ -3,6 +3,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -89,6 +90,13 @@ def test_a_stage_reads_the_smallest_image_that_suffices(tree: Path) -> None:
             assert decode(split.content(index, wanted)).shape == (3, got, round(got * 60 / 48))
 
 
+def test_small_images_are_not_enlarged(tree: Path) -> None:
+    Image.new("RGB", (30, 26)).save(tree / "train" / "n01440764" / "n01440764_0.JPEG")
+    manifest = made(tree).run(silent)
+    split = PreparedSplit(tree / "prepared", manifest.parts_of("train"), SIZES)
+    assert [decode(split.content(0, px)).shape[1:] for px in SIZES] == [(24, 27), (26, 30)]
+
+
 def test_prepared_images_are_other_data_than_the_tree(tree: Path) -> None:
     sets = [made(tree, tree.parent / "a"), made(tree, tree.parent / "b"), made(tree, tree.parent / "c", [32])]
     fingerprints = [each.run(silent).fingerprint for each in sets]
@@ -161,6 +169,23 @@ def test_a_second_run_mends_what_was_damaged_since(tree: Path) -> None:
     assert FolderImages(tree / "prepared", SETTINGS, CPU).fingerprint == whole.fingerprint
 
 
+def test_a_truncated_or_missing_file_is_named(tree: Path) -> None:
+    made(tree).run(silent)
+    path = tree / "prepared" / "train-00001.arrow"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(InputError, match=rf"^{path} has \d+ bytes, not \d+: run prepare again$"):
+        FolderImages(tree / "prepared", SETTINGS, CPU)
+    path.unlink()
+    with pytest.raises(InputError, match=rf"^cannot read {path}: .*; run prepare again$"):
+        FolderImages(tree / "prepared", SETTINGS, CPU)
+
+
+def test_an_unwritable_folder_is_named(tree: Path) -> None:
+    (tree / "file").write_text("no folder can be here")
+    with pytest.raises(InputError, match=f"^cannot write {tree / 'file'}/prepared: Not a directory$"):
+        made(tree, tree / "file" / "prepared").run(silent)
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 1}'])
 def test_a_damaged_manifest_is_named(tree: Path, text: str) -> None:
     made(tree).run(silent)
@@ -208,11 +233,18 @@ def test_the_disk_it_takes_is_known_before(tree: Path, monkeypatch: pytest.Monke
         made(tree, tree / "new").check_disk(estimated_bytes)
 
 
-def test_images_too_small_for_the_run(tree: Path) -> None:
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image_px": 32}, r"data\.image_px is too large for .*: it needs .* 37 pixels, and these .* with 24, 32"),
+        ({"classes": 1000}, r"/prepared has 2 classes; data\.classes is 1000"),
+    ],
+    ids=str,
+)
+def test_settings_that_contradict_the_set(tree: Path, change: dict[str, Any], message: str) -> None:
     made(tree).run(silent)
-    message = r"data\.image_px is too large for data\.folder=.*: it needs .* 37 pixels, and these .* with 24, 32"
     with pytest.raises(InputError, match=message):
-        FolderImages(tree / "prepared", replace(SETTINGS, image_px=32), CPU)
+        FolderImages(tree / "prepared", replace(SETTINGS, **change), CPU)
 
 
 def test_processes_that_are_not_forked_map_the_files_themselves(tree: Path) -> None:

@@ -185,6 +185,12 @@ def test_two_processes_fetch_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
             assert_is_the_small_fashion_mnist(images)
 
 
+def test_unwritable_folder(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("a file, not a folder")
+    with pytest.raises(InputError, match=r"^cannot write .*/data: File exists$"):
+        fashion_mnist(tmp_path / "data")
+
+
 Damage = Callable[[bytes], bytes]
 
 

@@ -158,6 +158,20 @@ def test_wrong_arguments(small: int, large: int, ridge: float, message: str) -> 
         fit(shrunk.network, target, images[:small, :, : shrunk.image_px], images[:large], ridge=ridge)
 
 
+def test_layers_may_be_called_by_keyword() -> None:
+    class Keyword(Two):
+        def forward(self, images: Tensor) -> Tensor:
+            scores: Tensor = self.last(input=self.second(input=self.first(input=images)).flatten(1))
+            return scores
+
+    target = Keyword()
+    shrunk = shrink(target, 12)
+    rescale(shrunk.network, target)
+    before = copy.deepcopy(target.state_dict())
+    fit(shrunk.network, target, *_images(20, shrunk.image_px, 12))
+    assert not any(torch.equal(tensor, before[name]) for name, tensor in target.state_dict().items())
+
+
 def test_half_precision_stays_half() -> None:
     target = Two().bfloat16()
     shrunk = shrink(target, 12)

@@ -12,7 +12,7 @@ from networks import Net, classifier, conv
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from torchvision.models import resnet18
-from torchvision.ops import FrozenBatchNorm2d
+from torchvision.ops import DeformConv2d, FrozenBatchNorm2d
 
 from rescaler.errors import InputError
 from rescaler.method.description import describe
@@ -120,6 +120,13 @@ def test_weights_that_functions_borrow_are_seen_wherever_they_are(target: nn.Mod
         shrink(target, 16)
 
 
+def test_a_function_may_take_the_weight_of_a_layer_that_stays() -> None:
+    def forward(net: Any, images: Tensor) -> Tensor:
+        return F.conv_transpose2d(net.point(net.conv(images)), net.point.weight).mean((2, 3))
+
+    shrink(Net(forward, conv=conv(1, 4), point=nn.Conv2d(4, 4, 1)), 16)
+
+
 @pytest.mark.parametrize(
     "rearranged",
     [
@@ -191,6 +198,16 @@ def test_a_scale_of_channels_is_no_kernel() -> None:
             return maps * self.weight
 
     assert shrink(nn.Sequential(conv(1, 4), Scale(), conv(4, 4)), 12).notes == ()
+
+
+def test_layers_with_kernels_of_another_kind_are_noted() -> None:
+    target = Net(
+        lambda net, x: net.deform(net.conv(x), net.offsets(net.conv(x))).mean((2, 3)),
+        conv=conv(1, 4),
+        offsets=conv(4, 18),
+        deform=DeformConv2d(4, 4, 3, padding=1),
+    )
+    assert "deform (DeformConv2d): left as it is, since only Conv2d is shrunk" in shrink(target, 12).notes
 
 
 def test_a_network_that_copies_itself_is_refused() -> None:

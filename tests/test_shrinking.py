@@ -50,6 +50,25 @@ def test_names_modes_and_other_settings_stay() -> None:
     assert [m.training for m in network.modules()] == [m.training for m in target.modules()]
 
 
+def test_half_precision_is_shrunk_in_its_own_dtype() -> None:
+    network = shrink(two_layers().bfloat16(), 9).network
+    assert {parameter.dtype for parameter in network.parameters()} == {torch.bfloat16}
+
+
+def test_a_shared_layer_is_shared_in_the_pretrain_network() -> None:
+    conv = nn.Conv2d(2, 2, 3, padding=1)
+    network = shrink(classifier(conv, conv), 12).network
+    assert network.get_submodule("conv") is network.get_submodule("more0")
+    assert network(torch.randn(2, 2, 8, 8)).shape == (2, 3)
+
+
+def test_dilated_kernels_shrink_even_where_they_leave_the_map() -> None:
+    layers = (nn.Conv2d(4, 4, 3, padding=gap, dilation=gap) for gap in (2, 8))
+    shrunk = shrink(classifier(nn.Conv2d(1, 4, 3, padding=1), *layers), 12)
+    assert [(layer.pretrain_kernel, layer.pretrain_output) for layer in shrunk.layers] == [((2, 2), (8, 8))] * 3
+    assert shrunk.network(torch.randn(2, 1, 8, 8)).shape == (2, 3)
+
+
 def test_target_and_random_numbers_are_left_alone() -> None:
     target = two_layers().eval()
     before, generator = copy.deepcopy(target.state_dict()), torch.get_rng_state()
@@ -85,6 +104,28 @@ def test_functional_flattening_is_seen(flatten: Callable[[Tensor], Tensor]) -> N
     assert wide.in_features == 64
     assert flattened_map(narrow) is None
     assert shrunk.network(torch.randn(2, 2, 8, 8)).shape == (2, 3)
+
+
+def test_layers_may_be_called_by_keyword() -> None:
+    def forward(net: Any, images: Tensor) -> Tensor:
+        maps = net.conv(input=images)
+        scores: Tensor = net.fc(input=maps.flatten(1)) + net.whole(input=maps).flatten(1)
+        return scores
+
+    layers = {"conv": nn.Conv2d(1, 4, 3, padding=1), "fc": nn.Linear(4 * 36, 3), "whole": nn.Conv2d(4, 3, 6)}
+    target = Net(forward, **layers)
+    shrunk = shrink(target, 6)
+    assert [(layer.kind, layer.pretrain_kernel) for layer in shrunk.layers] == [
+        ("convolution", (2, 2)),
+        ("interface", (4, 4)),
+        ("interface", (4, 4)),
+    ]
+    assert shrunk.network(torch.randn(2, 1, 4, 4)).shape == (2, 3)
+
+
+def test_adaptive_pooling_needs_no_other_interface() -> None:
+    target = nn.Sequential(nn.Conv2d(1, 2, 3), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(8, 3))
+    assert [layer.kind for layer in shrink(target, 12).layers] == ["convolution"]
 
 
 def test_features_that_are_no_flattened_map_are_refused() -> None:
@@ -298,6 +339,17 @@ def test_no_kernel_becomes_smaller_than_its_stride(conv: nn.Conv2d, expected: tu
     assert shrink(target, 124).layers[0].pretrain_kernel == expected
 
 
+def test_a_network_of_patches_is_refused() -> None:
+    target = classifier(nn.Conv2d(3, 8, 16, stride=16), nn.Conv2d(8, 8, 1))
+    with pytest.raises(InputError, match=r"Sequential has no kernel to shrink: .* conv \(16x16, stride 16\), more0"):
+        shrink(target, 224)
+
+
+def test_image_side_and_table_can_be_set() -> None:
+    shrunk = shrink(classifier(nn.Conv2d(1, 1, (9, 3))), 30, table={9: 3, 3: 3}, pretrain_px=25)
+    assert (shrunk.image_px, shrunk.layers[0].pretrain_kernel) == (25, (3, 3))
+
+
 def test_every_pixel_of_the_image_is_still_seen() -> None:
     for kernel, stride in ((5, 4), (4, 4), (3, 2), (7, 5)):
         target = classifier(nn.Conv2d(1, 4, kernel, stride=stride), nn.Conv2d(4, 4, 3, padding=1))
@@ -439,6 +491,19 @@ def test_padding_mode_is_kept() -> None:
     small = shrink(classifier(conv), 12).network.get_submodule("conv")
     response = small(torch.ones(1, 1, 6, 6))  # zeros at a border would show
     torch.testing.assert_close(response, response[..., :1, :1].expand_as(response))
+
+
+def test_symmetric_padding_needs_no_hook() -> None:
+    small = shrink(classifier(nn.Conv2d(1, 2, 7, stride=2, padding=3)), 28).network.get_submodule("conv")
+    assert isinstance(small, nn.Conv2d)
+    assert small.padding == (2, 2)
+    assert not small._forward_pre_hooks
+
+
+def test_each_axis_alternates_for_itself() -> None:
+    row, column = nn.Conv2d(1, 1, (1, 3), padding=(0, 1)), nn.Conv2d(1, 1, (3, 1), padding=(1, 0))
+    layers = shrink(classifier(row, column, copy.deepcopy(row), copy.deepcopy(column)), 21).layers
+    assert [layer.pretrain_padding for layer in layers] == [(0, 1, 0, 0), (0, 0, 0, 1), (1, 0, 0, 0), (0, 0, 1, 0)]
 
 
 def test_features_do_not_drift_over_depth() -> None:

@@ -2,6 +2,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from networks import Net, classifier
 from torch import Tensor, nn
 
@@ -55,6 +56,35 @@ def test_constants_that_are_no_buffers_do_not_matter() -> None:
     network: Any = Net(forward, conv=nn.Conv2d(6, 4, 3))
     network.mean = torch.zeros(1, 3, 1, 1)
     assert calls(network)["conv"].output == (4, 6, 6)
+
+
+def test_a_traced_network_keeps_no_hook() -> None:
+    network = outline(classifier(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)))
+    trace(network, 1, 8, argument="image_px")
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
+    assert network(torch.zeros(2, 1, 8, 8)).shape == (2, 3)
+
+
+def test_functions_are_followed_however_their_arguments_are_given() -> None:
+    def forward(net: Any, images: Tensor) -> Tensor:
+        images = F.conv2d(input=images, weight=torch.ones(3, 3, 1, 1))
+        maps = torch.stack([net.conv(image) for image in images])  # one at a time, without a batch axis
+        mean, var = net.norm.running_mean, net.norm.running_var
+        maps = F.batch_norm(input=maps, running_mean=mean, running_var=var, training=True)
+        return F.linear(maps.mean((2, 3)), var) + F.linear(var, var)
+
+    call = calls(Net(forward, conv=nn.Conv2d(3, 4, 3), norm=nn.BatchNorm2d(4)))["conv"]
+    assert (call.output_size, call.times) == ((6, 6), 2)
+
+
+def test_batch_norm_of_other_channels_is_refused() -> None:
+    with pytest.raises(InputError, match=r'in or after layer "more0" \(2x6x6 input\): running_mean should contain 2'):
+        calls(classifier(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(3)), 1)
+
+
+def test_an_outline_takes_no_memory() -> None:
+    network = outline(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Linear(4, 5)))
+    assert {parameter.untyped_storage().nbytes() for parameter in network.parameters()} == {4}
 
 
 def test_a_network_that_cannot_be_copied_is_refused() -> None:
