@@ -21,8 +21,8 @@ def build(options: Mapping[str, Any], *, classes: int, channels: int) -> nn.Modu
     Args:
         options: ``_target_``, the import path of a function or class, and its arguments, nested targets among them.
             ``image_px`` may be left over from the model that ``_target_`` replaces.
-        classes: passed as ``num_classes`` where the function takes that.
-        channels: passed as ``in_channels`` where the function takes that.
+        classes: passed as ``num_classes`` if the function accepts that.
+        channels: passed as ``in_channels`` if the function accepts that.
 
     Raises:
         InputError: there is no such function, it fails with these arguments or makes no network for such images.
