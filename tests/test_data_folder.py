@@ -8,7 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -225,39 +225,30 @@ def test_all_generators_follow_from_the_sample(tree: Path, monkeypatch: pytest.M
     assert states == (random.getstate(), np.random.get_state()[1].tolist())  # type: ignore[index] # noqa: NPY002
 
 
-def test_missing_tree(tmp_path: Path) -> None:
-    message = r"data\.folder=.* must hold train/<class>/\*\.JPEG and val/<class>/\*\.JPEG; .*/train: .*No such file"
-    with pytest.raises(InputError, match=message):
-        made(tmp_path)
+LAYOUT = r"data\.folder=.* must hold train/<class>/\*\.JPEG and val/<class>/\*\.JPEG; "
 
 
-def test_missing_val(tree: Path) -> None:
-    (tree / "val").rename(tree / "validation")
-    with pytest.raises(InputError, match=r"data\.folder=.*/val: .*No such file"):
-        made(tree)
-
-
-def test_class_without_images(tree: Path) -> None:
-    (tree / "train" / "n09999999").mkdir()
-    with pytest.raises(InputError, match=r"/train: Found no valid file for the classes n09999999") as raised:
-        made(tree)
-    assert "\n" not in str(raised.value)
-
-
-def test_wrong_number_of_classes(tree: Path) -> None:
-    with pytest.raises(InputError, match=r"/train has 2 classes; data\.classes is 1000"):
-        FolderImages(tree, replace(SETTINGS, classes=1000), CPU)
-
-
-def test_other_classes_in_val(tree: Path) -> None:
-    (tree / "val" / "n01443537").rename(tree / "val" / "n01484850")
-    with pytest.raises(InputError, match="must have the same classes; only one has n01443537, n01484850"):
-        made(tree)
-
-
-def test_wrong_number_of_channels(tree: Path) -> None:
-    with pytest.raises(InputError, match=r"data\.channels must be 3 for a folder of images; got 1"):
-        FolderImages(tree, replace(SETTINGS, channels=1), CPU)
+@pytest.mark.parametrize(
+    ("change", "settings", "message"),
+    [
+        (lambda tree: (tree / "train").rename(tree / "training"), {}, rf"{LAYOUT}.*/train: No such file"),
+        (lambda tree: (tree / "val").rename(tree / "validation"), {}, rf"{LAYOUT}.*/val: No such file"),
+        (lambda tree: (tree / "train" / "new").mkdir(), {}, "/train: Found no valid file for the classes new"),
+        (
+            lambda tree: (tree / "val" / "n01443537").rename(tree / "val" / "n01484850"),
+            {},
+            "must have the same classes; only one has n01443537, n01484850",
+        ),
+        (Path.exists, {"classes": 1000}, r"/train has 2 classes; data\.classes is 1000"),
+        (Path.exists, {"channels": 1}, r"data\.channels must be 3 for a folder of images; got 1"),
+    ],
+)
+def test_incomplete_trees_and_other_settings_are_refused(
+    tree: Path, change: Callable[[Path], Any], settings: dict[str, Any], message: str
+) -> None:
+    change(tree)
+    with pytest.raises(InputError, match=rf"\A[^\n]*{message}[^\n]*\Z"):
+        FolderImages(tree, replace(SETTINGS, **settings), CPU)
 
 
 # Decoding.
