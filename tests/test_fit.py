@@ -1,5 +1,6 @@
 import copy
 from collections import OrderedDict
+from typing import Any
 
 import pytest
 import torch
@@ -28,10 +29,9 @@ class Two(nn.Module):
         self.drop = nn.Dropout(0.5)
         self.last = nn.Linear(8 * 6 * 6, 5)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Any:
         maps = F.relu(self.second(F.relu(self.first(images), inplace=True)))
-        scores: Tensor = self.last(self.drop(maps.flatten(1)))
-        return scores
+        return self.last(self.drop(maps.flatten(1)))
 
 
 def _images(count: int, small_px: int, large_px: int) -> tuple[Tensor, Tensor]:
@@ -128,10 +128,9 @@ def test_a_convolution_that_pads_itself_keeps_what_it_has() -> None:
 
 def test_a_layer_that_changes_its_weight_before_it_uses_it_keeps_what_it_has() -> None:
     class Standardised(nn.Conv2d):
-        def forward(self, images: Tensor) -> Tensor:
+        def forward(self, images: Tensor) -> Any:
             weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
-            maps: Tensor = self._conv_forward(images, weight / weight.std((1, 2, 3), keepdim=True), self.bias)
-            return maps
+            return self._conv_forward(images, weight / weight.std((1, 2, 3), keepdim=True), self.bias)
 
     target = nn.Sequential(Standardised(2, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3))
     shrunk = shrink(target, 12)
@@ -160,9 +159,8 @@ def test_wrong_arguments(small: int, large: int, ridge: float, message: str) -> 
 
 def test_layers_may_be_called_by_keyword() -> None:
     class Keyword(Two):
-        def forward(self, images: Tensor) -> Tensor:
-            scores: Tensor = self.last(input=self.second(input=self.first(input=images)).flatten(1))
-            return scores
+        def forward(self, images: Tensor) -> Any:
+            return self.last(input=self.second(input=self.first(input=images)).flatten(1))
 
     target = Keyword()
     shrunk = shrink(target, 12)

@@ -97,19 +97,17 @@ def test_weights_whose_users_disagree_are_refused(target: nn.Module, message: st
 
 
 def _whole_map() -> nn.Module:
-    def forward(net: Any, images: Tensor) -> Tensor:
+    def forward(net: Any, images: Tensor) -> Any:
         maps = net.conv(images)
-        scores: Tensor = net.whole(maps).flatten(1) + F.conv_transpose2d(maps, net.whole.weight).mean((2, 3))
-        return scores
+        return net.whole(maps).flatten(1) + F.conv_transpose2d(maps, net.whole.weight).mean((2, 3))
 
     return Net(forward, conv=conv(1, 4), whole=nn.Conv2d(4, 4, 16))
 
 
 def _only_in_training() -> nn.Module:
-    def forward(net: Any, images: Tensor) -> Tensor:
+    def forward(net: Any, images: Tensor) -> Any:
         maps = net.conv(images)
-        scores: Tensor = (F.conv_transpose2d(maps, net.conv.weight) if net.training else maps).mean((2, 3))
-        return scores
+        return (F.conv_transpose2d(maps, net.conv.weight) if net.training else maps).mean((2, 3))
 
     return Net(forward, conv=conv(1, 4), never=conv(1, 4))
 
@@ -145,9 +143,8 @@ def test_rearranged_weights_are_borrowed_too(rearranged: Callable[[Tensor], Tens
 
 
 def test_weights_tied_by_their_memory_stay_tied() -> None:
-    def forward(net: Any, images: Tensor) -> Tensor:
-        scores: Tensor = net.last(net.point(net.b(net.a(images))).mean((2, 3)))
-        return scores
+    def forward(net: Any, images: Tensor) -> Any:
+        return net.last(net.point(net.b(net.a(images))).mean((2, 3)))
 
     target: Any = Net(forward, a=conv(4, 4), b=conv(4, 4), point=nn.Conv2d(4, 4, 1), last=nn.Linear(4, 4))
     target.b.weight = nn.Parameter(target.a.weight.data)
@@ -169,11 +166,10 @@ def test_layers_that_return_more_than_a_map_are_followed() -> None:
             maps = super().forward(images)
             return {"maps": maps, "mean": maps.mean()}
 
-    def forward(net: Any, images: Tensor) -> Tensor:
+    def forward(net: Any, images: Tensor) -> Any:
         maps, indices = net.pool(net.conv(images))
         maps = net.unpool(maps, indices)
-        scores: Tensor = net.twofold(maps)["maps"].mean((2, 3))
-        return scores
+        return net.twofold(maps)["maps"].mean((2, 3))
 
     layers = {
         "pool": nn.MaxPool2d(2, return_indices=True),
@@ -249,15 +245,14 @@ def test_a_target_whose_state_dict_is_a_copy_is_filled() -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_blocks_that_training_skips_at_random_are_shrunk(seed: int) -> None:
-    def forward(net: Any, images: Tensor) -> Tensor:
+    def forward(net: Any, images: Tensor) -> Any:
         maps = net.first(images)
         for block in (net.second, net.third):
             if not net.training or torch.rand(1).item() < 0.5:
                 maps = block(maps)
         if net.training:
             maps = maps + net.only_in_training(images).mean()
-        scores: Tensor = maps.mean((2, 3))
-        return scores
+        return maps.mean((2, 3))
 
     names = ("first", "second", "third", "only_in_training")
     target = Net(forward, **{name: conv(4 if name in names[1:3] else 1, 4) for name in names})
@@ -269,9 +264,8 @@ def test_blocks_that_training_skips_at_random_are_shrunk(seed: int) -> None:
 
 
 def test_images_may_be_flattened_themselves() -> None:
-    def forward(net: Any, images: Tensor) -> Tensor:
-        scores: Tensor = net.fc(images.flatten(1)) + net.conv(images).mean((2, 3))
-        return scores
+    def forward(net: Any, images: Tensor) -> Any:
+        return net.fc(images.flatten(1)) + net.conv(images).mean((2, 3))
 
     shrunk = shrink(Net(forward, conv=conv(1, 3), fc=nn.Linear(144, 3)), 12)
     assert [(layer.name, layer.pretrain_kernel) for layer in shrunk.layers] == [("conv", (2, 2)), ("fc", (8, 8))]

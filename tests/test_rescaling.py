@@ -220,10 +220,9 @@ def test_what_the_pretrain_network_has_learnt_the_target_knows_and_goes_on_learn
             self.b = nn.Conv2d(4, 4, (1, 7), padding=(0, 3), groups=4)
             self.fc = nn.Linear(4 * 12 * 12, 3)
 
-        def forward(self, images: Tensor) -> Tensor:
+        def forward(self, images: Tensor) -> Any:
             maps = F.relu(self.a(images))
-            scores: Tensor = self.fc((maps + self.b(maps)).flatten(1))
-            return scores
+            return self.fc((maps + self.b(maps)).flatten(1))
 
     torch.manual_seed(0)
     labels = torch.arange(3).repeat(8)

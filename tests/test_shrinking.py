@@ -108,10 +108,9 @@ def test_target_and_random_numbers_are_left_alone() -> None:
     ids=["flatten", "view", "reshape"],
 )
 def test_functional_flattening_is_seen(flatten: Callable[[Tensor], Tensor]) -> None:
-    def forward(net: Any, images: Tensor) -> Tensor:
+    def forward(net: Any, images: Tensor) -> Any:
         flat = F.dropout(F.relu(flatten(F.max_pool2d(net.body(images) * net.unit, 2))), training=net.training)
-        scores: Tensor = net.narrow(F.relu(net.wide(flat)))
-        return scores
+        return net.narrow(F.relu(net.wide(flat)))
 
     target = Net(forward, body=nn.Conv2d(2, 4, 3, padding=1), wide=nn.Linear(144, 64), narrow=nn.Linear(64, 3))
     target.register_buffer("unit", torch.ones(1), persistent=False)
@@ -124,10 +123,9 @@ def test_functional_flattening_is_seen(flatten: Callable[[Tensor], Tensor]) -> N
 
 
 def test_layers_may_be_called_by_keyword() -> None:
-    def forward(net: Any, images: Tensor) -> Tensor:
+    def forward(net: Any, images: Tensor) -> Any:
         maps = net.conv(input=images)
-        scores: Tensor = net.fc(input=maps.flatten(1)) + net.whole(input=maps).flatten(1)
-        return scores
+        return net.fc(input=maps.flatten(1)) + net.whole(input=maps).flatten(1)
 
     layers = {"conv": nn.Conv2d(1, 4, 3, padding=1), "fc": nn.Linear(4 * 36, 3), "whole": nn.Conv2d(4, 3, 6)}
     target = Net(forward, **layers)
@@ -146,10 +144,9 @@ def test_adaptive_pooling_needs_no_other_interface() -> None:
 
 
 def test_features_that_are_no_flattened_map_are_refused() -> None:
-    def forward(net: Any, images: Tensor) -> Tensor:
+    def forward(net: Any, images: Tensor) -> Any:
         maps = net.body(images)
-        scores: Tensor = net.fc(torch.cat([maps.flatten(1), maps.mean((2, 3))], 1))
-        return scores
+        return net.fc(torch.cat([maps.flatten(1), maps.mean((2, 3))], 1))
 
     with pytest.raises(InputError, match="layer fc gets 74 features instead of 202 .* not one flattened"):
         shrink(Net(forward, body=nn.Conv2d(1, 2, 3), fc=nn.Linear(2 * 100 + 2, 3)), 12)
@@ -242,13 +239,12 @@ class _Topology(nn.Module):
         self.unused = nn.Conv2d(8, 8, 9)
         self.head = nn.Linear(8, 5)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Any:
         first = F.relu(self.stem(images))
         dense = torch.cat([first, self.shared(self.shared(first))], 1)
         branches = torch.cat([dense, self.row(dense), self.column(dense)], 1)
         decoded = self.up(self.down(branches + self.depthwise(branches)))
-        scores: Tensor = self.head(self.line(decoded.flatten(2)).mean(2))
-        return scores
+        return self.head(self.line(decoded.flatten(2)).mean(2))
 
 
 def test_any_topology() -> None:

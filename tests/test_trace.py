@@ -17,12 +17,11 @@ def calls(network: nn.Module, channels: int = 3) -> dict[str, Call]:
 def test_positions_are_where_weights_are_applied() -> None:
     """Times the number of weights, these are a layer's multiplications (Eq. 3)."""
 
-    def forward(net: Any, images: Tensor) -> Tensor:
+    def forward(net: Any, images: Tensor) -> Any:
         maps = net.conv(images) + net.conv(images)
         maps = maps + net.conv(maps[:, :, ::2, ::2]).repeat(1, 1, 2, 2)
         maps = net.pointwise(net.up(maps).permute(0, 2, 3, 1))
-        scores: Tensor = net.scores(maps.mean((1, 2)))
-        return scores
+        return net.scores(maps.mean((1, 2)))
 
     layers = {"up": nn.ConvTranspose2d(2, 2, 4, stride=4), "pointwise": nn.Linear(2, 5), "scores": nn.Linear(5, 3)}
     found = calls(Net(forward, conv=nn.Conv2d(2, 2, 3, padding=1), **layers), 2)
@@ -36,11 +35,10 @@ def test_positions_are_where_weights_are_applied() -> None:
 
 
 def test_images_folded_into_the_batch_are_counted() -> None:
-    def forward(net: Any, images: Tensor) -> Tensor:
+    def forward(net: Any, images: Tensor) -> Any:
         quarters = images.unfold(2, 4, 4).unfold(3, 4, 4).reshape(-1, 1, 4, 4)
         scores = net.scores(net.conv(quarters).mean((2, 3))).reshape(len(images), 4, 3)
-        result: Tensor = scores.mean(1) + net.shift(torch.ones(2))
-        return result
+        return scores.mean(1) + net.shift(torch.ones(2))
 
     conv = nn.Conv2d(1, 2, 3, padding=1)
     found = calls(Net(forward, conv=conv, scores=nn.Linear(2, 3), shift=nn.Linear(2, 3)), 1)

@@ -29,11 +29,7 @@ class Augment:
         self(torch.zeros(1, settings.channels, settings.image_px, settings.image_px, device=device), [0])
 
     def __call__(self, images: Tensor, seeds: Iterable[int]) -> Tensor:
-        """Transform each image, normalised, ``(n, channels, px, px)``, in [0, 1] and with a seed of its own.
-
-        Raises:
-            InputError: the transform changes the size of an image.
-        """
+        """Transform each image, normalised, ``(n, channels, px, px)``, in [0, 1] and with a seed of its own."""
         found = []
         for image, seed in zip(images, seeds, strict=True):
             with seeded(seed):

@@ -31,11 +31,7 @@ def shorter_px(image_px: int) -> int:
 
 
 def decode(content: Content) -> Tensor:
-    """Pixels of an image, uint8 ``(3, h, w)``, as :func:`open_rgb` has them; their memory is channels last.
-
-    Raises:
-        InputError: it is no image, or a damaged one; in one line.
-    """
+    """Decode an image to uint8 ``(3, h, w)``, channels last in memory, with the pixels of :func:`open_rgb`."""
     try:
         if b"Exif\0\0" not in bytes(content[:_EXIF_BYTES]) or _is_upright(content):
             return torch.from_numpy(simplejpeg.decode_jpeg(content)).permute(2, 0, 1)

@@ -99,12 +99,9 @@ class FolderImages:
     resized, and cropped at the centre.
 
     Args:
-        folder: holds ``train/<class>/`` and ``val/<class>/``, or what ``rescaler prepare`` made of such a folder.
+        folder: tree of ``train/<class>/`` and ``val/<class>/``, or a prepared set.
         settings: of the data set.
         device: of the batches.
-
-    Raises:
-        InputError: the files are incomplete, or contradict the settings.
     """
 
     def __init__(self, folder: Path, settings: DataSettings, device: torch.device) -> None:
@@ -185,11 +182,7 @@ def _end_with(above: int) -> None:
 
 
 def workers_alive(loader: Iterable[T]) -> Iterator[T]:
-    """Yield from a loader.
-
-    Raises:
-        InputError: a worker died.
-    """
+    """Yield from a loader; raise :class:`InputError` if a worker dies."""
     try:
         yield from loader
     except RuntimeError as error:

@@ -101,11 +101,7 @@ def is_prepared(folder: Path) -> bool:
 
 
 class PreparedSplit:
-    """One split of a prepared set; implements :class:`rescaler.data.folder.Split`.
-
-    Raises:
-        InputError: a file is missing or damaged.
-    """
+    """One split of a prepared set; implements :class:`rescaler.data.folder.Split`."""
 
     def __init__(self, folder: Path, parts: Sequence[Part], shorter_px: Sequence[int]) -> None:
         self._made_of = self._folder, self._parts, self._shorter_px = folder, parts, shorter_px

@@ -63,11 +63,7 @@ def resize(images: Tensor, image_px: int) -> Tensor:
 
 
 class ResidentImages:
-    """A small set on the device; implements :class:`rescaler.data.ImageData`.
-
-    Raises:
-        InputError: the settings contradict the images.
-    """
+    """A small set on the device; implements :class:`rescaler.data.ImageData`."""
 
     def __init__(self, images: ImageSet, settings: DataSettings, device: torch.device) -> None:
         for key, found in (("channels", images.train.images.shape[1]), ("classes", images.classes)):

@@ -42,11 +42,7 @@ class _Pictures(ImageFolder):  # type: ignore[misc]  # torchvision has no types
 
 
 class TreeSplit:
-    """Image files of one split below ``root``, one folder a class; implements :class:`Split`.
-
-    Raises:
-        InputError: there is no such folder, or a class without images.
-    """
+    """Image files of one split, one folder a class; implements :class:`rescaler.data.folder.Split`."""
 
     def __init__(self, root: Path) -> None:
         try:
@@ -98,11 +94,7 @@ class Tree(NamedTuple):
 
 
 def read_tree(folder: Path, *, classes: int) -> Tree:
-    """List the images of the tree in ``folder``.
-
-    Raises:
-        InputError: it is incomplete, or has other classes in one split, or another number of them.
-    """
+    """List the images of a tree; raise :class:`InputError` if it is incomplete or has other classes."""
     train, test = TreeSplit(folder / "train"), TreeSplit(folder / "val")
     if len(train.classes) != classes:
         raise InputError(f"{train.root} has {len(train.classes)} classes; data.classes is {classes}")
