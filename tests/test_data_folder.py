@@ -273,7 +273,7 @@ def test_pixels_are_pillows(options: dict[str, Any]) -> None:
     assert torch.equal(decode(memoryview(content)), decode(content))
 
 
-def test_whatever_pillow_reads_becomes_rgb() -> None:
+def test_png_and_grey_images_become_rgb() -> None:
     png = encoded(coloured(), "PNG")
     assert torch.equal(decode(png), torch.tensor(np.asarray(coloured())).permute(2, 0, 1))
     grey = decode(encoded(coloured().convert("L")))

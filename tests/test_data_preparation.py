@@ -75,10 +75,10 @@ def whole_test_set(data: FolderImages, image_px: int = 28) -> Batch:
     return batch
 
 
-def test_a_prepared_set_feeds_what_the_tree_feeds(tree: Path) -> None:
-    told: list[tuple[int, int]] = []
-    manifest = made(tree).run(lambda done, total: told.append((done, total)))
-    assert told == [(number, 14) for number in range(1, 15)]
+def test_a_prepared_set_yields_the_images_of_the_tree(tree: Path) -> None:
+    calls: list[tuple[int, int]] = []
+    manifest = made(tree).run(lambda done, total: calls.append((done, total)))
+    assert calls == [(number, 14) for number in range(1, 15)]
     assert [(part.file, part.images) for part in manifest.parts] == [
         ("train-00000.arrow", 4),
         ("train-00001.arrow", 4),
@@ -129,7 +129,7 @@ def test_workers_change_no_byte(tree: Path) -> None:
 
 
 @pytest.mark.parametrize("images", [0, 5, 13])
-def test_what_was_stopped_goes_on(tree: Path, images: int) -> None:
+def test_an_interrupted_preparation_resumes(tree: Path, images: int) -> None:
     whole = made(tree, tree.parent / "whole").run(silent)
     out = tree / "prepared"
     with pytest.raises(KeyboardInterrupt):

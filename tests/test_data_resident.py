@@ -78,7 +78,7 @@ def test_flip_mirrors_half_of_the_images() -> None:
     assert crops.count(mirrored) + crops.count(original) == 200
 
 
-def test_start_goes_on_in_the_middle_of_an_epoch() -> None:
+def test_start_resumes_in_the_middle_of_an_epoch() -> None:
     data = made(replace(SETTINGS, pad_px=1, flip=True))
     whole = epoch(data, 3, batches=5, batch_size=3)
     rest = epoch(data, 3, batches=5, batch_size=3, start=3)
@@ -147,7 +147,7 @@ def test_normalise_by_hand() -> None:
     assert torch.allclose(Normalise(settings, CPU)(pixels), torch.tensor([[[[-2.0, 2.0]], [[0.0, 2.0]]]]), atol=1e-6)
 
 
-def test_resize_keeps_a_constant_and_averages_what_it_cannot_show() -> None:
+def test_resize_keeps_a_constant_and_averages_finer_patterns() -> None:
     assert set(resize(torch.full((3, 2, 28, 28), 77, dtype=torch.uint8), 17).flatten().tolist()) == {77}
     stripes = torch.zeros(1, 1, 32, 32, dtype=torch.uint8)
     stripes[..., ::4] = 200  # without antialiasing, sampling between columns 1 and 2 of each four would miss them

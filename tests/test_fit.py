@@ -76,7 +76,7 @@ def test_ridge_regression_is_where_its_gradient_vanishes(rows: int, width: int) 
     torch.testing.assert_close(gradient, torch.zeros_like(gradient), atol=1e-9, rtol=0)
 
 
-def test_what_the_images_do_not_determine_stays() -> None:
+def test_weights_of_dead_inputs_are_kept() -> None:
     target = Two()
     shrunk = shrink(target, 12)
     rescale(shrunk.network, target)
@@ -113,7 +113,7 @@ def test_only_resized_layers_change_and_nothing_is_left_behind() -> None:
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in target.modules())
 
 
-def test_a_convolution_that_pads_itself_keeps_what_it_has() -> None:
+def test_a_convolution_that_pads_itself_is_not_fitted() -> None:
     class Padding(nn.Conv2d):
         def forward(self, images: Tensor) -> Tensor:
             side = self.kernel_size[0] - 1
@@ -126,7 +126,7 @@ def test_a_convolution_that_pads_itself_keeps_what_it_has() -> None:
     assert torch.equal(target.state_dict()["0.weight"], before)
 
 
-def test_a_layer_that_changes_its_weight_before_it_uses_it_keeps_what_it_has() -> None:
+def test_a_layer_that_standardises_its_weight_is_not_fitted() -> None:
     class Standardised(nn.Conv2d):
         def forward(self, images: Tensor) -> Any:
             weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)

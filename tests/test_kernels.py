@@ -66,7 +66,7 @@ def test_pinv_responds_to_an_enlarged_patch_as_to_the_patch(small: int, large: i
     torch.testing.assert_close(responses, F.conv2d(patches, weight))
 
 
-def test_pinv_does_not_see_what_enlarging_never_makes() -> None:
+def test_pinv_is_blind_to_patches_that_enlarging_never_makes() -> None:
     """It is the smallest of all kernels with its theorem: blind to patches that no enlarged patch resembles."""
     enlarged = F.interpolate(torch.eye(4, dtype=torch.float64).reshape(4, 1, 2, 2), (3, 3), mode="bilinear").flatten(1)
     blind = torch.linalg.svd(enlarged).Vh[4:].reshape(-1, 1, 3, 3)
@@ -125,7 +125,7 @@ def test_gradients_flow_back() -> None:
     torch.testing.assert_close(gradient, torch.ones(1, 1, 2, 2))
 
 
-def test_refuses_what_is_no_kernel() -> None:
+def test_refuses_other_tensors_than_kernels() -> None:
     with pytest.raises(InputError, match=r"must be 4-D \(c_out, c_in, h, w\); got shape \(3, 3\)"):
         rescale_kernel(torch.ones(3, 3), (5, 5))
     with pytest.raises(InputError, match=r"floating dtype; got torch\.int64"):
@@ -133,7 +133,7 @@ def test_refuses_what_is_no_kernel() -> None:
 
 
 @pytest.mark.parametrize("size", [5, (5,), (5, 5.0)])
-def test_refuses_what_is_no_size(size: Any) -> None:
+def test_refuses_a_malformed_size(size: Any) -> None:
     with pytest.raises(InputError, match=r"^size must be two integers, height and width; got"):
         rescale_kernel(torch.ones(1, 1, 3, 3), size)
 

@@ -245,7 +245,7 @@ def test_auxiliary_losses_count_three_tenths() -> None:
 
 
 @pytest.mark.parametrize("output", [{"out": torch.zeros(2, 4)}, (), (torch.zeros(2, 4), None)], ids=str)
-def test_what_is_no_score_is_refused(output: object) -> None:
+def test_outputs_that_are_no_scores_are_refused(output: object) -> None:
     with pytest.raises(InputError, match=f"a tuple of scores and auxiliary scores; got a {type(output).__name__}"):
         loss_and_scores(output, torch.tensor([0, 1]))
 
@@ -287,7 +287,7 @@ def digest_of(folder: Path, options: dict[str, Any], hash_seed: int = 0, **files
     return found
 
 
-def test_the_digest_of_code_sees_what_is_computed_and_nothing_else(tmp_path: Path) -> None:
+def test_the_digest_of_code_ignores_comments_and_docstrings(tmp_path: Path) -> None:
     options = {"_target_": "users_net.net"}
     changes: list[dict[str, str]] = [
         {},
@@ -305,7 +305,7 @@ def test_the_digest_of_code_sees_what_is_computed_and_nothing_else(tmp_path: Pat
     assert len({digest for digest, _ in found}) == 3
 
 
-def test_the_digest_of_code_knows_nested_targets_and_names_what_has_no_source(tmp_path: Path) -> None:
+def test_the_digest_of_code_covers_nested_targets_and_lists_objects_without_source(tmp_path: Path) -> None:
     act = "from torch import nn\ndef make():\n    return nn.ReLU()\n"
     options = {"_target_": "users_net.net", "act": {"_target_": "users_act.make"}}
     changed = [

@@ -286,7 +286,7 @@ def test_features_that_only_look_like_a_map_are_refused(flatten: Callable[[Tenso
         shrink(target, 12)
 
 
-def test_tensors_that_are_called_weight_and_buffers_that_are_infinite_are_no_matter() -> None:
+def test_infinite_buffers_and_other_attributes_called_weight_are_allowed() -> None:
     class Masked(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -315,7 +315,7 @@ def test_wrong_arguments_are_named() -> None:
         rescale(shrunk, target)  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"^target must be a torch.nn.Module; got a OrderedDict$"):
         rescale(shrunk.network, target.state_dict())  # type: ignore[type-var]
-    with pytest.raises(InputError, match="of a wrapped one .* pass what it wraps"):
+    with pytest.raises(InputError, match="; unwrap networks first "):
         rescale(nn.DataParallel(shrunk.network), target)
     with pytest.raises(InputError, match="^0.weight must be a tensor; got a NoneType$"):
         rescale_tensors({"0.weight": None}, shrunk.network, target)  # type: ignore[dict-item]

@@ -212,7 +212,7 @@ def test_refuses_to_go_back() -> None:
     _refused(target, middle, "fc3.weight: a kernel of 6x6 can only grow; got the target size 5x5")
 
 
-def test_what_the_pretrain_network_has_learnt_the_target_knows_and_goes_on_learning() -> None:
+def test_a_trained_network_keeps_its_loss_after_the_rescale_and_trains_further() -> None:
     class Net(nn.Module):
         def __init__(self) -> None:
             super().__init__()

@@ -1,4 +1,4 @@
-"""The pre-train network: kernels, padding, interfaces, initial weights; and what is refused."""
+"""The pre-train network: kernels, padding, interfaces, initial weights, errors."""
 
 import copy
 from collections import OrderedDict
@@ -261,7 +261,7 @@ def test_any_topology() -> None:
     assert shrunk.network(torch.randn(2, 3, 24, 24)).shape == (2, 5)
 
 
-def test_notes_say_what_was_left_alone_and_why() -> None:
+def test_notes_list_unchanged_layers_with_the_reason() -> None:
     assert shrink(_Topology(), 32).notes == (
         "down (2x2, stride 2): as large as the stride, since a smaller kernel would leave pixels out",
         "unused (9x9, stride 1): left as it is, since the network never calls it on an image",
@@ -274,10 +274,10 @@ def test_convolutions_without_a_layer_are_noted() -> None:
     def forward(net: Any, images: Tensor) -> Tensor:
         return F.conv2d(net.conv(images), net.weight, padding=1).mean((2, 3))
 
-    what = "a convolution called as a function, left as it is and not counted: only layers are seen"
+    note = "a convolution called as a function, left as it is and not counted: only layers are seen"
     target: Any = Net(forward, conv=nn.Conv2d(1, 4, 3, padding=1))
     target.weight = nn.Parameter(torch.randn(4, 4, 3, 3))
-    assert shrink(target, 12).notes == (f'in or after layer "conv" (1x12x12 input): {what}',)
+    assert shrink(target, 12).notes == (f'in or after layer "conv" (1x12x12 input): {note}',)
     alone: Any = Net(forward, conv=nn.Identity(), unused=nn.Conv2d(1, 4, 3))
     alone.weight = nn.Parameter(torch.randn(4, 1, 3, 3))
     with pytest.raises(InputError, match="Net has no kernel to shrink: it never calls a Conv2d on an image$"):
@@ -446,7 +446,7 @@ def test_computed_weights_are_refused_by_layer(norm: Any, layer: str) -> None:
         shrink(target, 9)
 
 
-def test_computed_weights_of_what_stays_are_no_matter() -> None:
+def test_computed_weights_of_unchanged_layers_are_allowed() -> None:
     target = classifier(nn.Conv2d(1, 2, 3), nn.utils.parametrizations.weight_norm(nn.Conv2d(2, 2, 1)))
     assert shrink(target, 9).network(torch.randn(2, 1, 6, 6)).shape == (2, 3)
 
@@ -544,7 +544,7 @@ def test_padding_by_name_goes_before_the_networks_own_before_the_rule() -> None:
         ({"*": 0}, [0, 0, 0]),
         ({"[12]": 0}, [1, 0, 0]),
         ({"*": 0, "2": 1}, [0, 0, 1]),
-        ({"2": 1, "*": 0}, [0, 0, 1]),  # a name goes before a pattern, in whatever order
+        ({"2": 1, "*": 0}, [0, 0, 1]),  # a name goes before a pattern, in any order
         ({"*": 0, "[01]": 1}, [1, 1, 0]),  # the later pattern before the earlier one
     ],
     ids=str,

@@ -45,7 +45,7 @@ def test_images_folded_into_the_batch_are_counted() -> None:
     assert {name: call.positions for name, call in found.items()} == {"conv": 8 * 8, "scores": 4, "shift": 1}
 
 
-def test_constants_that_are_no_buffers_do_not_matter() -> None:
+def test_constants_that_are_no_buffers_are_allowed() -> None:
     def forward(net: Any, images: Tensor) -> Tensor:
         images = (images - net.mean) / torch.tensor([1.0, 2.0, 3.0]).view(1, 3, 1, 1)
         maps: Tensor = net.conv(torch.cat([images, net.mean.expand(2, 3, 8, 8)], 1))
@@ -92,7 +92,7 @@ def test_a_network_that_cannot_be_copied_is_refused() -> None:
         outline(network)
 
 
-def test_what_a_network_computes_from_its_weights_is_the_same_each_time() -> None:
+def test_weights_in_an_outline_are_zeros() -> None:
     """Zeros: no value that lies about in the memory decides whether a network is refused."""
 
     def forward(net: Any, images: Tensor) -> Tensor:

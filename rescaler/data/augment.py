@@ -22,7 +22,7 @@ class Augment:
 
         try:
             self._transform = instantiate({**settings.augment, "_convert_": "all"})
-        except Exception as error:  # whatever a transform of the user's raises
+        except Exception as error:  # of a user's transform, of any kind
             path = settings.augment.get("_target_")
             raise InputError(f"data.augment._target_={path}: {one_line(error.__cause__ or error)}") from error
         self._mean, self._std = (torch.tensor(x, device=device)[:, None, None] for x in (settings.mean, settings.std))

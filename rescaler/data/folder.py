@@ -175,8 +175,8 @@ def obey_parent(*_: object) -> None:
 def _end_with(above: int) -> None:
     parent = multiprocessing.parent_process()  # not `above`, if that is a server that forks for it
     while os.getppid() == above:
-        told = signal.sigtimedwait({signal.SIGTERM}, _LOOK_S)
-        if told is not None and told.si_pid == (parent.pid if parent else above):
+        received = signal.sigtimedwait({signal.SIGTERM}, _LOOK_S)
+        if received is not None and received.si_pid == (parent.pid if parent else above):
             break
     os._exit(0)
 

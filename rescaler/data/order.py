@@ -1,4 +1,4 @@
-"""Images of an epoch: which, in what order and with what augmentation, by (seed, epoch, position), without a state.
+"""Draw the images of an epoch, their order and their augmentation from (seed, epoch, position), without a state.
 
 Needs no torch until it draws, as names of data sets are checked without it.
 """
@@ -19,7 +19,7 @@ EVERY_IMAGE = slice(None)
 
 
 class EpochImages(NamedTuple):
-    """Training images of one epoch: which are wanted, and at what size.
+    """Selection of training images of one epoch, and their size.
 
     Those from batch ``start`` on, and of a ``share`` of each batch, are what they are in the whole epoch; no other is
     read. Process r of n takes the share ``slice(r, None, n)``.

@@ -140,7 +140,7 @@ def read_prepared(folder: Path, *, classes: int, shorter_px: int) -> tuple[Prepa
     """
     manifest = Manifest.read(folder)
     if not manifest.complete:
-        raise InputError(f"data.folder={folder} is prepared in part: run the same prepare command again to go on")
+        raise InputError(f"data.folder={folder} is prepared in part: run the same prepare command again to resume")
     if len(manifest.classes) != classes:
         raise InputError(f"data.folder={folder} has {len(manifest.classes)} classes; data.classes is {classes}")
     if manifest.shorter_px[-1] < shorter_px:

@@ -31,7 +31,7 @@ def rescale(pretrain: nn.Module, target: Network, *, mode: str = "bilinear") -> 
     pair = _Pair(pretrain, target, mode)
     if odd := sorted(pair.before.keys() ^ pair.after.keys()):
         wrapped = any(name.startswith(("module.", "_orig_mod.")) for name in odd)
-        hint = "; of a wrapped one (DataParallel, AveragedModel, torch.compile) pass what it wraps" if wrapped else ""
+        hint = "; unwrap networks first (DataParallel, AveragedModel, torch.compile)" if wrapped else ""
         rule = "the pre-train and the target network must have the same parameters"
         raise InputError(f"{rule}; not in both: {listed(odd)}{hint}")
     # A network of its own state_dict() may give copies there.
