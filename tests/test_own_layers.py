@@ -58,88 +58,67 @@ def test_tied_interfaces_stay_tied() -> None:
     torch.testing.assert_close(target.a.weight, torch.full((3, 144), 0.9 * 16 / 36))
 
 
-def _two_strides() -> Any:
-    net: Any = Net(
-        lambda net, x: net.a(x).mean((2, 3)) + net.b(x).mean((2, 3)), a=conv(1, 4, 5), b=conv(1, 4, 5, stride=4)
-    )
-    net.b.weight = net.a.weight
-    return net
-
-
-def _transposed() -> Any:
-    net: Any = Net(lambda net, x: net.back(net.conv(x)).mean((2, 3)), conv=conv(1, 4), back=nn.ConvTranspose2d(4, 1, 3))
-    net.back.weight = net.conv.weight
-    return net
-
-
-def _held() -> Any:
-    net: Any = Net(lambda net, x: net.conv(x).mean((2, 3)), conv=conv(1, 4))
-    net.kernel = net.conv.weight
+def _tied(forward: Callable[[Any, Tensor], Any], **layers: nn.Module) -> Any:
+    """The weight of the layer ``a`` is that of ``b``, too, or of the network itself."""
+    net: Any = Net(forward, **layers)
+    (net.b if "b" in layers else net).weight = net.a.weight
     return net
 
 
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        (_two_strides(), "layers a and b share a weight, which would become 3x3 for the first"),
-        (_transposed(), "layers conv and back share a weight, which would become 2x2 for the first"),
         (
-            Net(lambda net, x: F.conv_transpose2d(net.conv(x), net.conv.weight).mean((2, 3)), conv=conv(1, 4)),
-            "layer conv: a function of the network takes its weight, too",
+            _tied(
+                lambda net, x: net.a(x).mean((2, 3)) + net.b(x).mean((2, 3)),
+                a=conv(1, 4, 5),
+                b=conv(1, 4, 5, stride=4),
+            ),
+            "layers a and b share a weight, which would become 3x3 for the first",
         ),
-        (_held(), "layers conv and the network itself share a weight"),
+        (
+            _tied(lambda net, x: net.b(net.a(x)).mean((2, 3)), a=conv(1, 4), b=nn.ConvTranspose2d(4, 1, 3)),
+            "layers a and b share a weight, which would become 2x2 for the first",
+        ),
+        (
+            _tied(lambda net, x: net.a(x).mean((2, 3)), a=conv(1, 4)),
+            "layers a and the network itself share a weight",
+        ),
     ],
-    ids=["other kernels", "a layer that is not shrunk", "a function", "the network"],
+    ids=["other kernels", "a layer that is not shrunk", "the network"],
 )
 def test_weights_whose_users_disagree_are_refused(target: nn.Module, message: str) -> None:
     with pytest.raises(InputError, match=message):
         shrink(target, 16)
 
 
-def _whole_map() -> nn.Module:
+@pytest.mark.parametrize(
+    "borrowed",
+    [
+        lambda net: net.conv.weight,
+        lambda net: net.conv.weight.flip(3),
+        lambda net: net.conv.weight.transpose(2, 3) * 0.5,
+        lambda net: 2 * net.conv.weight.detach().view(4, 1, 3, 3).clone(),
+        lambda net: net.conv.weight if net.training else torch.ones(4, 1, 3, 3),
+        lambda net: net.whole.weight,
+    ],
+    ids=["as it is", "flipped", "transposed and scaled", "a copy of a view", "in training", "of an interface"],
+)
+def test_weights_that_a_function_borrows_are_refused(borrowed: Callable[[Any], Tensor]) -> None:
     def forward(net: Any, images: Tensor) -> Any:
         maps = net.conv(images)
-        return net.whole(maps).flatten(1) + F.conv_transpose2d(maps, net.whole.weight).mean((2, 3))
+        return net.whole(maps).mean() + F.conv_transpose2d(maps, borrowed(net)).mean((2, 3))
 
-    return Net(forward, conv=conv(1, 4), whole=nn.Conv2d(4, 4, 16))
-
-
-def _only_in_training() -> nn.Module:
-    def forward(net: Any, images: Tensor) -> Any:
-        maps = net.conv(images)
-        return (F.conv_transpose2d(maps, net.conv.weight) if net.training else maps).mean((2, 3))
-
-    return Net(forward, conv=conv(1, 4), never=conv(1, 4))
-
-
-@pytest.mark.parametrize(("target", "name"), [(_whole_map(), "whole"), (_only_in_training(), "conv")])
-def test_weights_that_functions_borrow_are_seen_wherever_they_are(target: nn.Module, name: str) -> None:
-    with pytest.raises(InputError, match=f"layer {name}: a function of the network takes its weight, too"):
+    target = Net(forward, conv=conv(1, 4), whole=nn.Conv2d(4, 4, 16), never=conv(1, 4))
+    with pytest.raises(InputError, match="layer (conv|whole): a function of the network takes its weight, too"):
         shrink(target, 16)
 
 
-def test_a_function_may_take_the_weight_of_a_layer_that_stays() -> None:
+def test_a_function_may_take_the_weight_of_an_unchanged_layer() -> None:
     def forward(net: Any, images: Tensor) -> Tensor:
         return F.conv_transpose2d(net.point(net.conv(images)), net.point.weight).mean((2, 3))
 
     shrink(Net(forward, conv=conv(1, 4), point=nn.Conv2d(4, 4, 1)), 16)
-
-
-@pytest.mark.parametrize(
-    "rearranged",
-    [
-        lambda weight: weight.flip(3),
-        lambda weight: weight.transpose(2, 3) * 0.5,
-        lambda weight: 2 * weight.detach().view(4, 1, 3, 3).clone(),
-    ],
-    ids=["flipped", "transposed and scaled", "a copy of a view"],
-)
-def test_rearranged_weights_are_borrowed_too(rearranged: Callable[[Tensor], Tensor]) -> None:
-    def forward(net: Any, images: Tensor) -> Tensor:
-        return F.conv_transpose2d(net.conv(images), rearranged(net.conv.weight)).mean((2, 3))
-
-    with pytest.raises(InputError, match="layer conv: a function of the network takes its weight, too"):
-        shrink(Net(forward, conv=conv(1, 4)), 16)
 
 
 def test_weights_tied_by_their_memory_stay_tied() -> None:
