@@ -21,7 +21,7 @@ from rescaler.data.prepared import is_prepared, read_prepared
 from rescaler.data.resident import Normalise
 from rescaler.data.tree import TreeSplit, read_tree
 from rescaler.errors import InputError, one_line
-from rescaler.randomness import seeded
+from rescaler.randomness import seed_all, seeded
 from rescaler.signals import leave_to_parent
 
 T = TypeVar("T")
@@ -63,8 +63,9 @@ class _Decoder(Dataset[tuple[Tensor, Tensor] | InputError]):
         split = self._test if seeds is None else self._train
         pixels = torch.empty((len(indices), 3, image_px, image_px), dtype=torch.uint8)
         try:
-            for target, index, seed in zip(pixels, indices, seeds or itertools.repeat(None), strict=False):
-                target.copy_(self._image(split, index, seed, image_px))
+            with seeded(0):  # restores the generators; once per batch, as it takes time
+                for target, index, seed in zip(pixels, indices, seeds or itertools.repeat(None), strict=False):
+                    target.copy_(self._image(split, index, seed, image_px))
         except InputError as error:
             return error  # raised by the caller: a DataLoader would wrap a worker's exception into its traceback
         return pixels, split.labels[indices]
@@ -74,8 +75,8 @@ class _Decoder(Dataset[tuple[Tensor, Tensor] | InputError]):
             pixels = decode(split.content(index, shorter_px(image_px)))
             if seed is None:
                 return centre_crop(pixels, image_px)
-            with seeded(seed):
-                return random_crop(pixels, image_px, flip=self._flip)
+            seed_all(seed)
+            return random_crop(pixels, image_px, flip=self._flip)
         except OSError as error:
             raise InputError(f"cannot read the image {split.where(index)}: {error.strerror}") from error
         except (InputError, RuntimeError, MemoryError) as error:
