@@ -105,18 +105,11 @@ def test_resnet_small_shrinks_with_all_shortcuts() -> None:
 # From the configuration.
 
 
-def test_build_ours() -> None:
-    options = {"_target_": "rescaler.models.overfeat_small", "image_px": 32, "widths": [4, 4, 4]}
-    network = build(options, classes=7, channels=3)
-    assert isinstance(network, OverFeat)
-    assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
-
-
+SMALL = "rescaler.models.overfeat_small"
 USERS_NETS = """
 from torch import nn
 def net(num_classes, in_channels, width): return nn.Conv2d(in_channels, num_classes, width)
 def fails(num_classes, in_channels): return nn.Linear('three', num_classes)
-def makes_no_network(**options): return options
 constant = 3
 class Fixed(nn.Conv2d):
     def __init__(self): super().__init__(3, 5, 3)
@@ -126,6 +119,12 @@ def blocks(num_classes, in_channels, act, norm_layer, widths):
     assert type(widths) is list
     return nn.Sequential(nn.Conv2d(in_channels, widths[0], 3), norm_layer(widths[0]), act)
 """
+
+
+def test_build_ours() -> None:
+    network = build({"_target_": SMALL, "image_px": 32, "widths": [4, 4, 4]}, classes=7, channels=3)
+    assert isinstance(network, OverFeat)
+    assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
 
 
 @pytest.fixture(autouse=True)
@@ -180,51 +179,38 @@ def test_build_torchvisions_own(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("target", "arguments", "message"),
     [
-        ({}, r"model\._target_ must be the import path of a network; got None; ours: rescaler\.models\."),
-        ({"_target_": "rescaler.models.alexnet"}, r"model\._target_=.*\.alexnet cannot be imported .* ours:"),
-        ({"_target_": "no_such_package.net"}, r"no_such_package\.net cannot be imported \(No module named .*ours:"),
+        (None, {}, r"model\._target_ must be the import path of a network; got None; ours: rescaler\.models\."),
+        ("rescaler.models.alexnet", {}, r"model\._target_=.*\.alexnet cannot be imported .* ours:"),
+        ("no_such_package.net", {}, r"no_such_package\.net cannot be imported \(No module named .*ours:"),
+        ("users_mistakes.net", {}, r"=users_mistakes\.net cannot be imported \(.* \(users_mistakes.py, line 2\)"),
+        ("not a path", {}, "model._target_=not a path cannot be imported .* ours:"),
+        ("users_nets.constant", {}, "is no function or class; ours: rescaler"),
+        (SMALL, {"width": 3}, rf"model\._target_={SMALL}: fails .* unexpected keyword argument 'width'"),
+        (SMALL, {"hidden": {"_target_": "torch.nn.Nothing"}}, rf"={SMALL}: model\.hidden fails: .*torch\.nn\.Nothing"),
+        (SMALL, {"num_classes": 3}, r"model\.num_classes follows from data\.classes: set that; got 3"),
+        (SMALL, {"dropout": 2}, "fails with the arguments .*'dropout': 2.*: dropout probability .* between 0 and 1"),
+        (SMALL, {"image_px": 3}, "^image_px=3 is too small"),
         (
-            {"_target_": "users_mistakes.net"},
-            r"=users_mistakes\.net cannot be imported \(.* \(users_mistakes.py, line 2\)",
-        ),
-        ({"_target_": "not a path"}, "model._target_=not a path cannot be imported .* ours:"),
-        (
-            {"_target_": "rescaler.models.overfeat_small", "width": 3},
-            r"model\._target_=rescaler\.models\.overfeat_small: fails .* unexpected keyword argument 'width'",
-        ),
-        (
-            {"_target_": "rescaler.models.overfeat_small", "hidden": {"_target_": "torch.nn.Nothing"}},
-            r"model\._target_=rescaler.models.overfeat_small: model\.hidden fails: .*torch\.nn\.Nothing",
-        ),
-        (
-            {"_target_": "torch.nn.Sequential", "_args_": [{"_target_": "torch.nn.ReLU", "inplace": "???"}]},
+            "torch.nn.Sequential",
+            {"_args_": [{"_target_": "torch.nn.ReLU", "inplace": "???"}]},
             r"model\._args_\[0\]\.inplace fails: .* mandatory value",
         ),
+        ("builtins.dict", {}, r"must make a torch\.nn\.Module; it made a dict"),
+        ("users_nets.net", {}, "users_nets.net: fails with the arguments .*'width'"),
+        ("users_nets.fails", {}, "users_nets.fails: fails with the arguments .*: "),
+        ("users_nets.typo", {}, "users_nets.typo: fails with the arguments .*'strid'"),
         (
-            {"_target_": "rescaler.models.overfeat_small", "num_classes": 3},
-            r"model\.num_classes follows from data\.classes: set that; got 3",
-        ),
-        (
-            {"_target_": "rescaler.models.overfeat_small", "dropout": 2},
-            "overfeat_small: fails with the arguments .*'dropout': 2.*: dropout probability .* between 0 and 1",
-        ),
-        ({"_target_": "rescaler.models.overfeat_small", "image_px": 3}, "^image_px=3 is too small"),
-        ({"_target_": "builtins.dict"}, r"must make a torch\.nn\.Module; it made a dict"),
-        ({"_target_": "users_nets.net"}, "users_nets.net: fails with the arguments .*'width'"),
-        ({"_target_": "users_nets.fails"}, "users_nets.fails: fails with the arguments .*: "),
-        ({"_target_": "users_nets.typo"}, "users_nets.typo: fails with the arguments .*'strid'"),
-        ({"_target_": "users_nets.makes_no_network"}, r"must make a torch\.nn\.Module; it made a dict"),
-        ({"_target_": "users_nets.constant"}, "is no function or class; ours: rescaler"),
-        (
-            {"_target_": "torchvision.models.resnet18"},
-            r"model\._target_=torchvision\.models\.resnet18 makes a network for images of 3 channels, but "
-            r"data\.channels=1: choose other data, or name a function of your own that takes in_channels",
+            "torchvision.models.resnet18",
+            {},
+            r"^model\._target_=torchvision\.models\.resnet18 makes a network for images of 3 channels, but "
+            r"data\.channels=1: choose other data, or name a function of your own that takes in_channels$",
         ),
     ],
 )
-def test_build_refuses(options: dict[str, Any], message: str) -> None:
+def test_build_refuses(target: str | None, arguments: dict[str, Any], message: str) -> None:
+    options = {"_target_": target, **arguments} if target else arguments
     with pytest.raises(InputError, match=message):
         build(options, classes=10, channels=1)
 
