@@ -32,7 +32,7 @@ from rescaler.data.decoding import shorter_px
 from rescaler.data.folder import FolderImages
 from rescaler.data.preparation import Preparation
 from rescaler.data.tree import read_tree
-from rescaler.measuring import Spread, turns
+from rescaler.measure import Spread, turns
 
 STAGES_PX = (112, 160, 224)
 PREPARED_PX = (*STAGES_PX, 147, 231)

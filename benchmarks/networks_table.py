@@ -23,7 +23,7 @@ from rescaler import rescale, shrink
 from rescaler.errors import InputError
 from rescaler.method.description import compare, quantity
 from rescaler.provenance import device_name
-from rescaler.texttable import TextTable
+from rescaler.text import TextTable
 
 TABLE = Path(__file__).parent.parent / "docs" / "networks.md"
 IMAGE_PX = {"inception_v3": 299, "efficientnet_v2_s": 384, "efficientnet_v2_m": 480, "efficientnet_v2_l": 480}

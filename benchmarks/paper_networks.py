@@ -35,7 +35,7 @@ from rescaler.config import (
     StepSettings,
 )
 from rescaler.errors import InputError
-from rescaler.measuring import Spread, turns
+from rescaler.measure import Spread, turns
 from rescaler.method.description import describe
 from rescaler.method.kernels import KERNEL_TABLE
 from rescaler.models import overfeat_fast, overfeat_small, resnet34

@@ -26,7 +26,7 @@ from rescaler.files import write_text
 from rescaler.ledger import Ledger
 from rescaler.plan import Run, device_for, plan
 from rescaler.state import State
-from rescaler.texttable import TextTable
+from rescaler.text import TextTable
 from rescaler.train import evaluate, start_stage, train
 
 ROOT = Path(__file__).parent.parent

@@ -2,18 +2,15 @@
 
     python -m benchmarks.results_scale [--runs 10000] [--epochs 90] [--out FILE]
 
-Measures, each in a process of its own: the first load (which indexes), later ones from the index, the tables, and those
-in words. Times are seconds by the wall, and of the processor where the machine has other work; memory is the peak
-resident set.
+Measures, each in a process of its own: loading, the tables, and those in words. Times are seconds by the wall, and of
+the processor where the machine has other work; memory is the peak resident set.
 """
 
 import csv
-import dataclasses
 import json
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -78,7 +75,7 @@ def write_run(folder: Path, seed: int, resize_epoch: int | str, epochs: int) -> 
     with (folder / METRICS_FILE).open("w", newline="") as file:
         writer = csv.DictWriter(file, EPOCH_FIELDS)
         writer.writeheader()
-        writer.writerows({**dataclasses.asdict(record), "reused": False} for record in records)
+        writer.writerows({**record.to_dict(), "reused": False} for record in records)
     summary = {
         "run": f"{seed:08x}{last_pretrain if resize_epoch != 'never' else 255:08x}", "comparison": f"{seed // 12:016x}",
         "name": "scale", "model": "resnet34", "data": "imagenet", "seed": seed, "resize_epoch": resize_epoch,
@@ -99,14 +96,13 @@ def main() -> None:
     command_line = parser(__doc__)
     command_line.add_argument("--runs", type=int, default=10_000)
     command_line.add_argument("--epochs", type=int, default=90)
-    command_line.add_argument("--repeats", type=int, default=3, help="loads from the index")
+    command_line.add_argument("--repeats", type=int, default=3, help="loads")
     arguments = command_line.parse_args()
     origin = provenance("results_scale")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         generate(folder, arguments.runs, arguments.epochs)
-        time.sleep(3)  # files that have just been written are not taken into the index
-        measured = {"first load": [load(folder)], "from the index": [load(folder) for _ in range(arguments.repeats)]}
+        measured = {"loads": [load(folder) for _ in range(arguments.repeats)]}
     for name, loads in measured.items():
         for one in loads:
             print(

@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 
 from benchmarks.reporting import parser, provenance, write
-from rescaler.measuring import Spread
+from rescaler.measure import Spread
 
 _LAUNCH = """
 import os

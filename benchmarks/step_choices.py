@@ -17,7 +17,7 @@ from benchmarks.epochs import Trainer
 from benchmarks.reporting import parser, provenance, write
 from benchmarks.training_loop import experiment
 from rescaler.config import StepSettings
-from rescaler.measuring import Spread, turns
+from rescaler.measure import Spread, turns
 from rescaler.precision import cannot_compile
 
 CHOICES = {

@@ -33,7 +33,7 @@ from rescaler.config import (
     ShrinkSettings,
     StepSettings,
 )
-from rescaler.measuring import Spread, turns
+from rescaler.measure import Spread, turns
 
 RATE, MOMENTUM, DECAY = 0.01, 0.9, 1e-4
 BARS = {"hand-written": 0.97, "lightning": 1.0}

@@ -259,7 +259,7 @@ class StepSettings:
 
 @dataclass
 class LoggerSettings:
-    """Weights & Biases: a mirror of the run's own files."""
+    """Weights & Biases, and loggers of the user's: mirrors of the run's own files."""
 
     mode: str = setting(
         "auto",
@@ -271,6 +271,7 @@ class LoggerSettings:
     entity: str | None = setting(None, "W&B user or team", affects="nothing")
     group: str | None = setting(None, "null: the sweep's folder name", affects="nothing")
     tags: list[str] = setting(list, "more tags", affects="nothing")
+    more: list[Any] = setting(list, "further loggers, each a _target_ and its arguments", affects="nothing")
 
 
 @dataclass
@@ -427,18 +428,14 @@ def fields(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any, Mapping[
 
 
 def help_text() -> str:
-    """Return a line for each setting: key, default, meaning, unit, allowed values."""
+    """Return a line for each setting: key, meaning, unit, allowed values."""
     lines = []
-    for key, value, about in fields(Experiment()):
-        if about:
-            allowed = f" ({about['check'].allowed})" if about["check"] else ""
-            unit = f" [{about['unit']}]" if about["unit"] else ""
-            lines.append(f"{key + '=' + _shown(value):<34} {about['help']}{unit}{allowed}")
+    for key, _, about in fields(Experiment()):
+        unit = f" [{about['unit']}]" if about.get("unit") else ""
+        allowed = f" ({about['check'].allowed})" if about.get("check") else ""
+        key = "optim._target_" if key == "optim.arguments" else key
+        lines.append(f"  {key:<27} {about.get('help', '')}{unit}{allowed}")
     return "\n".join(lines)
-
-
-def _shown(value: Any) -> str:
-    return {None: "null", True: "true", False: "false"}.get(value, str(value)) if not isinstance(value, dict) else ""
 
 
 def check(experiment: Experiment) -> None:

@@ -22,7 +22,7 @@ from rescaler.errors import InputError
 T = TypeVar("T")
 
 
-def join(device: torch.device) -> None:
+def init_distributed(device: torch.device) -> None:
     """Meet the other processes, once and for as long as this one lives; where there are no others, do nothing."""
     if ranks.count() == 1 or dist.is_initialized():
         return

@@ -1,9 +1,7 @@
 """The one exception for what a person can mend, and how errors are put into words."""
 
 import contextlib
-import importlib
 from collections.abc import Iterable, Iterator
-from types import ModuleType
 
 
 class InputError(ValueError):
@@ -81,13 +79,12 @@ def listed(names: Iterable[str], most: int = 4) -> str:
     return ", ".join(names[:most]) + more
 
 
-def optional(module: str, extra: str) -> ModuleType:
-    """Import a module that only an extra of the package installs.
+_EXTRAS = {"jinja2": "report", "PIL": "images", "pyarrow": "images", "simplejpeg": "images"}
+"""Packages that only an extra of ours installs."""
 
-    Raises:
-        InputError: it is not installed; the message names the extra.
-    """
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise InputError(f"{error.name} is not installed: pip install 'rescaler[{extra}]'") from error
+
+def missing_extra(error: BaseException) -> str | None:
+    """Say which extra installs a package that is missing; None for any other error."""
+    name = error.name if isinstance(error, ModuleNotFoundError) else None
+    extra = _EXTRAS.get((name or "").partition(".")[0])
+    return f"{name} is not installed: pip install 'rescaler[{extra}]'" if extra else None

@@ -6,25 +6,43 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from rescaler import distributed, ranks
+from rescaler.chain import Epoch
 from rescaler.checkpoint import Saver
 from rescaler.config import Experiment
 from rescaler.errors import enough_memory, one_line
+from rescaler.loggers import Logger, build_loggers
 from rescaler.plan import Run, device_for, plan
 from rescaler.progress import LoadingWarning, ProgressBar
+from rescaler.record import Record
 from rescaler.runfolder import RunFolder, Status, TrunkFolder
 from rescaler.signals import Interruption, following_the_first
-from rescaler.tracking import Tracker
 from rescaler.train import Observer, train
-from rescaler.training.sharing import Part
 
 log = logging.getLogger(__name__)
 
 Close = Callable[[Status, str | None], None]
-"""Is told how a training ended."""
+"""Called when a training ends: its status, and the error."""
 OnSave = Callable[[], None]
-"""Is called after each save in the middle of an epoch."""
+"""Called after each save in the middle of an epoch."""
+Part = tuple[Experiment, int, Sequence[int]]
+"""Run, last epoch and forks of a part of a trunk."""
 _LESS = "; lower step.micro_batch_size, optim.batch_size or data.image_px"
 """What helps where the memory is too small."""
+
+
+class _Logging:
+    """Observer that passes epochs on to loggers."""
+
+    def __init__(self, loggers: Sequence[Logger]) -> None:
+        self._loggers = loggers
+
+    def batch(self, epoch: Epoch, done: int) -> None:
+        """Do nothing: loggers show epochs."""
+
+    def epoch(self, record: Record, *, reused: bool) -> None:
+        """Pass an epoch on."""
+        for logger in self._loggers:
+            logger.epoch(record, reused=reused)
 
 
 def execute(experiment: Experiment, folder: Path, *, group: str, on_save: OnSave = lambda: None) -> None:
@@ -34,13 +52,13 @@ def execute(experiment: Experiment, folder: Path, *, group: str, on_save: OnSave
         experiment: what to run.
         folder: the run's own, for its records.
         group: name of the sweep in W&B.
-        on_save: is called after each save.
+        on_save: called after each save.
 
     Raises:
         InputError: the experiment cannot run as it is, or diverged, or could not write.
     """
     with enough_memory(_LESS):
-        run = _joined(experiment)
+        run = _plan(experiment)
         if ranks.number() > 0:
             with following_the_first():
                 train(run, run.ledger, folder)
@@ -48,28 +66,25 @@ def execute(experiment: Experiment, folder: Path, *, group: str, on_save: OnSave
         for note in run.notes:
             log.info("%s", note)
         run_folder = RunFolder(folder, run)
-        tracker = Tracker(
-            experiment.logger,
-            summary=run_folder.summary,
-            config=experiment.to_dict(),
-            group=group,
-            folder=folder,
-        )
+        loggers = build_loggers(experiment.logger, group=group, folder=folder)
+        for logger in loggers:
+            logger.start(run_folder.summary, experiment.to_dict())
 
         def close(status: Status, error: str | None) -> None:
             run_folder.note(status, error)
-            tracker.finish(run_folder.summary, failed=status == "failed")
+            for logger in loggers:
+                logger.finish(run_folder.summary, failed=status == "failed")
 
         with Interruption() as interruption:
-            observers: list[Observer] = [run_folder, tracker, LoadingWarning(experiment.data)]
+            observers: list[Observer] = [run_folder, _Logging(loggers), LoadingWarning(experiment.data)]
             _train(run, folder, observers, close, interruption, on_save)
 
 
-def execute_trunk(parts: Sequence[tuple[Experiment, Part]], folder: Path, *, on_save: OnSave = lambda: None) -> None:
+def execute_trunk(parts: Sequence[Part], folder: Path, *, on_save: OnSave = lambda: None) -> None:
     """Train epochs that several runs have in common, into the ledger.
 
     Args:
-        parts: a run that has them, and up to which epoch, for each part of the trunk.
+        parts: for each part of the trunk a run that has it, its last epoch, and the epochs where runs part from it.
         folder: the trunk's own.
         on_save: as of :func:`execute`.
 
@@ -78,14 +93,14 @@ def execute_trunk(parts: Sequence[tuple[Experiment, Part]], folder: Path, *, on_
     """
     if ranks.number() > 0:
         with enough_memory(_LESS), following_the_first():
-            for experiment, part in parts:
-                run = _joined(experiment)
-                train(run, run.ledger, folder, last_epoch=part.last_epoch, forks=part.forks)
+            for experiment, last_epoch, forks in parts:
+                run = _plan(experiment)
+                train(run, run.ledger, folder, last_epoch=last_epoch, forks=forks)
         return
     with enough_memory(_LESS), Interruption() as interruption:  # what comes between two parts, the second one saves for
-        for experiment, part in parts:
-            run, trunk_folder = _joined(experiment), TrunkFolder(folder, part.last_epoch)
-            _train(run, folder, [trunk_folder], trunk_folder.note, interruption, on_save, part)
+        for experiment, last_epoch, forks in parts:
+            run, trunk_folder = _plan(experiment), TrunkFolder(folder, last_epoch)
+            _train(run, folder, [trunk_folder], trunk_folder.note, interruption, on_save, last_epoch, forks)
 
 
 def _train(
@@ -95,23 +110,22 @@ def _train(
     close: Close,
     interruption: Interruption,
     on_save: OnSave,
-    part: Part | None = None,
+    last_epoch: int | None = None,
+    forks: Sequence[int] = (),
 ) -> None:
-    """Train while others look on; what is told to end saves first, and says how it ended."""
     experiment, ledger = run.experiment, run.ledger
     with _closing(close), ProgressBar(run.chain, enabled=experiment.progress) as bar:
         saver = Saver(ledger, interruption, experiment.checkpoint_every_min, on_save)
-        last_epoch, forks = (part.last_epoch, part.forks) if part else (None, ())
         train(run, ledger, folder, [*observers, bar], saver=saver, last_epoch=last_epoch, forks=forks)
 
 
 @contextlib.contextmanager
 def _closing(close: Close) -> Iterator[None]:
-    """Tell how the block ended."""
+    """Call ``close`` with how the block ended."""
     try:
         with enough_memory(_LESS):
             yield
-    except SystemExit:  # told to end, and to go on later
+    except SystemExit:  # a requeue: the run resumes later
         raise
     except BaseException as error:
         close("failed", "interrupted" if isinstance(error, KeyboardInterrupt) else one_line(error))
@@ -119,8 +133,9 @@ def _closing(close: Close) -> Iterator[None]:
     close("done", None)
 
 
-def _joined(experiment: Experiment) -> Run:
-    distributed.join(device_for(experiment.device))
+def _plan(experiment: Experiment) -> Run:
+    """Plan a run together with the other processes that train it."""
+    distributed.init_distributed(device_for(experiment.device))
     run = distributed.together(lambda: plan(experiment))
     distributed.from_first(run.ledger.check_writable)
     return run

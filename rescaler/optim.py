@@ -14,6 +14,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from rescaler.config import OptimSettings, StepSettings
 from rescaler.errors import InputError, one_line
+from rescaler.instantiate import partial
 from rescaler.method.rescaling import rescale_tensors
 
 LINEAR = {"momentum_buffer", "exp_avg", "grad_avg", "mu", "prev"}
@@ -28,11 +29,9 @@ def make_optimizer(network: nn.Module, settings: OptimSettings, step: StepSettin
     Raises:
         InputError: ``optim._target_`` is no optimizer, or does not take its arguments.
     """
-    from hydra.utils import instantiate
-
     path, groups = settings.arguments["_target_"], _groups(network, settings)
+    factory = partial(settings.arguments, "optim")
     try:
-        factory = instantiate({**settings.arguments, "_partial_": True, "_convert_": "all"})
         known = inspect.signature(factory.func).parameters
         options: dict[str, Any] = {"lr": 1.0} if "lr" in known else {}
         options |= {step.optimizer: True} if step.optimizer in known else {}

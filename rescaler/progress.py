@@ -13,10 +13,9 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rescaler.chain import Chain, Epoch, Stage
 from rescaler.config import DataSettings
 from rescaler.data import streams_from_files
+from rescaler.measure import how_to_load_faster
 from rescaler.record import Record
-from rescaler.texttable import clock
-from rescaler.training.loading import how_to_load_faster
-from rescaler.waiting import Lines
+from rescaler.text import Lines, clock
 
 log = logging.getLogger(__name__)
 

@@ -1,94 +1,141 @@
-"""``python -m rescaler.run``: train one run, or with ``-m`` a sweep."""
+"""Train one run, or with ``-m`` a sweep: ``python -m rescaler.run``, or ``rescaler run``."""
 
+import argparse
 import contextlib
+import functools
 import logging
-import os
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import hydra
+from hydra._internal.callbacks import Callbacks
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import _run_hydra, get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
+from hydra.core.utils import JobStatus, env_override, run_job
+from hydra.main import _get_rerun_conf
+from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 from rich.console import Console
 
-from rescaler import compose, ranks
+from rescaler import cli, compose, ranks
+from rescaler.config import Experiment
 from rescaler.errors import InputError
+from rescaler.files import removed_on_failure
+from rescaler.record import CONFIG_FILE
 
 log = logging.getLogger(__name__)
 
-_TRACEBACK = "HYDRA_FULL_ERROR"
-_wants_traceback = os.environ.get(_TRACEBACK, "0") != "0"
+
+def main() -> None:
+    """Run ``rescaler run`` with this process's arguments."""
+    cli.main(["run", *sys.argv[1:]])
 
 
-@hydra.main(config_path=str(compose.CONF), config_name=compose.NAME, version_base="1.3")
-def _application(config: DictConfig) -> None:
-    hydra_config = HydraConfig.get()
-    folder = Path(hydra_config.runtime.output_dir)
-    if hydra_config.mode is RunMode.MULTIRUN:  # the launcher shows what came out of all jobs
-        try:
-            _execute(config, folder, group=Path(hydra_config.sweep.dir).name)
-        except Exception as error:
-            log.error("%s", error, exc_info=not isinstance(error, InputError))
-            raise
-        return
+def run(arguments: argparse.Namespace) -> None:
+    """Do what Hydra's options say."""
+    logging.raiseExceptions = False  # a log file on a full disk is no reason for a traceback
     try:
-        launcher = hydra_config.runtime.choices["hydra/launcher"]
-        if launcher != "local":  # Hydra would ignore it, and train here
-            raise InputError(f"hydra/launcher must be local without -m; got {launcher}: add -m, for a single run too")
-        _execute(config, folder, group=folder.name)
-    except InputError as error:
-        if _wants_traceback:
+        # Hydra is to raise rather than to print its own account of an error.
+        with env_override({"HYDRA_FULL_ERROR": "1"}), _quiet_unless_first(arguments):
+            _run(arguments)
+    except compose.MISTAKES as error:
+        raise InputError(compose.explain(error)) from error
+    except (OSError, ValueError) as error:
+        refused = error.__cause__ if isinstance(error, ValueError) else error  # logging wraps what it cannot open
+        if not isinstance(refused, OSError) or refused.filename is None:
             raise
-        sys.exit(f"error: {error}")  # past Hydra, which would add a line of its own
+        raise InputError(f"{refused.filename}: {refused.strerror}") from error
+    except KeyboardInterrupt:
+        sys.exit("interrupted: start the same command again to continue from its last save")
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    compose.refuse_unnamed_choices(arguments.overrides)
+    names = ("run", "multirun", "cfg", "info", "shell_completion")
+    modes = [f"--{name.replace('_', '-')}" for name in names if getattr(arguments, name) not in (None, False)]
+    if len(modes) > 1:
+        raise InputError(f"only one of {', '.join(modes)} can be given")
+    if arguments.resolve and not (arguments.cfg or arguments.help):
+        raise InputError("--resolve must come with --cfg or --help")
+    if arguments.experimental_rerun is not None:
+        train_job(_get_rerun_conf(arguments.experimental_rerun, arguments.overrides))
+        return
+    if arguments.help or arguments.hydra_help or arguments.cfg or arguments.info or arguments.shell_completion:
+        compose.register()
+        _run_hydra(arguments, get_args_parser(), train_job, str(compose.CONF), compose.NAME)
+        return
+    with compose.hydra_over(arguments.config_dir, arguments.config_path) as hydra:
+        name, overrides = arguments.config_name or compose.NAME, arguments.overrides
+        if arguments.multirun or hydra.get_mode(name, overrides) is RunMode.MULTIRUN:
+            hydra.multirun(name, train_job, [*overrides, "hydra.mode=MULTIRUN"])
+        else:
+            _run_single(hydra, name, [*overrides, "hydra.mode=RUN"])
+
+
+def _run_single(hydra: Hydra, name: str, overrides: list[str]) -> None:
+    """Compose and check before Hydra makes a folder; a refused run leaves nothing behind."""
+    config = hydra.compose_config(name, overrides, RunMode.RUN, with_log_configuration=True)
+    launcher = config.hydra.launcher._target_.rpartition(".")[2]
+    if launcher != "LocalLauncher":  # Hydra would ignore it, and train here
+        name = launcher.removesuffix("Launcher").lower()
+        raise InputError(f"hydra/launcher must be local without -m; got {name}: add -m, for a single run too")
+    if config.hydra.sweeper.get("params"):
+        raise InputError("hydra.sweeper.params declares a sweep: add -m")
+    HydraConfig.instance().set_config(config)
+    folder = Path(config.hydra.run.dir).absolute()
+    compose.set_output_dir(config, folder)
+    experiment = compose.to_experiment(compose.settings_of(config))
+    if (folder / CONFIG_FILE).exists():
+        from rescaler.sweep.planner import check_folder  # imports torch
+
+        check_folder(folder, experiment)
+    callbacks = Callbacks(config)
+    callbacks.on_run_start(config=config, config_name=name)
+    with removed_on_failure(folder, unless=CONFIG_FILE):
+        context = HydraContext(config_loader=hydra.config_loader, callbacks=callbacks)
+        train = functools.partial(_train, experiment, folder)
+        done = run_job(train, config, "hydra.run.dir", None, context)
+        callbacks.on_run_end(config=config, config_name=name, job_return=done)
+        if done.status is JobStatus.FAILED:
+            raise done._return_value  # done.return_value would print lines of its own
     if ranks.number() == 0:
-        from rescaler.sweeps.outcome import show_results  # pandas and matplotlib take a second: training comes first
+        from rescaler.sweep.local import show_results
 
         show_results([folder], plot=folder / "accuracy.png", console=Console())
 
 
-def _execute(config: DictConfig, folder: Path, *, group: str) -> None:
-    experiment = compose.to_experiment(config)
-    from rescaler.execution import execute
+def _train(experiment: Experiment, folder: Path, _: DictConfig) -> None:
+    _execute(experiment, folder, group=folder.name)
+
+
+def train_job(config: DictConfig) -> None:
+    """Train a job of Hydra's own launchers."""
+    compose.register()
+    job = HydraConfig.get()
+    try:
+        _execute(compose.to_experiment(config), Path(job.runtime.output_dir), group=Path(job.sweep.dir).name)
+    except Exception as error:
+        log.error("%s", error, exc_info=not isinstance(error, InputError))
+        raise
+
+
+def _execute(experiment: Experiment, folder: Path, *, group: str) -> None:
+    from rescaler.execution import execute  # imports torch
 
     execute(experiment, folder, group=group)
 
 
 @contextlib.contextmanager
-def _quiet_unless_first() -> Iterator[None]:
+def _quiet_unless_first(arguments: argparse.Namespace) -> Iterator[None]:
     """Where several processes train one run, let Hydra write the files of the first alone."""
     if ranks.number() == 0:
         yield
         return
     with tempfile.TemporaryDirectory() as folder:
-        sys.argv += [f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}", "hydra/job_logging=stdout"]
+        arguments.overrides += [f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}", "hydra/job_logging=stdout"]
         yield
-
-
-def main() -> None:
-    """Run the Hydra application; a mistake in the input ends it with one line and exit code 1."""
-    os.environ[_TRACEBACK] = "1"  # has Hydra raise rather than print its own account of an error
-    logging.raiseExceptions = False  # a log file on a full disk is no reason for a traceback
-    # Options first: argparse takes the settings from one place only, and refuses those behind an option.
-    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: "=" in word and not word.startswith("-"))
-    compose.register()
-    try:
-        compose.refuse_unnamed_choices([word for word in sys.argv[1:] if "=" in word and not word.startswith("-")])
-        with _quiet_unless_first():
-            _application()
-    except compose.MISTAKES as error:
-        if _wants_traceback:
-            raise
-        sys.exit(f"error: {compose.explain(error)}")
-    except (OSError, ValueError) as error:
-        refused = error.__cause__ if isinstance(error, ValueError) else error  # logging wraps what it cannot open
-        if _wants_traceback or not isinstance(refused, OSError) or refused.filename is None:
-            raise
-        sys.exit(f"error: {refused.filename}: {refused.strerror}")
-    except KeyboardInterrupt:
-        sys.exit("interrupted: start the same command again to go on from its last save")
 
 
 if __name__ == "__main__":

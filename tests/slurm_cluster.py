@@ -14,8 +14,8 @@ from pathlib import Path
 import pandas as pd
 
 from rescaler.errors import InputError
-from rescaler.sweeps.status import RunStatus, statuses
-from rescaler.sweeps.sweep import Sweep, newest
+from rescaler.sweep.status import RunStatus, statuses
+from rescaler.sweep.sweep import Sweep, newest
 
 COMMANDS = ("slurmctld", "slurmd", "sbatch", "munged")
 DATA = ["data=synthetic", "data.train_images=200", "data.test_images=100", "device=cpu", "logger=none"]

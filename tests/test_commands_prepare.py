@@ -5,7 +5,7 @@ import pytest
 import torch
 from image_tree import plant
 
-from rescaler.__main__ import main
+from rescaler.cli import main
 from rescaler.config import DataSettings
 from rescaler.data import load_data
 from rescaler.data.prepared import Manifest

@@ -1,6 +1,7 @@
 """``status``, ``retry`` and ``cancel`` of sweeps on this machine."""
 
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -11,13 +12,13 @@ import pytest
 from conftest import MakeExperiment
 from test_run import TINY, command, final_digests
 
-from rescaler.__main__ import main
+from rescaler.cli import main
 from rescaler.execution import execute
 from rescaler.plan import Run
 from rescaler.record import Record
 from rescaler.runfolder import write_config
-from rescaler.sweeps.status import statuses
-from rescaler.sweeps.sweep import Sweep, SweepRun, newest
+from rescaler.sweep.status import statuses
+from rescaler.sweep.sweep import Sweep, SweepRun, newest
 from rescaler.train import train
 
 SWEEP = ["-m", "seed=0,1", "resize_epoch=3", *TINY]
@@ -52,7 +53,7 @@ def test_a_sweep_is_looked_at_and_cancelled_and_saves_first(
     main(["cancel", str(newest(tmp_path / "runs"))])
     assert "2 runs cancelled" in capsys.readouterr().out
     assert started.wait(timeout=60) == -signal.SIGTERM
-    assert len(list(tmp_path.glob("ledger/saves/*.pt"))) == 1
+    assert len(list(tmp_path.glob("ledger/saves/*.safetensors"))) == 1
     main(["status"])
     assert states(capsys.readouterr().out) == ["cancelled", "cancelled"]
     main(["cancel"])
@@ -67,7 +68,7 @@ def test_retry_runs_what_is_left_and_nothing_else(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     runs = [SweepRun(f"seed={seed}", str(seed)) for seed in (0, 1)]
-    sweep, whole = Sweep(tmp_path / "runs" / "0", runs, pid=None), tmp_path / "whole"
+    sweep, whole = Sweep(tmp_path / "runs" / "0", runs), tmp_path / "whole"
     for seed, run in enumerate(runs):
         write_config(sweep.folder_of(run), make_experiment(seed=seed))
         execute(make_experiment(seed=seed, ledger__folder="another"), whole / run.folder, group="whole")
@@ -99,7 +100,8 @@ def test_no_sweep_is_said_in_one_line(name: str, tmp_path: Path, monkeypatch: py
 
 
 def test_a_sweep_of_another_machine_is_not_cancelled_here(tmp_path: Path) -> None:
-    Sweep(tmp_path, [SweepRun("seed=0", "0")], host="elsewhere", pid=1).write()
+    Sweep(tmp_path, [SweepRun("seed=0", "0")]).write()
+    (tmp_path / "sweep.lock").write_text("elsewhere 1")
     with pytest.raises(SystemExit, match="runs on elsewhere: cancel it there"):
         main(["cancel", str(tmp_path)])
     assert not Sweep.read(tmp_path).runs[0].cancelled
@@ -109,7 +111,8 @@ def test_the_process_that_has_a_dead_sweeps_number_now_is_left_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with subprocess.Popen(["sleep", "60"]) as another:
-        Sweep(tmp_path, [SweepRun("seed=0", "0")], pid=another.pid).write()
+        Sweep(tmp_path, [SweepRun("seed=0", "0")]).write()
+        (tmp_path / "sweep.lock").write_text(f"{socket.gethostname()} {another.pid}")
         main(["status", str(tmp_path)])
         assert states(capsys.readouterr().out) == ["lost:"]
         main(["cancel", str(tmp_path)])
@@ -147,5 +150,17 @@ def test_a_sweep_that_runs_is_not_run_twice(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, [SweepRun(f"seed={seed}", str(seed)) for seed in (0, 1)])
     (tmp_path / "0").mkdir()
     (tmp_path / "0" / "summary.json").write_text('{"status": "failed", "error": "the loss became nan"}')
-    with sweep.running(), pytest.raises(SystemExit, match="still runs .process .*: wait for it, or cancel it"):
+    sweep.write()
+    with sweep.owned(), pytest.raises(SystemExit, match="in use by process .*: wait for it, or"):
         main(["retry", str(tmp_path)])
+
+
+@pytest.mark.parametrize("content", [None, b"\xff", b"seed: many"])
+def test_a_damaged_config_is_said_before_anything_is_run_again(tmp_path: Path, content: bytes | None) -> None:
+    Sweep(tmp_path, [SweepRun("seed=0", "0")]).write()
+    path = tmp_path / "0" / "config.yaml"
+    path.parent.mkdir()
+    path.write_bytes(content) if content is not None else path.mkdir()
+    with pytest.raises(SystemExit, match="^error: .*config.yaml") as ended:
+        main(["retry", str(tmp_path)])
+    assert "\n" not in str(ended.value)

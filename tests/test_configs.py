@@ -6,10 +6,9 @@ from typing import Any
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
 from omegaconf import DictConfig
 
-from rescaler.compose import explain, register, to_experiment
+from rescaler.compose import register, to_experiment
 from rescaler.config import Experiment
 from rescaler.errors import InputError
 from rescaler.method.kernels import KERNEL_TABLE
@@ -117,28 +116,3 @@ def test_three_stages_of_a_network_of_3x3_kernels_need_an_image_size() -> None:
 
 def test_an_experiment_yields_to_the_command_line() -> None:
     assert experiment("experiment=fashion_resnet", "model=overfeat_small").model["_target_"].endswith("overfeat_small")
-
-
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("resize_epoc=3", "unknown key resize_epoc: did you mean resize_epoch?"),
-        ("schedule.epoch=3", "unknown key schedule.epoch: did you mean schedule.epochs?"),
-        ("+colour=red", "unknown key colour; --cfg job shows all keys"),
-        ("schedule.epochs=5.5", "schedule.epochs: Value '5.5' of type 'float' could not be converted to Integer"),
-        ("optim.batch_size=many", "optim.batch_size: Value 'many' of type 'str' could not be converted to Integer"),
-    ],
-)
-def test_a_mistake_is_explained_in_one_line(override: str, message: str) -> None:
-    with pytest.raises((HydraException, InputError)) as raised:
-        experiment(override)
-    error = raised.value
-    assert (str(error) if isinstance(error, InputError) else explain(error)) == message
-
-
-def test_an_unknown_option_lists_the_known_ones() -> None:
-    with pytest.raises(HydraException, match="model/foo") as raised:
-        experiment("model=foo")
-    explained = explain(raised.value)
-    assert "\n" not in explained
-    assert "overfeat_fast overfeat_small resnet18 resnet34 resnet_small" in explained

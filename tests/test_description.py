@@ -1,3 +1,4 @@
+import importlib
 from collections.abc import Callable
 
 import pytest
@@ -6,6 +7,7 @@ from networks import classifier
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+import rescaler
 from rescaler.errors import InputError
 from rescaler.method.description import Description, describe, quantity
 from rescaler.method.shrinking import shrink
@@ -129,6 +131,12 @@ def test_networks_that_cannot_be_shrunk_are_refused() -> None:
         describe("resnet34", 224)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="image_px=4 does not suit the network"):
         describe(overfeat_small(), 4)
+
+
+def test_no_module_takes_the_functions_place() -> None:
+    for name in ("method.description", "measure", "cli.describe"):
+        importlib.import_module(f"rescaler.{name}")
+    assert rescaler.describe is describe
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,26 @@
 """What a user adds from outside the package, by import path and without a patch."""
 
-from typing import Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from bench import Bench
 from conftest import MakeExperiment
+from fake_runs import FakeRun
+from pandas import DataFrame, read_csv
 from test_train import Ending, digests
 from torch import Tensor, nn
 
+from rescaler.cli import main
 from rescaler.config import OptimSettings
 from rescaler.data.augment import Augment
 from rescaler.errors import InputError
+from rescaler.execution import execute
+from rescaler.loggers import check_loggers
 from rescaler.plan import plan
+from rescaler.record import Record
 
 HERE = __name__
 
@@ -51,6 +59,26 @@ def network(num_classes: int, in_channels: int, activation: nn.Module) -> nn.Mod
     """A network with an activation of the user's choice."""
     layers = [nn.Conv2d(in_channels, 4, 5, padding=2), activation, nn.AdaptiveAvgPool2d(1), nn.Flatten()]
     return nn.Sequential(*layers, nn.Linear(4, num_classes))
+
+
+class Notes:
+    """A logger."""
+
+    seen: ClassVar[list[str]] = []
+
+    def start(self, summary: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+        self.seen.append(f"{summary['status']} {config['seed']}")
+
+    def epoch(self, record: Record, *, reused: bool) -> None:
+        self.seen.append(f"{record.epoch} {reused}")
+
+    def finish(self, summary: Mapping[str, Any], *, failed: bool) -> None:
+        self.seen.append(f"{summary['status']} {failed}")
+
+
+def mean_loss(epochs: DataFrame) -> float:
+    """A column."""
+    return float(epochs["train_loss"].mean())
 
 
 ALL = {
@@ -114,3 +142,25 @@ def test_what_is_no_augmentation_is_refused(
     data = make_experiment(data__augment=options).data
     with pytest.raises(InputError, match=message):
         Augment(data, torch.device("cpu"))(torch.zeros(2, 1, 8, 8), [0, 1])
+
+
+def test_a_logger_by_import_path(make_experiment: MakeExperiment, tmp_path: Path) -> None:
+    settings = {"ledger__folder": str(tmp_path / "ledger"), "schedule__epochs": 4}
+    execute(make_experiment(logger__more=[{"_target_": f"{HERE}.Notes"}], **settings), tmp_path / "run", group="")
+    assert Notes.seen == ["running 0", *(f"{epoch} False" for epoch in (1, 2, 3, 4)), "done False"]
+    for options, message in (
+        ({"_target_": f"{HERE}.Nothing"}, "Nothing"),
+        (3, "a _target_"),
+        ({"a": 1}, "import path"),
+    ):
+        with pytest.raises(InputError, match=f"logger.more.0.*{message}"):
+            check_loggers(make_experiment(logger__more=[options]).logger)
+
+
+def test_a_column_by_import_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    FakeRun(0, [0.5, 0.75]).write(tmp_path / "run")
+    main(["tables", str(tmp_path), "--column", f"{HERE}.mean_loss", "--csv", str(tmp_path / "all.csv")])
+    assert "mean_loss" in capsys.readouterr().out
+    assert read_csv(tmp_path / "all.csv")["mean_loss"].tolist() == [0.5]
+    with pytest.raises(SystemExit, match=f"error: --column {HERE}.no_such: "):
+        main(["tables", str(tmp_path), "--column", f"{HERE}.no_such"])

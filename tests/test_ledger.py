@@ -16,8 +16,8 @@ from torch import Tensor
 
 from rescaler import checkpoint
 from rescaler import ledger as ledger_module
-from rescaler.__main__ import main
 from rescaler.checkpoint import digest
+from rescaler.cli import main
 from rescaler.errors import InputError
 from rescaler.files import write_text
 from rescaler.ledger import Ledger

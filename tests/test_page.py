@@ -9,7 +9,7 @@ import pytest
 import yaml
 from fake_runs import FakeRun, paper_like
 
-from rescaler.__main__ import main
+from rescaler.cli import main
 from rescaler.page import render
 from rescaler.page.content import Headline, headline
 from rescaler.page.settings import Comparison, compare, read_command, read_settings

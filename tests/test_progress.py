@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import test_chain
 
-from rescaler import waiting
+from rescaler import text
 from rescaler.chain import Chain, Epoch, Stage
 from rescaler.config import DataSettings, ScheduleSettings
 from rescaler.progress import LoadingWarning, ProgressBar, epochs_planned, left_s
@@ -19,7 +19,7 @@ LAYER = {"target_kernel": (4, 4), "target_output": (10, 10), "pretrain_kernel": 
 def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time on the clock, in seconds; a line is shown whenever anything moves."""
     clock = [0.0]
-    monkeypatch.setattr(waiting, "_LINE_S", -1.0)
+    monkeypatch.setattr(text, "_LINE_S", -1.0)
     monkeypatch.setattr("rescaler.progress.time.monotonic", lambda: clock[0])
     return clock
 

@@ -11,11 +11,11 @@ from test_tracking import CONFIG, SUMMARY, record
 
 from rescaler.config import LoggerSettings
 from rescaler.errors import InputError
+from rescaler.loggers import wandb_client as client
+from rescaler.loggers.wandb import History, opening
+from rescaler.loggers.wandb_client import Fragment
 from rescaler.results import load_epochs, load_runs
 from rescaler.results.frames import read_offline, read_project
-from rescaler.tracking import client, offline
-from rescaler.tracking.offline import Fragment
-from rescaler.tracking.schema import History, opening
 
 DONE = {"status": "done", "error": None, "epochs": 20, "updated": "2026-05-02T00:00:00+00:00"}
 SETTINGS = LoggerSettings()
@@ -58,7 +58,7 @@ def serve(monkeypatch: pytest.MonkeyPatch, *runs: SimpleNamespace) -> None:
 
 def keep(monkeypatch: pytest.MonkeyPatch, folder: Path, *parts: Fragment) -> None:
     (folder / "run-ab12.wandb").touch()
-    monkeypatch.setattr(offline, "fragments", lambda _: list(parts))
+    monkeypatch.setattr(client, "fragments", lambda _: list(parts))
 
 
 def part(started: str, first: int, last: int, **changes: Any) -> Fragment:

@@ -19,7 +19,7 @@ from rescaler.results import (
     table4,
 )  # fmt: skip
 from rescaler.results.report import paper_reports
-from rescaler.texttable import TextTable
+from rescaler.text import TextTable
 
 
 def write(folder: Path, *runs: FakeRun) -> tuple[DataFrame, DataFrame]:

@@ -1,6 +1,7 @@
 """The application as a user starts it, in processes of its own."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -12,8 +13,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from rescaler import cli
 from rescaler.ledger import Ledger
 from rescaler.run import main
+from rescaler.sweep.sweep import Sweep
 
 TINY = [
     "data=synthetic",
@@ -181,14 +184,6 @@ def test_a_sweep_whose_runs_have_names_of_their_own_has_one_folder(tmp_path: Pat
     assert [summary(run)["name"] for run in runs(tmp_path)] == ["synthetic_resnet_small", "synthetic_overfeat_small"]
 
 
-def test_one_bad_job_refuses_the_whole_sweep(tmp_path: Path, application: Application) -> None:
-    error = application("-m", "resize_epoch=2,70", *TINY)
-    assert error == (
-        'error: resize_epoch=70: resize_epoch must be between 0 and epochs (=6), "never" or "auto"; got 70'
-    )
-    assert runs(tmp_path) == []
-
-
 def test_a_config_that_yaml_cannot_read_is_named(tmp_path: Path, application: Application) -> None:
     (tmp_path / "mine" / "model").mkdir(parents=True)
     (tmp_path / "mine" / "model" / "broken.yaml").write_text("_target_: networks.slow\nwidths: [8\n")
@@ -204,14 +199,6 @@ def test_a_ledger_that_is_a_file_is_named(tmp_path: Path, application: Applicati
     assert (
         error == f"error: ledger.folder={tmp_path / 'afile'}: cannot write {tmp_path}/afile/tmp/probe: Not a directory"
     )
-
-
-def test_settings_may_stand_before_the_option_of_a_sweep(tmp_path: Path, application: Application) -> None:
-    error = application(*TINY, "-m", "resize_epoch=2,70")
-    assert error is not None
-    assert error.startswith("error: ")
-    assert "resize_epoch=70: resize_epoch must be between 0 and epochs (=6)" in error
-    assert runs(tmp_path) == []
 
 
 def test_an_error_that_names_no_file_keeps_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,6 +245,95 @@ def test_a_mistake_is_all_that_a_user_sees(tmp_path: Path) -> None:
     assert finished.returncode == 1
     assert finished.stdout == ""
     assert finished.stderr == ('error: resize_epoch must be between 0 and epochs (=55), "never" or "auto"; got 70\n')
+
+
+def test_a_refused_run_leaves_nothing_behind(tmp_path: Path, application: Application) -> None:
+    for arguments in (["resize_epoch=70"], ["data.image_px=6"], ["-m", "data.image_px=6,28"], ["-m", "seed=1,x"]):
+        assert application("logger=none", "data=synthetic", "hydra.run.dir=a/b", "hydra.sweep.dir=c/d", *arguments)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    assert application("logger=none", "data=synthetic", "hydra.run.dir=a/b", "data.image_px=6")
+    assert (tmp_path / "a" / "b").is_dir()
+
+
+def test_a_folder_holds_one_run(tmp_path: Path, application: Application) -> None:
+    folder = ["hydra.run.dir=x", "hydra.sweep.dir=y"]
+    assert application(*TINY, *folder, "resize_epoch=3") is None
+    before = (tmp_path / "x" / "config.yaml").read_text()
+    error = application(*TINY, *folder, "resize_epoch=4")
+    assert error == f"error: {tmp_path}/x holds another run already: choose another folder, or remove it"
+    assert (tmp_path / "x" / "config.yaml").read_text() == before
+    assert application(*TINY, *folder, "resize_epoch=3", "progress=false") is None
+    error = application("-m", *TINY, *folder, "hydra.sweep.subdir=z", "resize_epoch=0,1")
+    assert error == (
+        "error: hydra.sweep.subdir must be another for each run; got z for resize_epoch=0 and for resize_epoch=1"
+    )
+    assert application("-m", *TINY, *folder, "resize_epoch=3,4") is None
+    error = application("-m", *TINY, *folder, "resize_epoch=4,3")
+    assert error == f"error: {tmp_path}/y/0 holds another run already: choose another folder, or remove it"
+    assert application("-m", *TINY, *folder, "resize_epoch=3,4") is None
+
+
+def test_a_sweeps_folder_is_locked_before_anything_is_written(tmp_path: Path, application: Application) -> None:
+    with Sweep(tmp_path / "y", []).owned():
+        error = application("-m", *TINY, "hydra.sweep.dir=y", "resize_epoch=3,4")
+        assert error is not None
+        assert f"error: {tmp_path}/y is in use by process {os.getpid()} on " in error
+        assert [path.name for path in (tmp_path / "y").iterdir()] == ["sweep.lock"]
+
+
+def test_batches_of_a_sweeper_are_one_sweep(tmp_path: Path, application: Application) -> None:
+    batches = ["-m", *TINY, "hydra.sweeper.max_batch_size=1", "hydra.sweep.dir=y"]
+    error = application(*batches, "resize_epoch=3,70")
+    assert error is not None
+    assert "resize_epoch=70: resize_epoch must be" in error
+    assert runs(tmp_path) == []
+    assert application(*batches, "resize_epoch=3,4") is None
+    assert [run.name for run in Sweep.read(tmp_path / "y").runs] == ["resize_epoch=3", "resize_epoch=4"]
+
+
+def test_an_experiments_launcher_is_not_ignored(tmp_path: Path, application: Application) -> None:
+    (tmp_path / "mine" / "experiment").mkdir(parents=True)
+    text = "# @package _global_\ndefaults:\n  - override /hydra/launcher: slurm\n"
+    (tmp_path / "mine" / "experiment" / "cluster.yaml").write_text(text)
+    error = application("-cd", "mine", "experiment=cluster", *TINY)
+    assert error == "error: hydra/launcher must be local without -m; got slurm: add -m, for a single run too"
+    (tmp_path / "mine" / "experiment" / "swept.yaml").write_text(
+        "# @package _global_\nhydra: {sweeper: {params: {seed: '1,2'}}}\n"
+    )
+    error = application("-cd", "mine", "experiment=swept", *TINY)
+    assert error == "error: hydra.sweeper.params declares a sweep: add -m"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-m", "resize_epoch=0,1", "--cfg", "job"], "error: only one of --multirun, --cfg can be given"),
+        (["--resolve"], "error: --resolve must come with --cfg or --help"),
+        (["--config-dir", "lr=0.1/conf"], "error: --config-dir must be a folder of configs; got lr=0.1/conf"),
+        (["~logger", "data=synthetic", "--cfg", "job"], None),
+        (["data=synthetic", "--cfg", "job", "seed=2", "--package", "optim"], None),
+        (["data=synthetic", "--info"], None),
+    ],
+)
+def test_options_and_settings_in_any_order(application: Application, arguments: list[str], message: str | None) -> None:
+    assert application(*arguments) == message
+
+
+@pytest.mark.parametrize("words", [["run", "--version"], ["--version"], ["plan", "--version"]])
+def test_the_version_is_ours(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(words)
+    assert re.fullmatch(r"rescaler \d+\.\d+\.\d+\n", capsys.readouterr().out)
+
+
+def test_output_ends_quietly_with_its_pipe_and_knows_no_encoding_error(tmp_path: Path) -> None:
+    plan = " ".join(command("plan", "sweep=table2", "--hours", "1", "2", module="rescaler"))
+    piped = subprocess.run(
+        f"{plan} | head -1; PYTHONIOENCODING=ascii {plan}", shell=True, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert piped.stderr == ""
+    assert re.search(r"^Target +0 \+ 55 +110.0 h +\?$", piped.stdout, flags=re.MULTILINE), "? for a dash"
 
 
 def test_help_names_groups_and_commands(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from rescaler.config import StageSettings
 from rescaler.execution import execute_trunk
 from rescaler.plan import plan
 from rescaler.runfolder import RunFolder, TrunkFolder
-from rescaler.training.sharing import Part
 
 RESNET = {"_target_": "rescaler.models.resnet_small", "widths": [4], "blocks": 1}
 
@@ -89,7 +88,7 @@ def test_a_trunk_that_is_trained_is_done(
     make_experiment: MakeExperiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    execute_trunk([(make_experiment(), Part(0, 2, (2,)))], tmp_path / "trunk")
+    execute_trunk([(make_experiment(), 2, (2,))], tmp_path / "trunk")
     found = trunk(tmp_path / "trunk")
     assert (found["status"], found["position"]) == ("done", 2)
 
@@ -113,7 +112,7 @@ def test_a_warning_between_two_parts_is_heeded_by_the_second(
     before = signal.signal(signal.SIGUSR2, requeue)
     try:
         with pytest.raises(SystemExit):
-            execute_trunk([(make_experiment(seed=seed), Part(seed, 1, (1,))) for seed in (0, 1)], tmp_path / "trunk")
+            execute_trunk([(make_experiment(seed=seed), 1, (1,)) for seed in (0, 1)], tmp_path / "trunk")
     finally:
         signal.signal(signal.SIGUSR2, before)
     (save,) = (tmp_path / "ledger" / "saves").glob("*.safetensors")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rescaler.errors import InputError
-from rescaler.sweeps.scheduler import JobState, cancel, complaint, max_array_size, states
+from rescaler.sweep.scheduler import JobState, cancel, complaint, max_array_size, states
 
 Command = Callable[[str, str], None]
 

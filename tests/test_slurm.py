@@ -30,7 +30,7 @@ from slurm_cluster import (
 )
 
 from rescaler.ledger import Ledger
-from rescaler.tracking.offline import fragments
+from rescaler.loggers.wandb_client import fragments
 
 pytestmark = pytest.mark.slurm
 

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import os
-import socket
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from rescaler.sweeps.scheduler import JobState
-from rescaler.sweeps.status import RunStatus, statuses
-from rescaler.sweeps.sweep import Sweep, SweepRun
+from rescaler.sweep.scheduler import JobState
+from rescaler.sweep.status import RunStatus, statuses
+from rescaler.sweep.sweep import Sweep, SweepRun
 
 JOB, TRUNK = "71_0", "70"
 
@@ -37,7 +37,7 @@ def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
     """How the one run of a sweep stands, if SLURM says this of its job and its trunk's."""
 
     def call(job: JobState, trunk: JobState | None = None) -> RunStatus:
-        monkeypatch.setattr("rescaler.sweeps.status.states", lambda _: {JOB: job, TRUNK: trunk or JobState("")})
+        monkeypatch.setattr("rescaler.sweep.status.states", lambda _: {JOB: job, TRUNK: trunk or JobState("")})
         jobs = {} if trunk is None else {"trunks/0": TRUNK}
         run = SweepRun("seed=0", "0", next(iter(jobs), None), JOB)
         (status,) = statuses(Sweep(tmp_path, [run], {}, jobs))
@@ -158,15 +158,14 @@ def test_a_damaged_summary_is_none(tmp_path: Path, ask: Ask) -> None:
 
 
 def test_a_run_that_was_not_submitted_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rescaler.sweeps.status.states", lambda _: {})
+    monkeypatch.setattr("rescaler.sweep.status.states", lambda _: {})
     (status,) = statuses(Sweep(tmp_path, [SweepRun("seed=0", "0")], {}))
     assert (status.state, status.detail) == ("failed", "never submitted")
 
 
-def local(folder: Path, *, alive: bool, host: str | None = None) -> tuple[str, str]:
-    sweep = Sweep(folder, [SweepRun("seed=0", "0")], pid=os.getpid())  # after a crash, a number may be another's
-    with sweep.running() if alive else contextlib.nullcontext():
-        sweep.host = host or socket.gethostname()
+def local(folder: Path, *, alive: bool) -> tuple[str, str]:
+    sweep = Sweep(folder, [SweepRun("seed=0", "0")])
+    with sweep.owned() if alive else contextlib.nullcontext():
         (status,) = statuses(sweep)
     return status.state, status.detail
 
@@ -181,6 +180,31 @@ def test_a_run_on_this_machine_stands_and_falls_with_its_process(tmp_path: Path)
     assert local(tmp_path, alive=True) == ("failed", "the loss became nan")
 
 
-def test_of_another_machine_the_files_are_all_that_is_known(tmp_path: Path) -> None:
+def test_the_heartbeat_decides_for_another_host(tmp_path: Path) -> None:
+    """A container's host may have another name when it is started again, and locks may not be seen from elsewhere."""
     write(tmp_path / "0" / "summary.json", status="running", error=None)
-    assert local(tmp_path, alive=True, host="elsewhere") == ("running", "on elsewhere, as far as its files say")
+    (tmp_path / "sweep.lock").write_text("elsewhere 1")
+    assert local(tmp_path, alive=False) == ("running", "on elsewhere")
+    long_ago = time.time() - 91
+    os.utime(tmp_path / "sweep.lock", (long_ago, long_ago))
+    assert local(tmp_path, alive=False) == ("lost", "its process is gone")
+
+
+def test_the_process_touches_its_heartbeat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rescaler.sweep.sweep._BEAT_S", 0.01)
+    with Sweep(tmp_path, []).owned():
+        os.utime(tmp_path / "sweep.lock", (0, 0))
+        deadline = time.monotonic() + 10
+        while (tmp_path / "sweep.lock").stat().st_mtime == 0:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+@pytest.mark.parametrize("content", [b"[]", b"\xff", b'{"status": "running", "left_s": "x", "best_top1": {}}'])
+def test_files_of_other_content_are_no_traceback(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / "summary.json").write_bytes(content)
+    assert local(tmp_path, alive=False)[0] == "lost"
+    (tmp_path / "0" / "summary.json").unlink()
+    (tmp_path / "0" / "summary.json").mkdir()
+    assert local(tmp_path, alive=False)[0] == "lost"

@@ -9,8 +9,8 @@ import pytest
 from fake_runs import FakeRun
 from rich.console import Console
 
-from rescaler.__main__ import main
-from rescaler.sweeps.outcome import show_results
+from rescaler.cli import main
+from rescaler.sweep.local import show_results
 
 PRETRAIN = FakeRun("never", [0.5, 0.6, 0.7, 0.65])
 TARGET = FakeRun(0, [0.5, 0.7, 0.8, 0.9])

@@ -15,9 +15,10 @@ import pytest
 
 from rescaler.config import LoggerSettings
 from rescaler.errors import InputError
+from rescaler.loggers import build_loggers
+from rescaler.loggers import wandb as tracker
+from rescaler.loggers.wandb import Wandb, _is_watched, resolve_mode
 from rescaler.record import Record
-from rescaler.tracking import Tracker, resolve_mode, tracker
-from rescaler.tracking.tracker import _is_watched
 
 CLIENT = textwrap.dedent("""
     import json, os, time
@@ -110,13 +111,15 @@ CONFIG = {"resize_epoch": "auto", "shrink": {"table": {3: 2}}, "schedule": {"epo
 """What the run's folder has before the first epoch."""
 
 
-def start(folder: Path, mode: str = "online") -> Tracker:
+def start(folder: Path, mode: Any = "online") -> Wandb:
     settings = LoggerSettings(mode=mode, project="kernels", tags=["small", "test"])
-    return Tracker(settings, summary=SUMMARY, config=CONFIG, group="table2", folder=folder)
+    run = Wandb(settings, mode, group="table2", folder=folder)
+    run.start(SUMMARY, CONFIG)
+    return run
 
 
 @contextlib.contextmanager
-def tracked(folder: Path, mode: str = "online") -> Iterator[Tracker]:
+def tracked(folder: Path, mode: str = "online") -> Iterator[Wandb]:
     """A run that ends with the block."""
     run = start(folder, mode)
     yield run
@@ -167,12 +170,8 @@ def test_an_unknown_mode_is_refused_with_its_source() -> None:
         resolve_mode("auto", {"WANDB_MODE": "auto"})
 
 
-def test_disabled_starts_nothing_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a process was started"))
-    with tracked(tmp_path, "disabled") as run:
-        run.epoch(record(1), reused=False)
-        run.finish({})
-    assert list(tmp_path.iterdir()) == []
+def test_disabled_is_no_logger(tmp_path: Path) -> None:
+    assert build_loggers(LoggerSettings(mode="disabled"), group="table2", folder=tmp_path) == []
 
 
 @pytest.mark.parametrize(("mode", "live"), [("online", True), ("offline", False)])
@@ -196,7 +195,7 @@ def test_auto_is_live_for_a_user_who_is_logged_in(tmp_path: Path, monkeypatch: p
 
 
 def test_the_client_is_not_imported_by_the_training() -> None:
-    code = "import sys, rescaler.tracking; sys.exit('wandb' in sys.modules or 'torch' in sys.modules)"
+    code = "import sys, rescaler.loggers; sys.exit('wandb' in sys.modules or 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

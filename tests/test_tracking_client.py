@@ -9,10 +9,10 @@ import pytest
 from fake_runs import FakeRun
 from test_tracking import record, start
 
-from rescaler.running import mirroring
-from rescaler.tracking import client
-from rescaler.tracking.offline import _records, fragments
-from rescaler.tracking.schema import AXES, History
+from rescaler.cli import upload
+from rescaler.loggers import wandb_client as client
+from rescaler.loggers.wandb import AXES, History
+from rescaler.loggers.wandb_client import _records, fragments
 
 
 class Run:
@@ -96,7 +96,7 @@ def test_time_saved_is_against_the_target_beside_the_run_or_an_estimate(
     if with_target:
         FakeRun(0, top1).write(tmp_path / "4")
     summary = json.loads((tmp_path / "0" / "summary.json").read_text())
-    (_, end) = mirroring._with_time_saved([{"dir": str(tmp_path / "0")}, {"summary": summary, "failed": False}])
+    (_, end) = upload.with_time_saved([{"dir": str(tmp_path / "0")}, {"summary": summary, "failed": False}])
     assert end["summary"]["saved_s"] == pytest.approx(saved_s)
     assert end["summary"]["saved_fraction"] == pytest.approx(saved_s / 16)
     assert end["summary"]["saved_estimated"] == (not with_target)
@@ -104,7 +104,7 @@ def test_time_saved_is_against_the_target_beside_the_run_or_an_estimate(
 
 def test_a_run_that_cannot_be_compared_says_nothing_of_time_saved(tmp_path: Path) -> None:
     summary = {"run": "a", "comparison": "b", "seed": 0, "resize_epoch": 2}
-    (_, end) = mirroring._with_time_saved([{"dir": str(tmp_path / "gone")}, {"summary": dict(summary), "failed": True}])
+    (_, end) = upload.with_time_saved([{"dir": str(tmp_path / "gone")}, {"summary": dict(summary), "failed": True}])
     assert end["summary"] == summary
 
 

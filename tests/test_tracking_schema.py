@@ -9,8 +9,8 @@ import pytest
 from test_tracking import CONFIG, SUMMARY, record
 
 from rescaler.config import LoggerSettings
+from rescaler.loggers.wandb import AXES, HIDDEN, NAMES, History, epoch, epoch_of_row, opening, summary_of
 from rescaler.record import EPOCH_FIELDS
-from rescaler.tracking.schema import AXES, HIDDEN, NAMES, History, epoch, epoch_of_row, opening, summary_of
 
 
 def begin(**changes: Any) -> dict[str, Any]:

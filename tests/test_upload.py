@@ -46,7 +46,7 @@ def write(sweep: Path, *, done: int) -> None:
 
 def commands(folder: Path, *lines: str) -> subprocess.CompletedProcess[str]:
     """Run in one process of its own, since the client remembers its first environment."""
-    code = "import json\nfrom pathlib import Path\nfrom rescaler.__main__ import main\n" + "\n".join(lines)
+    code = "import json\nfrom pathlib import Path\nfrom rescaler.cli import main\n" + "\n".join(lines)
     path = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
     return subprocess.run(
         [sys.executable, "-P", "-c", code],

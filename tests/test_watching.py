@@ -6,10 +6,9 @@ import pytest
 from rich.console import Console
 
 from rescaler.errors import InputError
-from rescaler.sweeps import watching
-from rescaler.sweeps.status import RunStatus
-from rescaler.sweeps.sweep import Sweep, SweepRun
-from rescaler.sweeps.watching import watch
+from rescaler.sweep import status as watching
+from rescaler.sweep.status import RunStatus, watch
+from rescaler.sweep.sweep import Sweep, SweepRun
 
 Watch = Callable[..., str]
 

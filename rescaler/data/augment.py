@@ -7,6 +7,7 @@ from torch import Tensor
 
 from rescaler.config import DataSettings
 from rescaler.errors import InputError, one_line
+from rescaler.instantiate import partial
 from rescaler.randomness import seeded
 
 
@@ -18,13 +19,12 @@ class Augment:
     """
 
     def __init__(self, settings: DataSettings, device: torch.device) -> None:
-        from hydra.utils import instantiate
-
+        factory = partial(settings.augment, "data.augment")
         try:
-            self._transform = instantiate({**settings.augment, "_convert_": "all"})
+            self._transform = factory()
         except Exception as error:  # of a user's transform, of any kind
             path = settings.augment.get("_target_")
-            raise InputError(f"data.augment._target_={path}: {one_line(error.__cause__ or error)}") from error
+            raise InputError(f"data.augment._target_={path}: {one_line(error)}") from error
         self._mean, self._std = (torch.tensor(x, device=device)[:, None, None] for x in (settings.mean, settings.std))
         self(torch.zeros(1, settings.channels, settings.image_px, settings.image_px, device=device), [0])
 

@@ -21,8 +21,7 @@ from rescaler.data.folder import obey_parent, workers_alive
 from rescaler.data.prepared import SPLITS, Manifest, Part, column, is_prepared
 from rescaler.data.tree import Tree
 from rescaler.errors import InputError, listed, one_line
-from rescaler.files import replacing, sync, writing
-from rescaler.locking import locked
+from rescaler.files import locked, replacing, sync, writing
 
 QUALITY = 90
 _FILE_IMAGES = 8192  # about half a GB; a kill loses as much

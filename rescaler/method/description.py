@@ -11,7 +11,7 @@ from torch.nn.modules.conv import _ConvNd
 from rescaler.method.layers import Layer, Margins, margins
 from rescaler.method.shrinking import Shrunk, shrink
 from rescaler.method.trace import Call, outline, trace
-from rescaler.texttable import TextTable
+from rescaler.text import TextTable
 
 COLUMNS = ("Layer", "Kind", "Kernel", "Padding", "Map", "Multiplications", "Ratio", "s", "s²", "s⁴")
 _NAME_WIDTH = 36

@@ -17,7 +17,7 @@ from rescaler.results import is_baseline, over_seeds, paper, paper_table, table
 from rescaler.results.report import NONE, SHARE, interval, paper_reports, reports, seed_reports
 from rescaler.results.statistics import Verdict
 from rescaler.results.tables import progress_label
-from rescaler.texttable import TextTable, counted
+from rescaler.text import TextTable, counted
 
 TONES: Mapping[Verdict, str] = MappingProxyType({"preserved": "good", "lost": "bad", "not enough runs to tell": "open"})
 

@@ -13,11 +13,11 @@ import pandas as pd
 from pandas import DataFrame, Series
 
 from rescaler.errors import ArgumentError, InputError
+from rescaler.loggers.wandb import epoch_of_row, summary_of
 from rescaler.record import EPOCH_FIELDS, METRICS_FILE, SUMMARY_FILE, TRAINING_CLOCKS, VARIANT_SEPARATOR
-from rescaler.tracking.schema import epoch_of_row, summary_of
 
 if TYPE_CHECKING:
-    from rescaler.tracking.offline import Fragment
+    from rescaler.loggers.wandb_client import Fragment
 
 # wandb takes seconds to import, so what needs it is imported where it is used.
 
@@ -95,7 +95,7 @@ def read_project(project: str) -> list[Mirrored]:
     """
     if project.count("/") > 1 or not all(project.split("/")):
         raise InputError(f"a W&B project must be wandb:ENTITY/PROJECT or wandb:PROJECT; got {f'wandb:{project}'!r}")
-    from rescaler.tracking.client import PAGE, answering, connect
+    from rescaler.loggers.wandb_client import PAGE, answering, connect
 
     api = connect()
     found: list[Mirrored] = []
@@ -130,7 +130,7 @@ def read_offline(folder: Path) -> list[Mirrored]:
     """
     if next(folder.rglob("run-*.wandb"), None) is None:
         return []
-    from rescaler.tracking.offline import fragments
+    from rescaler.loggers.wandb_client import fragments
 
     runs: dict[str, list[Fragment]] = {}
     for fragment in fragments(folder):

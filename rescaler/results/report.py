@@ -9,7 +9,7 @@ from pandas import DataFrame
 
 from rescaler.results import paper
 from rescaler.results.tables import cost, headings, progress_label, time_unit
-from rescaler.texttable import TextTable
+from rescaler.text import TextTable
 
 NONE = "–"
 """Shown where there is no value."""

@@ -10,7 +10,7 @@ from pandas import DataFrame, Series
 
 from rescaler.errors import InputError, one_line
 from rescaler.results import paper
-from rescaler.texttable import counted
+from rescaler.text import counted
 
 
 def network_label(

@@ -1,0 +1,192 @@
+"""The command line: one parser for all commands, and how each ends.
+
+It imports nothing heavy, so that ``--help`` comes at once; what a command needs is imported when it is run.
+"""
+
+import argparse
+import importlib
+import io
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rescaler.errors import InputError, missing_extra
+from rescaler.files import write_text
+
+CPU_BATCH = 16
+"""Images in a step that ``describe`` times on a CPU, at most, unless --batch says: one of 128 takes many seconds."""
+RUNS = Path("runs")
+STDOUT = "-"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command; a mistake in the input ends it with one line and exit code 1."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # an encoding that lacks a sign is no reason to lose a result
+    try:
+        parsed = _parse(words)
+        wants_traceback = os.environ.get("HYDRA_FULL_ERROR", "0") != "0"
+        importlib.import_module(_MODULES.get(parsed.command, f"rescaler.cli.{parsed.command}")).run(parsed)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader at the other end of the pipe has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (InputError, ModuleNotFoundError) as error:
+        if wants_traceback or not (isinstance(error, InputError) or missing_extra(error)):
+            raise
+        sys.exit(f"error: {missing_extra(error) or error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted")
+
+
+def _parse(words: Sequence[str]) -> argparse.Namespace:
+    top = argparse.ArgumentParser(prog="rescaler", description="Train networks, plan runs, read what runs recorded.")
+    top.add_argument("--version", action=_Version)
+    commands = top.add_subparsers(metavar="COMMAND", dest="command", required=True)
+    for name, (add_arguments, summary) in _COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary, add_help=name != "run")
+        command.set_defaults(command=name)
+        if words[:1] == [name]:
+            add_arguments(command)
+            command.add_argument("--version", action=_Version)
+    if not words or words[0] not in _COMMANDS:
+        return top.parse_args(words)
+    return commands.choices[words[0]].parse_intermixed_args(words[1:])  # settings and options in any order
+
+
+class _Version(argparse.Action):
+    """Prints this package's version."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, help="show the version and exit")
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import version
+
+        print(f"rescaler {version('rescaler')}")
+        parser.exit()
+
+
+def write(target: str, text: str) -> None:
+    """Write to a file, or to standard output where ``target`` is ``-``."""
+    if target == STDOUT:
+        sys.stdout.write(text)
+    else:
+        write_text(Path(target), text)
+
+
+def _run(command: argparse.ArgumentParser) -> None:
+    from hydra._internal.utils import get_args_parser
+
+    for action in get_args_parser()._actions:
+        if action.dest != "version":
+            command._add_action(action)
+
+
+def _describe(command: argparse.ArgumentParser) -> None:
+    _settings(command)
+    command.add_argument("--all", action="store_true", help="a row for each layer, even where layers are alike")
+    command.add_argument("--measure", action="store_true", help="time training steps of the networks on this device")
+    batch = f"images in a timed step; default: optim.batch_size, on a CPU at most {CPU_BATCH}"
+    command.add_argument("--batch", type=int, metavar="N", help=batch)
+    _files(command, "each layer's numbers")
+
+
+def _plan(command: argparse.ArgumentParser) -> None:
+    _settings(command)
+    hours = "hours of one epoch of each network, the smallest first; then no data are needed"
+    command.add_argument("--hours", nargs="+", metavar=("PRETRAIN", "TARGET"), help=hours)
+
+
+def _prepare(command: argparse.ArgumentParser) -> None:
+    _settings(command)
+    command.add_argument("-o", "--output", type=Path, metavar="DIR", help="default: prepared/ below data.folder")
+
+
+def _status(command: argparse.ArgumentParser) -> None:
+    _sweep(command)
+    command.add_argument("--watch", action="store_true", help="look again every few seconds, until all runs are over")
+
+
+def _retry(command: argparse.ArgumentParser) -> None:
+    _sweep(command)
+    command.add_argument("--detach", action="store_true", help="on a cluster: return when all is submitted")
+
+
+def _tables(command: argparse.ArgumentParser) -> None:
+    _sources(command)
+    table = "the paper's Table 2, 3 or 4, its numbers and ours side by side"
+    command.add_argument("--table", type=int, choices=(2, 3, 4), help=table)
+    _files(command, "all numbers")
+    column = "one more column: a function of yours that takes the epochs of a run as a data frame; may be repeated"
+    command.add_argument("--column", action="append", default=[], metavar="PACKAGE.FUNCTION", help=column)
+    command.add_argument("--latex", metavar="FILE", help="write the tables as LaTeX (booktabs); - for standard output")
+    command.add_argument("--plot", type=Path, metavar="FILE", help="draw the figure: FILE.png, FILE.svg or FILE.pdf")
+
+
+def _report(command: argparse.ArgumentParser) -> None:
+    _sources(command)
+    output = Path("report.html")
+    command.add_argument("-o", "--output", type=Path, default=output, metavar="FILE", help="default: %(default)s")
+
+
+def _upload(command: argparse.ArgumentParser) -> None:
+    command.add_argument("folders", nargs="*", type=Path, default=[RUNS], metavar="DIR", help=f"default: {RUNS}")
+    command.add_argument("--project", help="default: the runs' own logger.project")
+    command.add_argument("--entity", help="default: the runs' own logger.entity")
+    command.add_argument("--group", help="default: the runs' own logger.group, or the name of their sweep's folder")
+    command.add_argument("--offline", action="store_true", help="write W&B's offline files instead, for `wandb sync`")
+
+
+def _ledger(command: argparse.ArgumentParser) -> None:
+    command.add_argument("action", nargs="?", choices=["show", "prune", "verify"], default="show")
+    command.add_argument("--folder", type=Path, default=Path("ledger"), help="default: %(default)s")
+    command.add_argument("--dry-run", action="store_true", help="prune: only say what would be removed")
+
+
+def _settings(command: argparse.ArgumentParser) -> None:
+    command.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings and sweeps, as for rescaler run")
+    command.add_argument("-m", "--multirun", action="store_true", help="as for rescaler run; not needed here")
+    command.add_argument("--config-dir", "-cd", metavar="DIR", help="folder of your own configs")
+    command.add_argument("--config-path", "-cp", metavar="DIR", help="folder of configs instead of conf/")
+    command.add_argument("--config-name", "-cn", metavar="NAME", help="primary config instead of config")
+
+
+def _sweep(command: argparse.ArgumentParser) -> None:
+    which = f"folder of the sweep; default: the newest in {RUNS}/"
+    command.add_argument("sweep", nargs="?", type=Path, metavar="SWEEP", help=which)
+
+
+def _sources(command: argparse.ArgumentParser) -> None:
+    sources = f"folders, or wandb:ENTITY/PROJECT; default: {RUNS}"
+    command.add_argument("sources", nargs="*", default=[str(RUNS)], metavar="RUNS", help=sources)
+    margin = "accuracy that may be lost and still counts as preserved; default: %(default)s"
+    command.add_argument("--margin", type=float, default=0.5, metavar="POINTS", help=margin)
+    command.add_argument("--epochs", type=int, metavar="N", help="count only the first N epochs of each run")
+
+
+def _files(command: argparse.ArgumentParser, numbers: str) -> None:
+    command.add_argument("--csv", metavar="FILE", help=f"write {numbers} as CSV; - for standard output")
+    command.add_argument("--markdown", metavar="FILE", help="write the tables as Markdown; - for standard output")
+
+
+_COMMANDS = {
+    "run": (_run, "train one run, or with -m a sweep; the same as python -m rescaler.run"),
+    "describe": (_describe, "kernels, feature maps and multiplications of a network, and how fast it is here"),
+    "plan": (
+        _plan,
+        "the time that runs and sweeps will take; times training steps on this device, unless --hours says",
+    ),
+    "prepare": (_prepare, "copy ImageNet's files to the sizes that runs need, or check such copies"),
+    "status": (_status, "how the runs of a sweep stand, on this machine or on a cluster"),
+    "retry": (_retry, "run again the runs of a sweep that failed, were lost or cancelled, from their last saves"),
+    "cancel": (_sweep, "end the runs of a sweep that wait or run; what is trained stays in the ledger"),
+    "tables": (_tables, "accuracy, training time and time saved of all runs in and below some folders"),
+    "report": (_report, "one HTML page with tables, figures and settings, to send to a colleague"),
+    "upload": (_upload, "send recorded runs to W&B afterwards, but for what is there already"),
+    "ledger": (_ledger, "what the ledger holds and how much disk it takes; prune or verify it"),
+}
+_MODULES = {"run": "rescaler.run", "report": "rescaler.cli.tables"}

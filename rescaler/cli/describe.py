@@ -1,0 +1,137 @@
+"""``rescaler describe``: the pre-train network beside the target, layer by layer, and how fast both are here."""
+
+import argparse
+import csv
+import dataclasses
+import io
+from collections.abc import Mapping, Sequence
+
+from rescaler.cli import CPU_BATCH, STDOUT, write
+from rescaler.compose import jobs
+from rescaler.config import Experiment, StepSettings
+from rescaler.errors import InputError
+from rescaler.measure import Spread, batch_loading_s, candidates, doubts, loading_notes, step_recipe, time_steps
+from rescaler.method.description import Description, compare
+from rescaler.method.trace import outline
+from rescaler.networks import initial_target, shrunk_stages
+from rescaler.plan import device_for
+from rescaler.provenance import device_name, torch_version
+from rescaler.text import TextTable, status_line
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print and write the tables."""
+    if arguments.batch is not None and (arguments.batch < 1 or not arguments.measure):
+        raise InputError(f"--batch must be at least 1, and is for --measure; got {arguments.batch}")
+    described: list[Description] = []
+    tables: list[TextTable] = []
+    for job in jobs(arguments.overrides, arguments.config_dir, arguments.config_path, arguments.config_name):
+        stages = [stage for stage in _descriptions(job.experiment) if stage not in described]
+        if not stages:  # a sweep over what does not change the networks
+            continue
+        described += stages
+        shown = [stage.table(every=arguments.all) for stage in stages]
+        if arguments.measure:
+            shown.append(_measured(job.experiment, arguments.batch))
+        tables += shown
+    if STDOUT not in (arguments.csv, arguments.markdown):
+        print(*tables, sep="\n\n\n")
+    if arguments.csv is not None:
+        write(arguments.csv, _csv(described))
+    if arguments.markdown is not None:
+        write(arguments.markdown, "\n".join(table.markdown() for table in tables))
+
+
+def _descriptions(experiment: Experiment) -> list[Description]:
+    """Each pre-train network beside the target, the smallest first; no data set is needed."""
+    target, data = outline(initial_target(experiment)), experiment.data
+    stages = shrunk_stages(experiment, target)
+    return [compare(target, shrunk, data.image_px, channels=data.channels) for shrunk in stages]
+
+
+def _csv(descriptions: Sequence[Description]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    for description in descriptions:
+        for layer in description.layers:
+            row = {
+                "network": description.network,
+                "target_px": description.target_px,
+                "pretrain_px": description.pretrain_px,
+                **{key: _cell(value) for key, value in dataclasses.asdict(layer).items()},
+                "ratio": layer.ratio,
+                "scale": layer.scale,
+                "eq4_low_macs": layer.bounds_macs[0],
+                "eq4_high_macs": layer.bounds_macs[1],
+            }
+            if text.tell() == 0:
+                writer.writerow(row)
+            writer.writerow(row.values())
+    return text.getvalue()
+
+
+def _cell(value: object) -> object:
+    return "x".join(map(str, value)) if isinstance(value, tuple) else value
+
+
+def _measured(experiment: Experiment, batch_size: int | None) -> TextTable:
+    """Training steps of all networks, in turn, in every precision and memory format of the device."""
+    device = device_for(experiment.device)
+    if batch_size is None:
+        batch_size = experiment.optim.batch_size
+        batch_size = batch_size if device.type == "cuda" else min(batch_size, CPU_BATCH)
+    optim = dataclasses.replace(experiment.optim, batch_size=batch_size)
+    networks = candidates(experiment)
+    measured = {}
+    with status_line() as say:
+        for step in _steps(experiment.step, device.type):
+            recipe = step_recipe(dataclasses.replace(experiment, optim=optim, step=step), device.type)
+            setting = f"{step.precision} {step.memory_format}"
+
+            def tell(text: str, setting: str = setting) -> None:
+                say(f"{setting}: {text}")
+
+            measured[setting] = time_steps(networks, recipe, device=device, progress=tell)
+        sizes_px = {name: network.image_px for name, network in networks.items()}
+        loading = batch_loading_s(experiment.data, sizes_px, batch_size=batch_size, device=device, progress=say)
+    rows, verdicts = [], loading_notes(experiment.data, loading, batch_size)
+    for setting, step_s in measured.items():
+        target_s = step_s.pop("target")
+        for name, pretrain_s in step_s.items():
+            faster = Spread.of_ratios(target_s, pretrain_s)
+            milliseconds = [f"{1000 * Spread.of(seconds).median:,.2f} ms" for seconds in (pretrain_s, target_s)]
+            rows.append([*setting.split(), name, *milliseconds, faster.shown(), str(len(target_s))])
+            verdicts += doubts(name, faster, f"here ({setting})")
+            if loading:
+                verdicts += _waiting(setting, name, target_s, pretrain_s, loading)
+    heading = f"Measured: a training step of {batch_size} images, {device_name(device)}, torch {torch_version()}"
+    columns = ("Precision", "Memory format", "Network", "Step", "Target's", "Times faster", "n")
+    note = (
+        "How many times faster than the target's: median (lowest to highest) of n rounds, in which the networks took "
+        "turns. Random images on the device."
+    )
+    return TextTable(heading, columns, rows, [note, *verdicts], ("Memory format", "Network"))
+
+
+def _steps(step: StepSettings, device_type: str) -> list[StepSettings]:
+    """The settings of the step in every precision and memory format."""
+    precisions: tuple[str, ...] = ("fp32", "tf32", "bf16", "fp16") if device_type == "cuda" else ("fp32", "bf16")
+    return [
+        dataclasses.replace(step, precision=precision, memory_format=form)
+        for precision in precisions
+        for form in ("channels_last", "contiguous")
+    ]
+
+
+def _waiting(
+    setting: str, name: str, targets_s: Sequence[float], pretrains_s: Sequence[float], loading: Mapping[str, Spread]
+) -> list[str]:
+    """What loading leaves of the saving, where a network would wait for its images."""
+    target_s, pretrain_s = Spread.of(targets_s).median, Spread.of(pretrains_s).median
+    loaded_target_s, loaded_s = max(target_s, loading["target"].median), max(pretrain_s, loading[name].median)
+    if (loaded_target_s, loaded_s) == (target_s, pretrain_s):
+        return []
+    return [
+        f"Loading sets the pace ({setting}): with it an epoch of the {name} network is "
+        f"{loaded_target_s / loaded_s:.2f} times faster than the target's, not {target_s / pretrain_s:.2f}."
+    ]

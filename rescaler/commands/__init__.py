@@ -1,1 +1,0 @@
-"""What the commands of ``python -m rescaler`` do, a module for each; their arguments are in ``parser``."""

@@ -1,1 +1,0 @@
-"""One run: trained while its folder, W&B and the terminal watch."""

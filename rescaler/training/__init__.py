@@ -1,1 +1,0 @@
-"""Training as a chain of epochs over a ledger."""
