@@ -149,8 +149,9 @@ def _refuse_tied(layer: Layer, other: str) -> NoReturn:
 
 def _tied(target: nn.Module, weights: Mapping[int, nn.Parameter]) -> dict[int, nn.Parameter]:
     """Copy distinct parameters that share memory, which deepcopy would separate."""
-    users = Counter(map(memory_of, target.parameters()))
-    tied = [value for value in target.parameters() if users[memory_of(value)] > 1 and id(value) not in weights]
+    views = {id(value): (memory_of(value), value.shape, value.stride()) for value in target.parameters()}
+    users = Counter(views.values())
+    tied = [value for value in target.parameters() if users[views[id(value)]] > 1 and id(value) not in weights]
     copies = copy.deepcopy([value.data for value in tied])  # of plain tensors, which keep shared memory
     return {id(value): nn.Parameter(copied, value.requires_grad) for value, copied in zip(tied, copies, strict=True)}
 
