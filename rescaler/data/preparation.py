@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 from PIL import Image
@@ -34,15 +34,8 @@ Progress = Callable[[int, int], None]
 """Called with the number of images done and of all."""
 Request = tuple[str, int]
 """Split and index of an image."""
-
-
-class _Encoded(NamedTuple):
-    """One image in all sizes, or the reason why it could not be read."""
-
-    name: str
-    label: int
-    files: list[bytes]
-    failure: str | None = None
+_Encoded = tuple[dict[str, Any], str]
+"""Row of an image with all its sizes, and the reason if it cannot be read."""
 
 
 class _Encoder(Dataset[_Encoded]):
@@ -52,12 +45,12 @@ class _Encoder(Dataset[_Encoded]):
     def __getitem__(self, request: Request) -> _Encoded:
         name, index = request
         split = self._splits[name]
-        name, label = f"{name}/{split.name(index)}", int(split.labels[index])
+        row: dict[str, Any] = {"name": f"{name}/{split.name(index)}", "label": int(split.labels[index])}
         try:
             image = open_rgb(split.content(index, 0))
-            return _Encoded(name, label, [_jpeg(image, size) for size in self._shorter_px])
+            return row | {column(size): _jpeg(image, size) for size in self._shorter_px}, ""
         except Exception as error:  # Pillow raises many kinds, for damaged and for odd files
-            return _Encoded(name, label, [], one_line(error))
+            return row, one_line(error)
 
 
 def _jpeg(image: Image.Image, shorter_px: int) -> bytes:
@@ -82,8 +75,9 @@ class Preparation:
         total, encoder = 0, _Encoder(self.tree, self.shorter_px)
         for name, count in self._counts().items():
             sample = range(0, count, max(1, count // _SAMPLE_IMAGES))
-            sizes = [sum(map(len, encoder[name, index].files)) for index in sample]
-            total += count * sum(sizes) // len(sizes)
+            rows = [encoder[name, index][0] for index in sample]
+            sizes = sum(len(row.get(column(size), b"")) for row in rows for size in self.shorter_px)
+            total += count * sizes // len(rows)
         return total
 
     def free_bytes(self) -> int:
@@ -191,11 +185,10 @@ class Preparation:
         with replacing(self.folder / file) as temporary:
             with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
                 while batch := list(itertools.islice(encoded, _BATCH_IMAGES)):
-                    left_out |= {image.name: image.failure for image in batch if image.failure is not None}
-                    rows = [[image.name, image.label, *image.files] for image in batch if image.failure is None]
+                    left_out |= {row["name"]: reason for row, reason in batch if reason}
+                    rows = [row for row, reason in batch if not reason]
                     images += len(rows)
-                    columns = [list(values) for values in zip(*rows, strict=True)] or [[]] * len(schema)
-                    writer.write_batch(pa.record_batch(columns, schema=schema))
+                    writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=schema))
             sync(temporary)
             return Part(file, images, temporary.stat().st_size, _sha256(temporary), left_out)
 
