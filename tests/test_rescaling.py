@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from networks import Net
 from torch import Tensor, nn
 
 from rescaler.errors import InputError
@@ -213,16 +214,9 @@ def test_refuses_to_go_back() -> None:
 
 
 def test_a_trained_network_keeps_its_loss_after_the_rescale_and_trains_further() -> None:
-    class Net(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.a = nn.Conv2d(1, 4, 3, padding=1)
-            self.b = nn.Conv2d(4, 4, (1, 7), padding=(0, 3), groups=4)
-            self.fc = nn.Linear(4 * 12 * 12, 3)
-
-        def forward(self, images: Tensor) -> Any:
-            maps = F.relu(self.a(images))
-            return self.fc((maps + self.b(maps)).flatten(1))
+    def forward(net: Any, images: Tensor) -> Any:
+        maps = F.relu(net.a(images))
+        return net.fc((maps + net.b(maps)).flatten(1))
 
     torch.manual_seed(0)
     labels = torch.arange(3).repeat(8)
@@ -239,7 +233,8 @@ def test_a_trained_network_keeps_its_loss_after_the_rescale_and_trains_further()
             losses.append(loss.item())
         return losses
 
-    target = Net()
+    row = nn.Conv2d(4, 4, (1, 7), padding=(0, 3), groups=4)
+    target = Net(forward, a=nn.Conv2d(1, 4, 3, padding=1), b=row, fc=nn.Linear(4 * 12 * 12, 3))
     shrunk = shrink(target, 12)
     side = (shrunk.image_px, shrunk.image_px)
     small = trained(shrunk.network, F.interpolate(images, side, mode="bilinear", antialias=True), 40)

@@ -1,6 +1,7 @@
 """Fit the target network's kernels to the pre-train network's responses on images."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -77,20 +78,17 @@ def _visit(
     """Evaluate a network and call ``visit(name, layer, input, output)`` at, or before, each layer's first call."""
     left = set(names)
 
-    def hook_of(name: str) -> Any:
-        def hook(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any = None) -> None:
-            if name in left:
-                left.remove(name)
-                visit(name, layer, received(args, kwargs), output)
-
-        return hook
+    def hook(name: str, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any = None) -> None:
+        if name in left:
+            left.remove(name)
+            visit(name, layer, received(args, kwargs), output)
 
     training = [module for module in network.modules() if module.training]
     with contextlib.ExitStack() as stack:
         for name in names:
             layer = network.get_submodule(name)
             register = layer.register_forward_pre_hook if before else layer.register_forward_hook
-            stack.enter_context(register(hook_of(name), with_kwargs=True))
+            stack.enter_context(register(functools.partial(hook, name), with_kwargs=True))
         network.eval()  # no dropout, and BatchNorm with the statistics that it has
         try:
             network(images)
