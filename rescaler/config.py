@@ -259,7 +259,7 @@ class StepSettings:
 
 @dataclass
 class LoggerSettings:
-    """Weights & Biases, and loggers of the user's: mirrors of the run's own files."""
+    """Weights & Biases and custom loggers: mirrors of the run's own files."""
 
     mode: str = setting(
         "auto",

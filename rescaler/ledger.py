@@ -47,7 +47,7 @@ _ABANDONED_S = 24 * 3600
 
 @dataclass(frozen=True)
 class Removal:
-    """What :meth:`Ledger.prune` removed, or would remove."""
+    """States and bytes that :meth:`Ledger.prune` removed, or would remove."""
 
     states: int
     size_bytes: int
@@ -79,7 +79,7 @@ class Ledger:
 
     @property
     def id(self) -> str | None:
-        """Tells this ledger from one that another machine has under the same path; None before it is written to."""
+        """Tells this ledger from another machine's at the same path; None before it is written to."""
         try:
             return (self.folder / "id").read_text(encoding="utf-8")
         except (FileNotFoundError, NotADirectoryError):
@@ -108,11 +108,11 @@ class Ledger:
         return self.folder / "entries" / key[:2] / key
 
     def state_path(self, key: str) -> Path:
-        """Where the state of ``key`` is, if it is kept."""
+        """Return the path of the state of ``key``, kept or not."""
         return self._entry(key) / STATE
 
     def record(self, key: str) -> Record | None:
-        """The record under ``key``; None where there is none, or a damaged one (named in the log).
+        """Return the record under ``key``; None where there is none, or a damaged one (named in the log).
 
         Raises:
             InputError: it cannot be read.
@@ -131,7 +131,7 @@ class Ledger:
                 return None
 
     def state(self, key: str) -> dict[str, Tensor] | None:
-        """The state of ``key``, on the CPU; None where it is not kept, or damaged (named in the log, and set aside).
+        """Return the state of ``key``, on the CPU; None where it is not kept, or is damaged (logged, and set aside).
 
         Raises:
             InputError: it cannot be read: by a failing disk, or for lack of memory.
@@ -140,7 +140,7 @@ class Ledger:
         return content and content.tensors
 
     def saved(self, key: str) -> checkpoint.Content | None:
-        """What :meth:`save` kept of an epoch under way; None where there is nothing, or a damaged one.
+        """Return an unfinished epoch as :meth:`save` wrote it; None where there is none, or a damaged one.
 
         Raises:
             InputError: as of :meth:`state`.
@@ -148,9 +148,9 @@ class Ledger:
         return _read(self._save_path(key), key)
 
     def save(self, key: str, tensors: Tensors, more: Mapping[str, Any]) -> None:
-        """Keep the state of an epoch under way, in the place of what was saved of it before.
+        """Save an unfinished epoch, replacing its last save.
 
-        Any process that trains the epoch goes on from it. It goes when the epoch is published, or no run holds it.
+        Any process that trains the epoch resumes from it. It is removed when the epoch is published or unheld.
 
         Raises:
             InputError: the ledger cannot be written.
@@ -165,7 +165,7 @@ class Ledger:
         """Enter an epoch; returns the record that now stands under its key.
 
         That is an earlier one where there is one: records are immutable. Its state is another process's if that was
-        first, and the caller goes on from it, so that one key means one state (on a GPU two processes that train the
+        first, and the caller resumes from it, so that one key means one state (on a GPU two processes that train the
         same epoch may differ in the last bits). Where the state had been removed, ``tensors`` take its place.
 
         Raises:
@@ -216,15 +216,15 @@ class Ledger:
                 self._save_path(key).unlink(missing_ok=True)
 
     def held(self, key: str) -> bool:
-        """Whether a run whose folder exists holds the state of ``key``."""
+        """Return whether a run whose folder exists holds the state of ``key``."""
         return any(map(self._is_live, self._holds(key).glob("[!.]*")))
 
     def holders(self, key: str) -> set[str]:
-        """Ids of the runs that hold the state of ``key``, whether their folders exist or not."""
+        """Return the ids of the runs that hold the state of ``key``, whether their folders exist or not."""
         return {hold.name.partition(".")[0] for hold in self._holds(key).glob("[!.]*")}
 
     def records(self) -> Iterator[Record]:
-        """All records, in no particular order."""
+        """Yield all records, in no particular order."""
         for path in self.folder.glob("entries/??/*/record.json"):
             if (record := self.record(path.parent.name)) is not None:
                 yield record
@@ -263,7 +263,7 @@ class Ledger:
         return Removal(states, size_bytes)
 
     def _unneeded(self) -> Iterator[Path]:
-        """One file after the other: there may be a hundred thousand."""
+        """Yield the files to remove, one by one: there may be a hundred thousand."""
         for path in self.folder.glob(f"entries/??/*/{STATE}"):
             if not self.held(path.parent.name):
                 yield path
@@ -320,7 +320,7 @@ class Ledger:
         return self.folder / "origins" / constants[:2] / constants
 
     def size_bytes(self) -> int:
-        """Disk that the ledger's files take."""
+        """Return the disk space of the ledger's files."""
         return sum(_size_bytes(path) for path in self.folder.rglob("*"))
 
 

@@ -37,7 +37,7 @@ def make_optimizer(network: nn.Module, settings: OptimSettings, step: StepSettin
         options |= {step.optimizer: True} if step.optimizer in known else {}
         with _without_compiler():
             optimizer = factory(groups, **options)
-    except Exception as error:  # whatever an optimizer of the user's raises
+    except Exception as error:  # whatever a custom optimizer raises
         raise InputError(f"optim._target_={path}: {one_line(error.__cause__ or error)}") from error
     if not isinstance(optimizer, Optimizer):
         raise InputError(

@@ -131,7 +131,7 @@ def plan(
         "data": identity(experiment.data),
         "fingerprint": data and data.fingerprint,
     }
-    # Code of the user's beside the network's: optimizer, interpolation, augmentation.
+    # Code of a custom optimizer, interpolation or augmentation.
     others = [experiment.optim.arguments, {"_target_": experiment.rescale.interpolation}, experiment.data.augment]
     if any(
         codes := [code_digest(nn.Identity(), options)[0] for options in others if "." in options.get("_target_", "")]

@@ -51,6 +51,7 @@ def pin_states(run: Run, ledger: Ledger, folder: Path, forks: Sequence[int] = ()
     keys = run.chain.known_keys if own or forks else []
     kept = frozenset(keys[number - 1] for number in {*own, *forks} if number <= len(keys))
     if ranks.number() == 0:
+        ledger.keep_origin(run.origin.constants, run.origin.values)  # another processor's rounding finds these keys
         for key in kept:
             ledger.hold(key, run.id, folder)
     return kept

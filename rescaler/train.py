@@ -79,8 +79,6 @@ def train(
         InputError: the ledger cannot be written, or the data cannot be read.
     """
     entries = RunLedger(run, ledger, folder, pin_states(run, ledger, folder, forks))
-    if ranks.number() == 0:
-        ledger.keep_origin(run.origin.constants, run.origin.values)
     records: list[Record] = []
     state: State | None = None
     while True:

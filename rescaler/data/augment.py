@@ -22,7 +22,7 @@ class Augment:
         factory = partial(settings.augment, "data.augment")
         try:
             self._transform = factory()
-        except Exception as error:  # of a user's transform, of any kind
+        except Exception as error:  # whatever a custom transform raises
             path = settings.augment.get("_target_")
             raise InputError(f"data.augment._target_={path}: {one_line(error)}") from error
         self._mean, self._std = (torch.tensor(x, device=device)[:, None, None] for x in (settings.mean, settings.std))

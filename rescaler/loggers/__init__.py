@@ -33,7 +33,7 @@ def build_loggers(settings: LoggerSettings, *, group: str, folder: Path) -> list
 
 
 def _more(settings: LoggerSettings) -> list[Logger]:
-    """Make the loggers of the user's."""
+    """Build the custom loggers."""
     found: list[Logger] = []
     for number, options in enumerate(settings.more):
         key = f"logger.more[{number}]"

@@ -81,7 +81,7 @@ def interpolation(mode: str) -> Interpolation:
         found: Interpolation = INTERPOLATIONS.get(mode) or pkgutil.resolve_name(mode)
         if not callable(found):
             raise TypeError("it is no function")
-    except Exception as error:  # of a user's module, of any kind
+    except Exception as error:  # whatever a custom module raises
         names = ", ".join(INTERPOLATIONS)
         rule = f"must be one of {names} or the import path of a function (weight, size) -> kernel"
         raise ArgumentError("mode", f" {rule}; got {mode!r}: {one_line(error)}") from error

@@ -262,7 +262,7 @@ def _keeps_output_size(conv: nn.Conv2d, layer: Layer, input_size: Size) -> bool:
                 given, wanted = first_tensor(small(maps)), first_tensor(conv(maps))
                 if given is None or wanted is None or given.shape != wanted.shape:
                     return False
-    except Exception as error:  # of a user's class, of any kind
+    except Exception as error:  # whatever a custom class raises
         reason = f"its class {type(conv).__name__} does not take a feature map alone: {one_line(error)}"
         raise InputError(f"layer {layer.name}: {reason}") from error
     return True

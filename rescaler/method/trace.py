@@ -58,7 +58,7 @@ def outline(network: nn.Module) -> nn.Module:
         for buffer in network.buffers():
             memo[id(buffer)] = torch.zeros_like(buffer, device="cpu")
         return copy.deepcopy(network, memo)
-    except Exception as error:  # of a user's network, of any kind
+    except Exception as error:  # whatever a custom network raises
         raise InputError(f"the network ({type(network).__name__}) cannot be copied: {one_line(error)}") from error
 
 
@@ -145,7 +145,7 @@ def _call(network: nn.Module, channels: int, image_px: int, argument: str, fitte
             network(torch.zeros((_IMAGES, channels, image_px, image_px), dtype=dtype))
     except InputError:
         raise
-    except Exception as error:  # of a user's network, of any kind
+    except Exception as error:  # whatever a custom network raises
         problem = f"={image_px} does not suit the network: {tracer.position}: {one_line(error)}"
         raise ArgumentError(argument, problem) from error
     return tracer

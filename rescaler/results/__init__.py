@@ -1,4 +1,4 @@
-"""What came out: runs and epochs as data frames, the paper's tables from them, and how sure a difference is.
+"""Results as data frames: runs, epochs, the paper's tables, differences with their intervals.
 
 >>> runs = load_runs("runs")
 >>> epochs = load_epochs(runs)

@@ -114,7 +114,7 @@ def table(runs: DataFrame, epochs: DataFrame) -> DataFrame:
 
 
 def add_column(rows: DataFrame, epochs: DataFrame, path: str) -> str:
-    """Add a column to a table by a function of the user's.
+    """Add a custom column to a table.
 
     Args:
         rows: from :func:`table`; gets the column.
