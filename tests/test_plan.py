@@ -24,6 +24,7 @@ NO_NUMBER = {
     "logger__entity",
     "logger__group",
     "logger__tags",
+    "logger__more",
     "step__cudnn_benchmark",  # refused on a CPU
     "step__cuda_graphs",  # likewise
     "device",  # likewise
