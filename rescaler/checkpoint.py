@@ -125,7 +125,7 @@ class Saver:
         ledger: where to.
         interruption: signals that wait for a save.
         every_min: minutes between saves; 0: only where a signal asks.
-        on_save: called after each.
+        on_save: called after each save, and after each epoch that is published.
     """
 
     def __init__(
@@ -136,15 +136,15 @@ class Saver:
         on_save: Callable[[], None] = lambda: None,
     ) -> None:
         self._ledger = ledger
-        self._interruption = interruption
+        self.interruption = interruption
         self._every_s = 60 * every_min or math.inf
-        self._on_save = on_save
+        self.on_save = on_save
         self._saved = time.monotonic()
 
     @property
     def due(self) -> bool:
         """Whether to save at the next batch."""
-        return self._interruption.pending or time.monotonic() - self._saved > self._every_s
+        return self.interruption.pending or time.monotonic() - self._saved > self._every_s
 
     def save(self, state: "State", epoch: "Epoch", progress: Progress, clocks: "Clocks") -> None:
         """Save, then deliver the signal that asked for it: it ends the process, as a rule."""
@@ -152,7 +152,7 @@ class Saver:
             more = {**dataclasses.asdict(progress), "parent_digest": state.digest, "seconds": dict(clocks.so_far())}
             self._ledger.save(epoch.key, state.tensors(), more)
         self._saved = time.monotonic()
-        if self._interruption.pending:
+        if self.interruption.pending:
             log.info("stopping: epoch %d is saved after %d mini-batches", epoch.number, progress.batches)
-        self._on_save()
-        self._interruption.deliver()
+        self.on_save()
+        self.interruption.deliver()

@@ -1,6 +1,9 @@
 """Where the time of an epoch goes."""
 
 import contextlib
+import functools
+import logging
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -9,9 +12,49 @@ import torch
 
 from rescaler.data import Batch
 
+log = logging.getLogger(__name__)
+
+_LOOK_S = 0.1
+_LEAST_S = 1.0
+"""Seconds between looks at the time, and between two of them that tell of a suspension."""
+
+
+class Suspensions:
+    """Finds the time in which the system had stopped this process (SIGSTOP, SLURM's suspend).
+
+    A thread looks at the time again and again. Where it could not, and the process computed nothing, it was stopped.
+    """
+
+    def __init__(self) -> None:
+        self._total_s = 0.0
+        self._lock = threading.Lock()
+        self._seen = time.monotonic(), time.process_time()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def total_s(self) -> float:
+        """Return the seconds up to now."""
+        with self._lock:
+            seen = time.monotonic(), time.process_time()
+            passed_s, computed_s = (now - before for now, before in zip(seen, self._seen, strict=True))
+            self._seen = seen
+            if passed_s > _LEAST_S and computed_s < passed_s / 10:
+                self._total_s += passed_s - _LOOK_S
+                log.warning("the process was suspended for %.1f s, which count as no training time", passed_s)
+            return self._total_s
+
+    def _watch(self) -> None:
+        while True:
+            time.sleep(_LOOK_S)
+            self.total_s()
+
+
+@functools.cache
+def _suspensions() -> Suspensions:
+    return Suspensions()
+
 
 class Clocks:
-    """Wall-clock seconds of one epoch by what they were spent on; disjoint.
+    """Wall-clock seconds of one epoch by what they were spent on; disjoint, and without suspensions.
 
     Args:
         device: whose work is waited for.
@@ -22,7 +65,8 @@ class Clocks:
         self.seconds: defaultdict[str, float] = defaultdict(float, seconds or {})
         self._device = device
         self._running: list[tuple[str, float]] = []
-        self._waits: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+        self._waits: list[tuple[torch.cuda.Event, torch.cuda.Event, float]] = []
+        self._suspensions = _suspensions()
 
     @contextlib.contextmanager
     def running(self, name: str) -> Iterator[None]:
@@ -50,23 +94,24 @@ class Clocks:
         return self._waiting_cuda(batches) if self._device.type == "cuda" else self._waiting_cpu(batches)
 
     def _waiting_cpu(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        start = time.perf_counter()
+        start = self._now()
         for batch in batches:
-            self.seconds["data"] += time.perf_counter() - start
+            self.seconds["data"] += self._now() - start
             yield batch
-            start = time.perf_counter()
+            start = self._now()
 
     def _waiting_cuda(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         # The host runs ahead of the device, so its clock would count waits that cost nothing.
-        done = self._mark()
+        done, suspended_s = self._mark(), self._suspensions.total_s()
         for batch in batches:
-            self._waits.append((done, self._mark()))
+            self._waits.append((done, self._mark(), self._suspensions.total_s() - suspended_s))
             yield batch
-            done = self._mark()
+            done, suspended_s = self._mark(), self._suspensions.total_s()
 
     def _count_waits(self) -> None:
         """Add up what the device waited; it has just been waited for."""
-        self.seconds["data"] += sum(start.elapsed_time(end) for start, end in self._waits) / 1000
+        waits = (start.elapsed_time(end) / 1000 - suspended_s for start, end, suspended_s in self._waits)
+        self.seconds["data"] += sum(max(0.0, wait) for wait in waits)
         self._waits.clear()
 
     def _mark(self) -> torch.cuda.Event:
@@ -77,4 +122,4 @@ class Clocks:
     def _now(self) -> float:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
-        return time.perf_counter()
+        return time.perf_counter() - self._suspensions.total_s()

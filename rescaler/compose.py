@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import functools
 import itertools
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -35,6 +36,8 @@ from rescaler.files import read_yaml
 from rescaler.loggers import check_loggers
 from rescaler.record import CONFIG_FILE
 from rescaler.schedule import stage_epochs
+
+log = logging.getLogger(__name__)
 
 CONF = Path(__file__).with_name("conf")
 NAME = "config"
@@ -251,6 +254,14 @@ def settings_of(config: DictConfig) -> DictConfig:
     with read_write(found), open_dict(found):
         del found["hydra"]
     return found
+
+
+def stay(config: DictConfig) -> None:
+    """Have Hydra run a job where the command was typed: there relative paths start, such as the ledger's."""
+    if config.hydra.job.chdir:
+        log.warning("hydra.job.chdir=true has no effect: relative paths start from where the command was typed")
+    with read_write(config.hydra), open_dict(config.hydra):
+        config.hydra.job.chdir = False
 
 
 def set_output_dir(config: DictConfig, folder: Path) -> None:

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 Close = Callable[[Status, str | None], None]
 """Called when a training ends: its status, and the error."""
 OnSave = Callable[[], None]
-"""Called after each save in the middle of an epoch."""
+"""Called after each save in the middle of an epoch, and after each epoch."""
 Part = tuple[Experiment, int, Sequence[int]]
 """Run, last epoch and forks of a part of a trunk."""
 _LESS = "; lower step.micro_batch_size, optim.batch_size or data.image_px"
@@ -99,6 +99,7 @@ def execute_trunk(parts: Sequence[Part], folder: Path, *, on_save: OnSave = lamb
         return
     with enough_memory(_LESS), Interruption() as interruption:  # what comes between two parts, the second one saves for
         for experiment, last_epoch, forks in parts:
+            interruption.release()
             run, trunk_folder = _plan(experiment), TrunkFolder(folder, last_epoch)
             _train(run, folder, [trunk_folder], trunk_folder.note, interruption, on_save, last_epoch, forks)
 

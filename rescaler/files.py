@@ -39,6 +39,8 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         InputError: the folder cannot be written.
     """
+    if not path.name:
+        raise InputError(f"cannot write {path}: it must be a file")
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

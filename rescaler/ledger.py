@@ -43,6 +43,8 @@ SUFFIX = ".safetensors"
 STATE = f"state{SUFFIX}"
 _ABANDONED_S = 24 * 3600
 """Age at which what is not finished is taken for the remains of a killed process."""
+_GRACE_S = 3600
+"""Age up to which prune leaves what no run holds: a run may be about to."""
 
 
 @dataclass(frozen=True)
@@ -247,37 +249,47 @@ class Ledger:
         for path in sorted(self.folder.glob(f"saves/[!.]*{SUFFIX}")):
             yield "" if self.saved(path.stem) else f"{path.stem}: what was saved in the middle of it is damaged"
 
-    def prune(self, *, dry_run: bool = False) -> Removal:
+    def prune(self, *, dry_run: bool = False, force: bool = False) -> Removal:
         """Remove the states that no run holds, damaged ones, and what killed processes left; records stay.
 
+        Args:
+            dry_run: only say what would be removed.
+            force: even where the folders of all runs are gone, and what is younger than an hour.
+
         Raises:
-            InputError: the ledger cannot be written.
+            InputError: the ledger cannot be written, or no hold is alive, as where the ledger alone was moved.
         """
         states, size_bytes = 0, 0
         with writing(self.folder):
-            for path in self._unneeded():
+            holds = list(self.folder.glob("holds/??/*/[!.]*"))
+            if holds and not force and not any(map(self._is_live, holds)):
+                raise InputError(
+                    f"the folders of all runs that hold states of {self.folder} are gone: if they were moved, move the "
+                    "ledger along; --force removes all states"
+                )
+            for path in self._unneeded(time.time() - (-1 if force else _GRACE_S)):
                 states += path.suffix == SUFFIX
                 size_bytes += _size_bytes(path)
                 if not dry_run:
                     path.unlink(missing_ok=True)
         return Removal(states, size_bytes)
 
-    def _unneeded(self) -> Iterator[Path]:
-        """Yield the files to remove, one by one: there may be a hundred thousand."""
+    def _unneeded(self, before: float) -> Iterator[Path]:
+        """Yield the files to remove, last written ``before`` a time, one by one: there may be a hundred thousand."""
         for path in self.folder.glob(f"entries/??/*/{STATE}"):
-            if not self.held(path.parent.name):
+            if not self.held(path.parent.name) and _is_older(path, before):
                 yield path
         yield from self.folder.glob("entries/??/*/*.damaged")
         for path in self.folder.glob("saves/[!.]*"):  # with the damaged ones, which no run holds by that name
-            if not self.held(path.stem):
+            if not self.held(path.stem) and (_is_older(path, before) or path.suffix == ".damaged"):
                 yield path
         for path in self.folder.glob("holds/??/*/[!.]*"):
-            if not self._is_live(path):
+            if not self._is_live(path) and _is_older(path, before):
                 yield path
         horizon = time.time() - _ABANDONED_S
         for pattern in ("tmp/**/*", "saves/.*", "holds/??/*/.*"):
             for path in self.folder.glob(pattern):
-                if path.is_file() and path.stat().st_mtime < horizon:
+                if path.is_file() and _is_older(path, horizon):
                     yield path
 
     def _is_live(self, hold: Path) -> bool:
@@ -365,6 +377,14 @@ def _size_bytes(path: Path) -> int:
         return path.stat().st_size if path.is_file() else 0
     except FileNotFoundError:  # just removed by a live run
         return 0
+
+
+def _is_older(path: Path, time_s: float) -> bool:
+    """Return whether a file was last written before a time."""
+    try:
+        return path.stat().st_mtime < time_s
+    except FileNotFoundError:  # just removed by a live run
+        return False
 
 
 def _are_close(known: Values, values: Values) -> bool:

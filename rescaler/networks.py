@@ -149,6 +149,25 @@ def _check_output(target: nn.Module, experiment: Experiment) -> None:
     loss_and_scores(trained, torch.zeros(2, dtype=torch.int64))
 
 
+def check_single_image(target: nn.Module, experiment: Experiment, key: str, *, training: bool) -> None:
+    """Check the network with one image, as the last part of a batch may be.
+
+    Raises:
+        InputError: it fails, or returns something else than for several; the message names ``key``.
+    """
+    data = experiment.data
+    try:
+        with Shapes():
+            scores = outline(target).train(training)(torch.zeros(1, data.channels, data.image_px, data.image_px))
+        got = "" if training or scores.shape == (1, data.classes) else f"it returns {tuple(scores.shape)} for one image"
+    except Exception as error:  # whatever the user's network raises
+        got = first_line(error)
+    if got:
+        raise InputError(
+            f"{key} leaves a last part of one image, which {experiment.model['_target_']} cannot take: {got}"
+        )
+
+
 def shrunk_stages(experiment: Experiment, target: nn.Module) -> list[Shrunk]:
     """Shrink the target to all pre-train networks, the smallest first.
 

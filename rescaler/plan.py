@@ -1,6 +1,7 @@
 """Lay out a run: its device, its data, its networks, and the chain of its epochs."""
 
 import dataclasses
+import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -11,18 +12,29 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from rescaler import distributed
 from rescaler.chain import NUMERICS, Chain, Epoch, Stage, digest
-from rescaler.config import Experiment, RescaleSettings, identity
+from rescaler.config import Experiment, RescaleSettings, StepSettings, identity
 from rescaler.data import DATA_SETS, EVERY_IMAGE, Batch, EpochImages, ImageData, load_data
 from rescaler.data.augment import Augment
 from rescaler.errors import InputError
 from rescaler.ledger import Ledger
 from rescaler.method.shrinking import Shrunk
 from rescaler.models.sources import code_digest
-from rescaler.networks import Networks, Values, initial_target, initial_values, networks_of, shrunk_stage
+from rescaler.networks import (
+    Networks,
+    Values,
+    check_single_image,
+    initial_target,
+    initial_values,
+    networks_of,
+    shrunk_stage,
+)
 from rescaler.optim import make_optimizer
 from rescaler.precision import MEMORY_FORMATS, resolve_step
 from rescaler.randomness import seed_for
 from rescaler.schedule import batches_per_epoch, resolve_resize_epoch, stage_epochs
+
+EVALUATION_IMAGES = {"cpu": 250, "cuda": 1024}
+"""Images tested at once, by device; fewer where the memory is too small."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +132,7 @@ def plan(
     step = resolve_step(experiment.step, experiment.optim.batch_size, device_type, is_here=elsewhere is None and load)
     make_optimizer(target, experiment.optim, step)
     data = load_data(experiment.data, device) if load else None  # after all that can be refused without it
+    _check_last_parts(target, experiment, step, data, device_type)
     images = data.train_count if data else DATA_SETS[experiment.data.name].train_images or experiment.data.train_images
     batches = batches_per_epoch(experiment, images)
     warmup = experiment.rescale.warmup_batches
@@ -154,6 +167,17 @@ def plan(
     return Run(experiment, resize_epoch, device, data, chain, comparison, origin, augment, tuple(found.notes))
 
 
+def _check_last_parts(
+    target: nn.Module, experiment: Experiment, step: StepSettings, data: ImageData | None, device_type: str
+) -> None:
+    batch, micro = experiment.optim.batch_size, step.micro_batch_size
+    if batch % (micro or batch + 1) == 1:
+        key = f"optim.batch_size={batch}" + (f" with step.micro_batch_size={micro}" if micro else "")
+        check_single_image(target, experiment, key, training=True)
+    if data and data.test_count % EVALUATION_IMAGES[device_type] == 1:
+        check_single_image(target, experiment, f"the test set of {data.test_count} images", training=False)
+
+
 def _resolve_rescale(settings: RescaleSettings, batches: int, target: nn.Module) -> RescaleSettings:
     """Return the settings without what acts on nothing: recalibration without BatchNorm, batches that none looks at."""
     normalises = any(isinstance(module, _BatchNorm) for module in target.modules())
@@ -179,5 +203,6 @@ def _stages(experiment: Experiment, pretrain: Sequence[Shrunk]) -> tuple[Stage, 
 def device_for(name: str) -> torch.device:
     """Return the device that the setting ``device`` means here."""
     if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("device=cuda, but torch finds no CUDA device here; allowed: auto, cpu")
+        host = socket.gethostname()
+        raise InputError(f"device=cuda, but torch finds no CUDA device on {host}; allowed there: auto, cpu")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

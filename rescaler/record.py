@@ -1,17 +1,26 @@
 """Records: what is kept of one epoch, numbers and provenance, never weights."""
 
+import csv
 import dataclasses
 import hashlib
+import io
 import json
 import math
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Self
+
+from rescaler.errors import InputError
+from rescaler.files import read_json
 
 CONFIG_FILE = "config.yaml"
 SUMMARY_FILE = "summary.json"
 METRICS_FILE = "metrics.csv"
 """Names of files in a run's folder: its settings, the run in one object, and its epochs' records in one table."""
+CHAIN_FILE = "chain.json"
+"""Name in a run's folder: keys of its epochs in the ledger, and what else its other files are rebuilt from."""
 TRUNK_FILE = "trunk.json"
 """Name in a trunk's folder: how far it is."""
 
@@ -76,8 +85,7 @@ class Record:
 
     def to_json(self) -> str:
         """Return one JSON object, keys in the order of the fields, with a check sum of all it says."""
-        values = {"schema": SCHEMA, **self.to_dict(), **self.more}
-        return json.dumps({**values, "check": _check_sum(values)}, indent=1)
+        return json.dumps(sealed({**self.to_dict(), **self.more}), indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -89,10 +97,7 @@ class Record:
         values = json.loads(text)
         if not isinstance(values, dict):
             raise ValueError("not the record of an epoch")
-        check, schema = values.pop("check", None), values.get("schema")
-        if schema is not None and check != _check_sum(values):
-            raise ValueError("its numbers are not those that were written")
-        values.pop("schema", None)
+        values = unsealed(values)
         own = {name: values.pop(name) for name in FIELDS if name in values}
         wrong = [name for name, value in own.items() if not _is_of(FIELDS[name], value)]
         if wrong or not {"key", "parent", "epoch"} <= own.keys():
@@ -100,6 +105,36 @@ class Record:
         if any(own.get(name, 0) > 1 or own.get(name, 0) < 0 for name in ("train_top1", "test_top1", "test_top5")):
             raise ValueError("an accuracy is not in [0, 1]")
         return cls(**own, more=values)
+
+
+def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Add a schema number, and a check sum of all that the values say."""
+    whole = {"schema": SCHEMA, **values}
+    return {**whole, "check": _check_sum(whole)}
+
+
+def unsealed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Compare values with their check sum, and return them without it; those of before check sums pass.
+
+    Raises:
+        ValueError: they are not what was written.
+    """
+    whole = {name: value for name, value in values.items() if name != "check"}
+    if ("check" in values or "schema" in values) and values.get("check") != _check_sum(whole):
+        raise ValueError("it is not what was written")
+    return {name: value for name, value in whole.items() if name != "schema"}
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """Read a JSON object that may be sealed.
+
+    Raises:
+        InputError: the file is missing, unreadable or damaged.
+    """
+    try:
+        return unsealed(read_json(path))
+    except ValueError as error:
+        raise error if isinstance(error, InputError) else InputError(f"{path}: {error}") from error
 
 
 def _check_sum(values: Mapping[str, Any]) -> str:
@@ -115,6 +150,37 @@ def _is_of(kind: type, value: object) -> bool:
 FIELDS: Mapping[str, Any] = {one.name: one.type for one in dataclasses.fields(Record) if one.name != "more"}
 EPOCH_FIELDS: Mapping[str, Any] = {**FIELDS, "reused": bool}
 """What a run keeps of an epoch, with its type: the record, and whether the run read it back from the ledger."""
+
+
+def metrics_text(epochs: Sequence[tuple[Record, bool]]) -> str:
+    """Return ``metrics.csv``: a row for each record, with whether it was reused, and a check sum of the row."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, EPOCH_FIELDS, lineterminator="\n")
+    writer.writerows({**record.to_dict(), "reused": reused} for record, reused in epochs)
+    rows = [f"{row},{_check_of_row(row)}\n" for row in text.getvalue().splitlines()]
+    return "".join([",".join([*EPOCH_FIELDS, "check"]), "\n", *rows])
+
+
+def read_metrics(path: Path) -> str:
+    """Return the text of a ``metrics.csv`` after a comparison with its check sums, if it has any.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not what was written.
+    """
+    text = path.read_text(encoding="utf-8")
+    head, *rows = text.splitlines() or [""]
+    if head.rpartition(",")[2] == "reused":  # of before there were check sums
+        return text
+    for row in rows:
+        said, _, check = row.rpartition(",")
+        if check != _check_of_row(said):
+            raise ValueError("it is not what was written")
+    return text
+
+
+def _check_of_row(row: str) -> str:
+    return f"{zlib.crc32(row.encode()):08x}"
 
 
 def totals(epochs: Sequence[tuple[Record, bool]]) -> dict[str, Any]:

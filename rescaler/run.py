@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import functools
 import logging
+import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobStatus, env_override, run_job
 from hydra.main import _get_rerun_conf
 from hydra.types import HydraContext, RunMode
+from hydra.utils import get_original_cwd
 from omegaconf import DictConfig
 from rich.console import Console
 
@@ -83,6 +85,7 @@ def _run_single(hydra: Hydra, name: str, overrides: list[str]) -> None:
         raise InputError(f"hydra/launcher must be local without -m; got {name}: add -m, for a single run too")
     if config.hydra.sweeper.get("params"):
         raise InputError("hydra.sweeper.params declares a sweep: add -m")
+    compose.stay(config)
     HydraConfig.instance().set_config(config)
     folder = Path(config.hydra.run.dir).absolute()
     compose.set_output_dir(config, folder)
@@ -114,6 +117,7 @@ def train_job(config: DictConfig) -> None:
     """Train a job of Hydra's own launchers."""
     compose.register()
     job = HydraConfig.get()
+    os.chdir(get_original_cwd())  # as compose.stay
     try:
         _execute(compose.to_experiment(config), Path(job.runtime.output_dir), group=Path(job.sweep.dir).name)
     except Exception as error:

@@ -1,14 +1,12 @@
 """The folders of runs and trunks: settings, metrics, status. Enough for any table without the ledger.
 
 config.yaml    the experiment, resolved
-chain.json     keys of the epochs in the ledger
+chain.json     keys of the epochs in the ledger; the other two are rebuilt from there if they are damaged
 metrics.csv    one row an epoch
 summary.json   the run in one object; its status is ``running``, ``done`` or ``failed``
 trunk.json     of a trunk: status, epochs, error
 """
 
-import csv
-import io
 import json
 import math
 import os
@@ -27,13 +25,15 @@ from rescaler.files import write_text
 from rescaler.plan import Run
 from rescaler.progress import epochs_planned, left_s
 from rescaler.record import (
+    CHAIN_FILE,
     CONFIG_FILE,
-    EPOCH_FIELDS,
     METRICS_FILE,
     SUMMARY_FILE,
     TRUNK_FILE,
     VARIANT_SEPARATOR,
     Record,
+    metrics_text,
+    sealed,
     totals,
 )
 
@@ -92,7 +92,7 @@ class RunFolder(TrunkFolder):
 
     def __init__(self, path: Path, run: Run) -> None:
         self._run = run
-        self._started = _now()
+        self._identity = _identity(run)
         self._records: list[tuple[Record, bool]] = []
         write_config(path, run.experiment)
         super().__init__(path, run.chain.schedule.epochs)
@@ -103,41 +103,49 @@ class RunFolder(TrunkFolder):
         super().epoch(record, reused=reused)
 
     def _write(self, standing: dict[str, Any]) -> None:
-        self.summary = self._summary(standing)
-        text = io.StringIO()
-        writer = csv.DictWriter(text, EPOCH_FIELDS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({**record.to_dict(), "reused": reused} for record, reused in self._records)
-        chain = self._run.chain
-        keys = {"origin": chain.origin, "forks": chain.forks, "epochs": [record.key for record, _ in self._records]}
-        write_text(self.path / METRICS_FILE, text.getvalue())
-        write_text(self.path / "chain.json", json.dumps(keys, indent=1))
-        write_text(self.path / SUMMARY_FILE, json.dumps(self.summary, indent=1))
-
-    def _summary(self, standing: dict[str, Any]) -> dict[str, Any]:
-        run, experiment = self._run, self._run.experiment
-        return {
-            "run": run.id,
-            "comparison": run.comparison,
-            "name": experiment.name,
-            "model": architecture(experiment.model),
-            "data": experiment.data.name,
-            "seed": experiment.seed,
-            "resize_epoch": run.resize_epoch,
-            "hold": run.chain.holds,
-            "variant": variant(run),
+        chain, folder = self._run.chain, self.path.absolute()
+        planned = epochs_planned(chain, self._records)
+        self.summary = {
+            **self._identity,
             **standing,
-            "left_s": left_s(run.chain, self._records, self.position),
-            "epochs_planned": epochs_planned(run.chain, self._records),
+            "left_s": left_s(chain, self._records, self.position),
+            "epochs_planned": planned,
             **totals(self._records),
-            "device": provenance.device_name(run.device),
-            "torch": provenance.torch_version(),
-            "version": provenance.version(),
-            "commit": provenance.commit(),
-            "host": socket.gethostname(),
-            "started": self._started,
             "updated": _now(),
         }
+        keys = {
+            "origin": chain.origin,
+            "forks": chain.forks,
+            "epochs": [record.key for record, _ in self._records],
+            "reused": [reused for _, reused in self._records],
+            "ledger": os.path.relpath(self._run.ledger.folder, folder),
+            "summary": {**self._identity, "epochs_planned": planned},
+        }
+        write_text(self.path / METRICS_FILE, metrics_text(self._records))
+        write_text(self.path / CHAIN_FILE, json.dumps(sealed(keys), indent=1))
+        write_text(self.path / SUMMARY_FILE, json.dumps(sealed(self.summary), indent=1))
+
+
+def _identity(run: Run) -> dict[str, Any]:
+    """Return what a run's summary says of it before its first epoch."""
+    experiment = run.experiment
+    return {
+        "run": run.id,
+        "comparison": run.comparison,
+        "name": experiment.name,
+        "model": architecture(experiment.model),
+        "data": experiment.data.name,
+        "seed": experiment.seed,
+        "resize_epoch": run.resize_epoch,
+        "hold": run.chain.holds,
+        "variant": variant(run),
+        "device": provenance.device_name(run.device),
+        "torch": provenance.torch_version(),
+        "version": provenance.version(),
+        "commit": provenance.commit(),
+        "host": socket.gethostname(),
+        "started": _now(),
+    }
 
 
 def variant(run: Run) -> str:

@@ -14,6 +14,8 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 class Interruption:
     """Inside, a signal is held until :meth:`deliver`; a second of the same kind is delivered at once.
 
+    Between :meth:`release` and :meth:`hold` there is nothing to save, and every signal is delivered at once.
+
     What the signal does then is what it would have done: end the process, or call the handler that was there, such as
     Submitit's, which requeues the job. On leaving, a waiting signal is delivered, but not a warning: then all is done,
     or it has failed, and in either case a requeued job would have nothing to go on with. For the main thread, where
@@ -22,7 +24,17 @@ class Interruption:
 
     def __init__(self) -> None:
         self._pending: int | None = None
+        self._holds = True
         self._before: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
+
+    def hold(self) -> None:
+        """Hold signals from here on."""
+        self._holds = True
+
+    def release(self) -> None:
+        """Deliver the waiting signal, and others as they come."""
+        self._holds = False
+        self.deliver()
 
     @property
     def pending(self) -> bool:
@@ -55,7 +67,7 @@ class Interruption:
     def _put_off(self, number: int, _: FrameType | None) -> None:
         again = self._pending == number
         self._pending = number
-        if again:
+        if again or not self._holds:
             self.deliver()
 
 

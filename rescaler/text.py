@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _LINE_S = 10.0
 """Seconds between status lines where there is no terminal."""
+_ESCAPED = {"\\": r"\textbackslash{}", "^": r"\^{}"}
 _LATEX = {"×": r"$\times$", "±": r"$\pm$", "–": "--", "−": "$-$", "~": r"$\sim$"}
 
 
@@ -109,7 +110,7 @@ def counted(number: int, thing: str) -> str:
 
 
 def _escape(text: str) -> str:
-    return "".join(f"\\{letter}" if letter in "%_&#$" else letter for letter in text)
+    return "".join(_ESCAPED.get(letter, f"\\{letter}" if letter in "%_&#${}" else letter) for letter in text)
 
 
 class Lines:

@@ -22,7 +22,7 @@ from rescaler.errors import InputError, is_out_of_memory
 from rescaler.ledger import Ledger
 from rescaler.models import loss_and_scores
 from rescaler.optim import Average, Update
-from rescaler.plan import Run
+from rescaler.plan import EVALUATION_IMAGES, Run
 from rescaler.precision import MEMORY_FORMATS, autocast, compilations, computing, keep_freed_memory
 from rescaler.randomness import seed_all, seed_for
 from rescaler.record import Record
@@ -31,8 +31,6 @@ from rescaler.state import State, rescaled
 
 log = logging.getLogger(__name__)
 
-_EVALUATION_IMAGES = {"cpu": 250, "cuda": 1024}
-"""Images tested at once, by device; fewer where the memory is too small."""
 _LOOK_S = 0.25
 """Seconds between looks at the running loss, each of which waits for the device."""
 _COMPILING_STEPS = 3
@@ -81,6 +79,8 @@ def train(
     entries = RunLedger(run, ledger, folder, pin_states(run, ledger, folder, forks))
     records: list[Record] = []
     state: State | None = None
+    if saver is not None:
+        saver.interruption.release()
     while True:
         cached, state = entries.load_cached(records, state)
         for record in cached:
@@ -92,6 +92,8 @@ def train(
         epoch = run.chain.next(records)
         if epoch is None or (last_epoch is not None and epoch.number > last_epoch):
             return records
+        if saver is not None:
+            saver.interruption.release()  # until the first batch there is nothing to save
         begun = entries.resume(epoch) or start(run, epoch, state)
         state = begun.state  # the device has no room for the network before it as well
         record = finish(run, epoch, begun, entries, observers, saver)
@@ -146,7 +148,10 @@ def finish(
     with clocks.running("evaluation"):
         scores = evaluate(state.tested(epoch.recipe), epoch.recipe, run.data, save_if_due)
     raise_if_diverged(scores.loss, epoch)  # the last step may have been the one too many
-    return entries.publish(make_record(run, epoch, clocks, done, scores), state)
+    record = entries.publish(make_record(run, epoch, clocks, done, scores), state)
+    if saver is not None:
+        saver.on_save()
+    return record
 
 
 def train_epoch(
@@ -189,8 +194,10 @@ def train_epoch(
                 graphs = compilations()
             distributed.add_up(scores)  # at each batch, as the first process may save after any
             sums += scores
-            if saver is not None and saver.due:
-                saver.save(state, epoch, Progress.of(done, sums), clocks)
+            if saver is not None:
+                saver.interruption.hold()
+                if saver.due:
+                    saver.save(state, epoch, Progress.of(done, sums), clocks)
             if time.perf_counter() - looked > _LOOK_S:
                 if ranks.count() == 1:  # else they find out together, at the end
                     raise_if_diverged(sums[0].item(), epoch)
@@ -258,7 +265,7 @@ def evaluate(
     network: nn.Module, recipe: Recipe, data: ImageData, after_batch: Callable[[], None] = lambda: None
 ) -> Scores:
     """Return loss and accuracies over the whole test set at the stage's image size."""
-    at_once = _EVALUATION_IMAGES[next(network.parameters()).device.type]
+    at_once = EVALUATION_IMAGES[next(network.parameters()).device.type]
     while True:
         try:
             return _evaluate(network, recipe, data, after_batch, at_once)

@@ -1,3 +1,6 @@
+import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -84,3 +87,45 @@ def test_an_epoch_goes_on_with_the_seconds_of_its_first_attempt(now: list[float]
     with clocks.running("train"):
         now[0] += 3
     assert clocks.seconds == {"train": 33, "rescale": 1, "data": 0}
+
+
+COUNT = """
+import time, torch
+from rescaler.clocks import Clocks
+clocks = Clocks(torch.device("cpu"))
+with clocks.running("train"):
+    print("counting", flush=True)
+    while time.process_time() < float(input()):
+        pass
+    print("counted", flush=True)
+    input()
+print(clocks.seconds["train"])
+"""
+
+
+def test_a_suspended_process_counts_no_time() -> None:
+    began = time.monotonic()
+    with subprocess.Popen(
+        [sys.executable, "-c", COUNT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin
+        assert process.stdout
+        process.stdout.readline()
+        began = time.monotonic()
+        process.stdin.write("0\n")
+        process.stdin.flush()
+        process.stdout.readline()
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(2)
+        process.send_signal(signal.SIGCONT)
+        said, complaint = process.communicate("\n", timeout=60)
+    passed_s = time.monotonic() - began
+    assert float(said) < passed_s - 1.5
+    assert "the process was suspended for 2." in complaint
+
+
+def test_a_wait_is_no_suspension() -> None:
+    clocks = Clocks(CPU)
+    with clocks.running("train"):
+        time.sleep(1.5)
+    assert clocks.seconds["train"] > 1.4

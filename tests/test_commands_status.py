@@ -1,5 +1,6 @@
 """``status``, ``retry`` and ``cancel`` of sweeps on this machine."""
 
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,10 +14,12 @@ from conftest import MakeExperiment
 from test_run import TINY, command, final_digests
 
 from rescaler.cli import main
+from rescaler.compose import Job
 from rescaler.execution import execute
 from rescaler.plan import Run
 from rescaler.record import Record
 from rescaler.runfolder import write_config
+from rescaler.sweep.planner import freeze, plan_runs
 from rescaler.sweep.status import statuses
 from rescaler.sweep.sweep import Sweep, SweepRun, newest
 from rescaler.train import train
@@ -28,10 +31,10 @@ SWEEP = ["-m", "seed=0,1", "resize_epoch=3", *TINY]
 def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator["subprocess.Popen[bytes]"]:
     """A sweep that is in its first run and has much before it."""
     monkeypatch.chdir(tmp_path)
-    long = ["schedule.batches_per_epoch=50000"]
+    long = ["schedule.batches_per_epoch=50000", "checkpoint_every_min=0.01"]
     with subprocess.Popen(command(*SWEEP, *long), cwd=tmp_path, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 60
-        while not list(tmp_path.glob("runs/**/0/summary.json")):
+        while not list(tmp_path.glob("ledger/saves/[!.]*")):
             assert time.monotonic() < deadline
             assert process.poll() is None
             time.sleep(0.02)
@@ -164,3 +167,53 @@ def test_a_damaged_config_is_said_before_anything_is_run_again(tmp_path: Path, c
     with pytest.raises(SystemExit, match="^error: .*config.yaml") as ended:
         main(["retry", str(tmp_path)])
     assert "\n" not in str(ended.value)
+
+
+def test_retry_refuses_settings_that_were_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_experiment: MakeExperiment
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (planned,) = plan_runs([Job((), make_experiment())], tmp_path / "sweep")
+    freeze([planned])
+    Sweep(tmp_path / "sweep", [planned.entry]).write()
+    write_config(planned.folder, make_experiment(seed=1))
+    with pytest.raises(SystemExit, match=r"0/config.yaml was changed after the start of the sweep, in a setting that"):
+        main(["retry", "sweep"])
+    write_config(planned.folder, make_experiment(name="other"))  # changes no number
+    main(["retry", "sweep"])
+
+
+def test_retry_in_a_copied_project_leaves_the_original_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_experiment: MakeExperiment
+) -> None:
+    project, copy = tmp_path / "project", tmp_path / "copy"
+    project.mkdir()
+    monkeypatch.chdir(project)
+    sweep = Sweep(project / "runs" / "0", [SweepRun("seed=0", "0")])
+    write_config(sweep.folder / "0", make_experiment())
+    sweep.write()
+    shutil.copytree(project, copy)
+    monkeypatch.chdir(tmp_path)
+    main(["retry", str(copy / "runs" / "0")])
+    assert (copy / "ledger").exists()
+    assert not (project / "ledger").exists()
+
+
+@pytest.mark.parametrize("folder", ["../other", "/other"])
+def test_a_sweep_sends_nobody_out_of_its_folder(tmp_path: Path, folder: str) -> None:
+    Sweep(tmp_path, [SweepRun("seed=0", folder)]).write()
+    with pytest.raises(SystemExit, match=f"sweep.json is not what a sweep writes: {folder} must be a folder in it"):
+        main(["retry", str(tmp_path)])
+
+
+def test_verify_says_what_is_damaged_and_what_will_happen(
+    tmp_path: Path, make_experiment: MakeExperiment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ledger = tmp_path / "ledger"
+    execute(make_experiment(ledger__folder=str(ledger)), tmp_path / "run", group="")
+    main(["ledger", "verify", "--folder", str(ledger)])
+    state = next(ledger.glob("entries/*/*/state.safetensors"))
+    state.write_bytes(b"")
+    with pytest.raises(SystemExit, match="1 of 6 entries are damaged: a run that needs them trains their epochs again"):
+        main(["ledger", "verify", "--folder", str(ledger)])
+    assert f"{state.parent.name}: its state is damaged" in capsys.readouterr().out

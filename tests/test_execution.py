@@ -96,3 +96,16 @@ def test_a_run_that_a_signal_finds_finished_is_done(
     assert said == [(signal.SIGTERM, "done", None)]
     os.kill(os.getpid(), signal.SIGTERM)
     assert len(said) == 2, "the handler that was there is there again"
+
+
+@pytest.mark.parametrize("place", ["rescaler.train.start", "rescaler.train.start_stage", "rescaler.train.Step"])
+def test_a_signal_before_the_first_batch_ends_the_run_at_once(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    def signalled(*_: object, **__: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+        pytest.fail("it went on")
+
+    monkeypatch.setattr(place, signalled)
+    with pytest.raises(KeyboardInterrupt):
+        execute(experiment, tmp_path / "run", group="")

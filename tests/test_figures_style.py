@@ -9,7 +9,7 @@ from matplotlib.patches import Patch
 
 from rescaler.errors import InputError
 from rescaler.figures import accuracy_figure, save_figure, to_svg
-from rescaler.figures.style import legend, shades
+from rescaler.figures.style import empty_figure, legend, shades
 
 
 @pytest.mark.parametrize(("suffix", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("PDF", b"%PDF")])
@@ -21,6 +21,11 @@ def test_save_figure_goes_by_the_suffix(tmp_path: Path, suffix: str, start: byte
     assert first.read_bytes().startswith(start)
     assert first.read_bytes() == second.read_bytes(), "equal figures are equal files"
     assert {path.name for path in tmp_path.iterdir()} == {"runs", first.name, second.name}
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
+def test_a_dollar_in_a_name_is_no_formula(tmp_path: Path, suffix: str) -> None:
+    save_figure(empty_figure(r"$\frac$ of $x"), tmp_path / f"f.{suffix}")
 
 
 def test_save_figure_lists_the_formats(tmp_path: Path) -> None:

@@ -197,12 +197,21 @@ def test_a_state_stays_while_any_run_holds_it(ledger: Ledger, tmp_path: Path) ->
     assert ledger.record(KEY) is not None
 
 
+def age(ledger: Ledger) -> None:
+    """Make all files of a ledger two hours old."""
+    then = time.time() - 2 * 3600
+    for path in ledger.folder.rglob("*"):
+        os.utime(path, (then, then))
+
+
 def test_prune_removes_what_no_existing_run_holds(ledger: Ledger, tmp_path: Path) -> None:
     alive, removed = tmp_path / "alive", tmp_path / "removed"
     alive.mkdir()
     for key, run, folder in ((KEY, "one", alive), (OTHER, "two", removed)):
         ledger.publish(record(key), tensors(1))
         ledger.hold(key, run, folder)
+    assert ledger.prune().states == 0, "it may be needed soon"
+    age(ledger)
     size = ledger.size_bytes()
     foreseen = ledger.prune(dry_run=True)
     assert ledger.size_bytes() == size
@@ -224,7 +233,11 @@ def test_a_copy_of_the_runs_folder_may_go(ledger: Ledger, tmp_path: Path) -> Non
     assert ledger.prune().states == 0
     assert ledger.holders(KEY) == {"one"}
     first.rmdir()
-    assert ledger.prune().states == 1
+    age(ledger)
+    with pytest.raises(InputError, match=r"the folders of all runs that hold states of .* are gone: .*--force"):
+        ledger.prune()
+    assert ledger.state_path(KEY).exists()
+    assert ledger.prune(force=True).states == 1
 
 
 def test_prune_removes_old_remains_of_killed_writers_only(ledger: Ledger) -> None:
@@ -286,6 +299,7 @@ def test_a_moved_project_keeps_its_states(tmp_path: Path) -> None:
     (before / "runs" / "run").mkdir(parents=True)
     ledger.hold(KEY, "run", before / "runs" / "run")
     before.rename(after)
+    age(Ledger(after / "ledger"))
     assert Ledger(after / "ledger").prune().states == 0
 
 

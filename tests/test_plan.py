@@ -1,4 +1,5 @@
 import dataclasses
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -6,6 +7,7 @@ import pytest
 import torch
 from bench import RESNET
 from conftest import MakeExperiment
+from torch import nn
 
 from rescaler.config import StageSettings, identity
 from rescaler.errors import InputError
@@ -22,9 +24,9 @@ NO_NUMBER = {
     "logger__mode",
     "logger__project",
     "logger__entity",
+    "logger__more",
     "logger__group",
     "logger__tags",
-    "logger__more",
     "step__cudnn_benchmark",  # refused on a CPU
     "step__cuda_graphs",  # likewise
     "device",  # likewise
@@ -225,5 +227,41 @@ def test_what_does_not_fit_is_refused(
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_cuda_is_refused_where_there_is_none(make_experiment: MakeExperiment) -> None:
-    with pytest.raises(InputError, match="device=cuda, but torch finds no CUDA device here"):
+    with pytest.raises(InputError, match=f"device=cuda, but torch finds no CUDA device on {socket.gethostname()}"):
         plan(dataclasses.replace(make_experiment(), device="cuda"))
+
+
+class Squeezing(nn.Module):
+    """A network that loses the batch's dimension with a single image, or cannot train on one."""
+
+    def __init__(self, *, squeezes: bool) -> None:
+        super().__init__()
+        self.conv, self.pool, self.norm = nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(4)
+        self.fc, self.squeezes = nn.Linear(4, 4), squeezes
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        maps = self.pool(self.conv(images))
+        scores: torch.Tensor = self.fc(maps.squeeze() if self.squeezes else self.norm(maps).flatten(1))
+        return scores
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"data__test_images": 251},
+            r"test set of 251 images leaves a last part of one image, .*returns \(4,\)",
+        ),
+        (
+            {"step__micro_batch_size": 3},
+            r"optim.batch_size=16 with step.micro_batch_size=3 leaves .*: Expected more than",
+        ),
+    ],
+)
+def test_a_last_part_of_one_image_is_tried_before_training(
+    make_experiment: MakeExperiment, changes: dict[str, Any], message: str
+) -> None:
+    squeezes = "data__test_images" in changes
+    model = {"_target_": f"{__name__}.Squeezing", "squeezes": squeezes}
+    with pytest.raises(InputError, match=message):
+        plan(make_experiment(model=model, optim__batch_size=16, **changes))

@@ -52,7 +52,7 @@ def summary(folder: Path) -> Any:
 
 
 def metrics(folder: Path) -> pd.DataFrame:
-    return pd.read_csv(folder / "metrics.csv")
+    return pd.read_csv(folder / "metrics.csv").drop(columns="check")
 
 
 def final_digests(folder: Path) -> list[str]:
@@ -111,8 +111,7 @@ def test_the_tables_and_ledger_commands_read_it(sweep: tuple[Path, subprocess.Co
     assert tables.returncode == 0, tables.stderr
     assert "Resized at epoch 4" in tables.stdout
     ledger = run(folder, "ledger", "verify", module="rescaler")
-    # The last states of four runs, and two forks.
-    assert "all 6 states are whole" in ledger.stdout
+    assert "all 18 entries are whole" in ledger.stdout
     assert "18 epochs" in " ".join(ledger.stdout.split())
 
 
@@ -164,6 +163,29 @@ def test_a_killed_run_ends_with_the_same_bits(
     assert summary(resumed)["run"] == summary(undisturbed)["run"]
     drop = [*CLOCKS, "reused"]
     pd.testing.assert_frame_equal(metrics(resumed).drop(columns=drop), metrics(undisturbed).drop(columns=drop))
+
+
+def test_relative_paths_start_where_the_command_was_typed(tmp_path: Path, application: Application) -> None:
+    for more in ([], ["-m"]):
+        assert application("resize_epoch=3", "hydra.job.chdir=true", *TINY, *more) is None
+    assert list(tmp_path.rglob("ledger")) == [tmp_path / "ledger"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "error"),
+    [
+        ("${oc.env:HOME}", "the path of the working folder must be without ${, which Hydra interpolates; got "),
+        (b"caf\xe9", "paths and settings must be UTF-8; got "),
+    ],
+)
+def test_a_folder_that_hydra_or_yaml_cannot_name_is_refused(
+    tmp_path: Path, application: Application, monkeypatch: pytest.MonkeyPatch, folder: str | bytes, error: str
+) -> None:
+    odd = tmp_path / os.fsdecode(folder)
+    odd.mkdir()
+    monkeypatch.chdir(odd)
+    assert (application("resize_epoch=3", *TINY) or "").startswith(f"error: {error}")
+    assert list(odd.iterdir()) == []
 
 
 def test_a_diverging_run_says_so_and_the_others_finish(tmp_path: Path, application: Application) -> None:

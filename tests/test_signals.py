@@ -28,6 +28,18 @@ def test_a_signal_waits_until_it_is_delivered(handled: list[int]) -> None:
     assert handled == [signal.SIGUSR2]
 
 
+def test_a_signal_is_not_held_while_there_is_nothing_to_save(handled: list[int]) -> None:
+    with Interruption() as interruption:
+        os.kill(os.getpid(), signal.SIGUSR2)
+        interruption.release()
+        assert handled == [signal.SIGUSR2], "the one that waited"
+        os.kill(os.getpid(), signal.SIGUSR2)
+        assert handled == [signal.SIGUSR2] * 2
+        interruption.hold()
+        os.kill(os.getpid(), signal.SIGUSR2)
+        assert interruption.pending
+
+
 def test_the_second_does_not_wait(handled: list[int]) -> None:
     with Interruption():
         os.kill(os.getpid(), signal.SIGUSR2)

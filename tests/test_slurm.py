@@ -220,7 +220,7 @@ def test_two_sweeps_at_once_share_a_ledger_and_a_third_finds_all_done(
     assert len(list(Ledger(tmp_path / "ledger").records())) == 2 + (6 - 2) + (6 - 2)
     code, out, error = finish(cluster.start(tmp_path, "ledger", "verify", module="rescaler"))
     assert code == 0, error
-    assert "states are whole" in out
+    assert "entries are whole" in out
 
     code, _, error = finish(cluster.start(three, *arguments, BATCH_S="0.1"))
     assert code == 0, error

@@ -1,5 +1,6 @@
 """Jobs for SLURM: what is submitted, to a stand-in of the cluster; what a job does before and after it trains."""
 
+import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 from conftest import MakeExperiment
 
 from rescaler.checkpoint import Saver
-from rescaler.compose import Job
+from rescaler.compose import Job, read_experiment
 from rescaler.config import SlurmSettings
 from rescaler.errors import InputError
 from rescaler.ledger import Ledger
@@ -134,3 +135,15 @@ def test_a_folder_whose_jobs_are_alive_is_not_submitted_to(
         start(planned, monkeypatch, accepts=2)
     assert (planned[0].folder.parent / "sweep.json").read_text() == before
     assert cancelled == []
+
+
+def test_a_job_with_gpus_does_not_train_on_a_cpu(
+    make_experiment: MakeExperiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: TrainingJob
+) -> None:
+    experiment = make_experiment(device="auto", ledger__folder=str(job.ledger_folder))
+    planned = plan_runs([Job((), experiment)], tmp_path / "sweep", elsewhere="cuda")
+    start(planned, monkeypatch, accepts=1)
+    job.experiment = read_experiment(planned[0].folder)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(InputError, match=f"torch finds no CUDA device on {socket.gethostname()}"):
+        job()

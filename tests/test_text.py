@@ -38,6 +38,11 @@ def test_latex_escapes_what_it_reads_as_commands() -> None:
     assert r"$-$1 $\pm$ 2" in latex
 
 
+def test_latex_escapes_names_of_the_users() -> None:
+    latex = TextTable(r"$\frac$ {a}^_~", ("a",), [["b"]]).latex()
+    assert r"\caption{\$\textbackslash{}frac\$ \{a\}\^{}\_$\sim$}" in latex
+
+
 STATUS = TextTable("Heading", ("Network", "Status"), [["Resized at epoch 17", "[b] no space left"]], words=["Status"])
 
 

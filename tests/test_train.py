@@ -96,7 +96,7 @@ def test_a_run_saved_in_the_middle_of_an_epoch_goes_on_to_the_same_bits(
         bench.train(make_experiment(), saver=Ending(bench.ledger, chance))
     saved = list(bench.ledger.folder.glob("saves/*.safetensors"))
     assert len(saved) == 1
-    assert bench.ledger.prune().states == 0
+    assert bench.ledger.prune(force=True).states == 0
     content = bench.ledger.saved(saved[0].stem)
     assert content is not None
     assert content.more["batches"] == min((chance - 1) % 6 + 1, 5)
@@ -170,7 +170,7 @@ def test_the_states_asked_for_are_kept(
     bench: Bench, make_experiment: MakeExperiment, keep: str, kept: list[int]
 ) -> None:
     assert bench.kept(bench.train(make_experiment(ledger__keep=keep))) == kept
-    assert bench.ledger.prune().states == 0
+    assert bench.ledger.prune(force=True).states == 0
 
 
 def test_a_lost_state_is_trained_again_to_the_same_bits(bench: Bench, make_experiment: MakeExperiment) -> None:

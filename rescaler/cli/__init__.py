@@ -27,9 +27,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # an encoding that lacks a sign is no reason to lose a result
+    wants_traceback = os.environ.get("HYDRA_FULL_ERROR", "0") != "0"
     try:
         parsed = _parse(words)
-        wants_traceback = os.environ.get("HYDRA_FULL_ERROR", "0") != "0"
+        _check_paths(words)
         importlib.import_module(_MODULES.get(parsed.command, f"rescaler.cli.{parsed.command}")).run(parsed)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader at the other end of the pipe has read enough
@@ -40,6 +41,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(f"error: {missing_extra(error) or error}")
     except KeyboardInterrupt:
         sys.exit("interrupted")
+
+
+def _check_paths(words: Sequence[str]) -> None:
+    """Raise InputError for paths that tables, YAML or Hydra cannot carry."""
+    try:
+        folder = str(Path.cwd())
+    except OSError as error:
+        raise InputError(f"the working folder cannot be read: {error.strerror}") from error
+    for text in (folder, *words):
+        if not text.isascii() and text != text.encode(errors="replace").decode():
+            raise InputError(f"paths and settings must be UTF-8; got {text.encode(errors='backslashreplace').decode()}")
+    if words[0] == "run" and "${" in folder:
+        raise InputError(
+            f"the path of the working folder must be without ${{, an interpolation for Hydra; got {folder}"
+        )
 
 
 def _parse(words: Sequence[str]) -> argparse.Namespace:
@@ -145,6 +161,8 @@ def _ledger(command: argparse.ArgumentParser) -> None:
     command.add_argument("action", nargs="?", choices=["show", "prune", "verify"], default="show")
     command.add_argument("--folder", type=Path, default=Path("ledger"), help="default: %(default)s")
     command.add_argument("--dry-run", action="store_true", help="prune: only say what would be removed")
+    force = "prune: even where the folders of all runs are gone, and what is younger than an hour"
+    command.add_argument("--force", action="store_true", help=force)
 
 
 def _settings(command: argparse.ArgumentParser) -> None:

@@ -15,7 +15,7 @@ def run(arguments: argparse.Namespace) -> None:
     if ledger.id is None:
         raise InputError(f"--folder: no ledger at {arguments.folder}")
     if arguments.action == "prune":
-        removal = ledger.prune(dry_run=arguments.dry_run)
+        removal = ledger.prune(dry_run=arguments.dry_run, force=arguments.force)
         verb = "would remove" if arguments.dry_run else "removed"
         console.print(f"{verb} {removal.states} states that no run needs: {removal.size_bytes / 1e6:,.1f} MB")
     if arguments.action == "verify":
@@ -34,11 +34,13 @@ def _show(ledger: Ledger, console: Console) -> None:
 
 
 def _verify(ledger: Ledger, console: Console) -> None:
-    kept = [record.key for record in ledger.records() if ledger.state_path(record.key).exists()]
-    damaged = [key for key in track(kept, "verifying", console=console) if ledger.state(key) is None]
-    if damaged:
+    found = list(track(ledger.verify(), "verifying", console=console))
+    problems = [problem for problem in found if problem]
+    for problem in problems:
+        console.print(problem, markup=False, highlight=False, soft_wrap=True)
+    if problems:
         raise InputError(
-            f"{len(damaged)} of {len(kept)} states are damaged, and set aside as *.damaged, which prune removes: "
-            f"{', '.join(damaged)}"
+            f"{len(problems)} of {len(found)} entries are damaged: a run that needs them trains their epochs again; "
+            "prune removes what was set aside as *.damaged"
         )
-    console.print(f"all {len(kept)} states are whole")
+    console.print(f"all {len(found)} entries are whole")

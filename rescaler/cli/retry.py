@@ -8,14 +8,15 @@ from pathlib import Path
 
 from rescaler.cli import RUNS
 from rescaler.compose import Job, read_experiment
-from rescaler.config import SlurmSettings
+from rescaler.config import Experiment, SlurmSettings
 from rescaler.errors import InputError
 from rescaler.plan import plan
+from rescaler.record import CONFIG_FILE
 from rescaler.sweep.local import conclude, train_run
-from rescaler.sweep.planner import Planned
+from rescaler.sweep.planner import Planned, settings_digest
 from rescaler.sweep.slurm import start
 from rescaler.sweep.status import counts, statuses
-from rescaler.sweep.sweep import FILE, Sweep, newest
+from rescaler.sweep.sweep import FILE, Sweep, SweepRun, newest
 from rescaler.text import log_to_stderr
 
 
@@ -38,14 +39,14 @@ def run(arguments: argparse.Namespace) -> None:
             raise InputError(f"{sweep.folder / FILE} is not what a sweep writes: {error}") from error
         more = {key: value for key, value in asked.additional_parameters.items() if key != "hold"}  # they are to run
         settings = dataclasses.replace(asked, additional_parameters=more, detach=arguments.detach)
-        experiments = list(map(read_experiment, folders))
+        experiments = [_experiment(sweep, one) for one in unfinished]
         runs = [plan(experiment, elsewhere=settings.device_type) for experiment in experiments]
         jobs = [Job((), experiment) for experiment in experiments]
         start(sweep, [Planned(*each) for each in zip(unfinished, runs, folders, jobs, strict=True)], settings)
         return
     log_to_stderr()
     with sweep.owned():
-        experiments = list(map(read_experiment, folders))
+        experiments = [_experiment(sweep, one) for one in unfinished]
         for one in unfinished:
             one.cancelled = False
         sweep.write()
@@ -53,3 +54,19 @@ def run(arguments: argparse.Namespace) -> None:
             with contextlib.suppress(Exception):  # train_run logs it; the others are tried as well
                 train_run(experiment, folder, group=sweep.name, name=one.name)
     conclude(sweep.folder)
+
+
+def _experiment(sweep: Sweep, run: SweepRun) -> Experiment:
+    """Read the settings of a run.
+
+    Raises:
+        InputError: they are not those that the sweep was started with.
+    """
+    folder = sweep.folder_of(run)
+    experiment = read_experiment(folder)
+    if run.settings not in (None, settings_digest(experiment)):
+        raise InputError(
+            f"{folder / CONFIG_FILE} was changed after the start of the sweep, in a setting that changes numbers: "
+            "restore it, or start another sweep"
+        )
+    return experiment

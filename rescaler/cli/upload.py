@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import csv
 import dataclasses
+import io
 import json
 import logging
 import os
@@ -20,10 +21,10 @@ from rich.progress import track
 
 from rescaler.config import LoggerSettings
 from rescaler.errors import InputError, one_line
-from rescaler.files import read_json, read_yaml
+from rescaler.files import read_yaml
 from rescaler.loggers import wandb as schema
 from rescaler.loggers.wandb_client import answering, connect, fragments, mirror, standing
-from rescaler.record import CONFIG_FILE, METRICS_FILE, SUMMARY_FILE, Record
+from rescaler.record import CONFIG_FILE, METRICS_FILE, SUMMARY_FILE, Record, read_metrics, read_sealed
 from rescaler.sweep.sweep import FILE
 
 log = logging.getLogger(__name__)
@@ -88,10 +89,10 @@ def _recorded(folders: Sequence[Path], chosen: Mapping[str, str]) -> Iterator[_R
 
 
 def _read(folder: Path, chosen: Mapping[str, str]) -> _Recorded:
-    config, summary = read_yaml(folder / CONFIG_FILE), read_json(folder / SUMMARY_FILE)
-    with (folder / METRICS_FILE).open(newline="", encoding="utf-8") as file:
-        # The summary and the metrics of a live run are two files: what the summary does not count yet is left out.
-        epochs = [schema.epoch(values) for values in csv.DictReader(file)][: summary["epochs"]]
+    config, summary = read_yaml(folder / CONFIG_FILE), read_sealed(folder / SUMMARY_FILE)
+    rows = csv.DictReader(io.StringIO(read_metrics(folder / METRICS_FILE)))
+    # The summary and the metrics of a live run are two files: what the summary does not count yet is left out.
+    epochs = [schema.epoch(values) for values in rows][: summary["epochs"]]
     sweep = folder.resolve().parent
     is_sweep = (sweep / FILE).exists() or (sweep / "multirun.yaml").exists()  # that a launcher of Hydra's own wrote
     group = sweep.name if is_sweep else folder.resolve().name
@@ -161,7 +162,7 @@ def _time_saved_beside(folder: Path, summary: Mapping[str, Any]) -> dict[str, An
     folders = [folder]
     for path in folder.parent.glob(f"*/{SUMMARY_FILE}"):
         with contextlib.suppress(InputError, KeyError):
-            other = read_json(path)
+            other = read_sealed(path)
             if other["resize_epoch"] == 0 and all(other[key] == summary[key] for key in ("comparison", "seed")):
                 folders.append(path.parent)
     with contextlib.suppress(InputError):  # the run's own folder cannot be read: no reason to lose the mirror

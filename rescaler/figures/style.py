@@ -3,6 +3,7 @@
 import io
 import textwrap
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -11,6 +12,7 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase, SubFigure
+from matplotlib.text import Text
 from matplotlib.ticker import ScalarFormatter
 from pandas import DataFrame, Series
 
@@ -105,10 +107,17 @@ def comparison_parts(frame: DataFrame, heights_in: Sequence[float]) -> tuple[Fig
     return figure, [Part(*part) for part in zip(places, bodies, comparisons, strict=True)]
 
 
+def _writing(figure: Figure) -> AbstractContextManager[None]:
+    """Settings to write a figure with, whose texts have names of the user's: a $ in them is no formula."""
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
+    return mpl.rc_context({**_WRITING, "text.parse_math": False})
+
+
 def to_svg(figure: Figure) -> str:
     """The figure as SVG, which looks the same everywhere; equal figures are equal texts."""
     text = io.StringIO()
-    with mpl.rc_context(_WRITING):
+    with _writing(figure):
         figure.savefig(text, format="svg", metadata={"Date": None})
     return text.getvalue()
 
@@ -134,5 +143,5 @@ def save_figure(figure: Figure, path: Path) -> None:
     suffix = figure_format(path)
     # Without dates and random ids, equal figures are equal files.
     dates: dict[str, None] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(suffix, {})
-    with replacing(path) as temporary, mpl.rc_context(_WRITING):
+    with replacing(path) as temporary, _writing(figure):
         figure.savefig(temporary, format=suffix, dpi=160, metadata=dates)

@@ -1,5 +1,6 @@
 """Runs and epochs as data frames, read from the folders of runs or from W&B."""
 
+import io
 import itertools
 import json
 import logging
@@ -12,9 +13,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pandas as pd
 from pandas import DataFrame, Series
 
-from rescaler.errors import ArgumentError, InputError
+from rescaler.errors import ArgumentError, InputError, one_line
 from rescaler.loggers.wandb import epoch_of_row, summary_of
-from rescaler.record import EPOCH_FIELDS, METRICS_FILE, SUMMARY_FILE, TRAINING_CLOCKS, VARIANT_SEPARATOR
+from rescaler.record import (
+    CHAIN_FILE,
+    EPOCH_FIELDS,
+    METRICS_FILE,
+    SUMMARY_FILE,
+    TRAINING_CLOCKS,
+    VARIANT_SEPARATOR,
+    Record,
+    read_metrics,
+    unsealed,
+)
 
 if TYPE_CHECKING:
     from rescaler.loggers.wandb_client import Fragment
@@ -302,21 +313,43 @@ def _summaries(folder: Path) -> DataFrame:
 
 
 def _find(folder: Path) -> Iterator[str]:
-    """Summaries in and below ``folder``; W&B's own files and hidden folders are no places for runs."""
+    """Summaries in and below ``folder``, also where one is gone and the other files of its run are there.
+
+    W&B's own files and hidden folders are no places for runs.
+    """
     for path, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if name != "wandb" and not name.startswith("."))
-        if SUMMARY_FILE in files:
+        if not path.isascii() and path != path.encode(errors="replace").decode():
+            log.warning("skipped %r, whose name is not UTF-8", path)
+            continue
+        if not {SUMMARY_FILE, CHAIN_FILE, METRICS_FILE}.isdisjoint(files):
             yield os.path.relpath(os.path.join(path, SUMMARY_FILE), folder)  # noqa: PTH118 - for the speed of it
 
 
 def _summary(path: Path) -> dict[str, Any] | None:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = unsealed(json.loads(path.read_text(encoding="utf-8")))
         check_summary(values)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        log.warning("skipped %s, which is not the summary of a run (%s: %s)", path, type(error).__name__, error)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        found = _recovered(path, reason)
+        if found is None:
+            log.warning("skipped %s, which is not the summary of a run (%s)", path, reason)
+        return found and found[0]
+    return values
+
+
+def _recovered(path: Path, reason: str) -> tuple[dict[str, Any], list[tuple[Record, bool]]] | None:
+    """Read a run from the ledger in place of a damaged file of its folder, if that is possible."""
+    from rescaler.results.recovery import recover
+
+    try:
+        found = recover(path.parent)
+        check_summary(found[0])
+    except (ValueError, KeyError, TypeError):
         return None
-    return dict(values)
+    log.warning("%s is damaged (%s): read from the ledger instead", path, reason)
+    return found
 
 
 def _epochs_of(source: str, runs: DataFrame) -> DataFrame:
@@ -325,15 +358,27 @@ def _epochs_of(source: str, runs: DataFrame) -> DataFrame:
         known = zip(runs["folder"], runs["mirrored"], strict=True)
         frames = [epoch_frame(epochs).assign(folder=str(folder)) for folder, epochs in known]
         return pd.concat(frames, ignore_index=True)
-    folders = runs["folder"][runs["epochs"] > 0]
-    read = ((folder, _metrics(folder / METRICS_FILE)) for folder in folders)
+    some = runs[runs["epochs"] > 0]
+    each = zip(some["folder"], some["epochs"], strict=True)
+    read = ((folder, _metrics(folder / METRICS_FILE, epochs)) for folder, epochs in each)
     frames = [rows.assign(folder=str(folder)) for folder, rows in read if rows is not None]
     return pd.concat(frames, ignore_index=True) if frames else epoch_frame(())
 
 
-def _metrics(path: Path) -> DataFrame | None:
+def _metrics(path: Path, epochs: int) -> DataFrame | None:
+    """Read the rows of a run whose summary counts so many epochs."""
+    rows = None
     try:
-        return pd.read_csv(path, usecols=list(EPOCH_FIELDS), dtype=EPOCH_FIELDS)[list(EPOCH_FIELDS)]
+        text = io.StringIO(read_metrics(path))
+        rows = pd.read_csv(text, usecols=list(EPOCH_FIELDS), dtype=EPOCH_FIELDS)[list(EPOCH_FIELDS)]
+        reason = f"it has {len(rows)} of {epochs} epochs" if len(rows) < epochs else ""
     except (OSError, ValueError) as error:
-        log.warning("skipped %s, which is not the metrics of a run (%s)", path, error)
-        return None
+        reason = one_line(error)
+    if not reason:
+        return rows
+    found = _recovered(path, reason)
+    if found is not None:
+        return epoch_frame({**record.to_dict(), "reused": reused} for record, reused in found[1])
+    if rows is None:
+        log.warning("skipped %s, which is not the metrics of a run (%s)", path, reason)
+    return rows

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
 
 from rescaler import ranks
-from rescaler.compose import compose_jobs
+from rescaler.compose import compose_jobs, stay
 from rescaler.config import Experiment
 from rescaler.errors import InputError, listed
 from rescaler.execution import execute
@@ -49,6 +49,7 @@ def launch(
                 sweep.runs = [*Sweep.read(folder).runs, *sweep.runs]
             sweep.write()
             OmegaConf.save(config, folder / "multirun.yaml")
+        stay(config)
         log.info("Launching %d jobs locally", len(planned))
         results = [_run(context, config, folder, one) for one in planned]
     conclude(folder)
@@ -61,6 +62,7 @@ def _run(context: HydraContext, config: DictConfig, sweep: Path, one: Planned) -
     job = context.config_loader.load_sweep_config(config, list(one.job.overrides))
     with open_dict(job):
         job.hydra.job.id = job.hydra.job.num = one.job.number
+        job.hydra.job.chdir = False
         # The folder may be named by what the jobs set (model, data), but one sweep has one folder.
         job.hydra.sweep.dir, job.hydra.sweep.subdir = str(sweep), one.entry.folder
 

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rescaler import measure
+from rescaler.chain import digest
 from rescaler.compose import Job, names_of, read_experiment
-from rescaler.config import Experiment
+from rescaler.config import Experiment, identity
 from rescaler.data import DATA_SETS
 from rescaler.errors import InputError
 from rescaler.ledger import Ledger
@@ -25,7 +26,7 @@ from rescaler.record import CONFIG_FILE
 from rescaler.resume import pin_states
 from rescaler.runfolder import write_config
 from rescaler.schedule import batches_per_epoch, network_names, stage_epochs
-from rescaler.sweep.sweep import SweepRun
+from rescaler.sweep.sweep import SweepRun, is_below
 from rescaler.text import TextTable, counted, percent
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,8 @@ def plan_runs(jobs: Sequence[Job], sweep: Path, *, elsewhere: str | None = None,
     found: dict[tuple[str, str], Planned] = {}
     networks, folders = dict[str, Networks](), dict[str, str]()
     for job, name in zip(jobs, names_of([job.overrides for job in jobs]), strict=True):
+        if not is_below(job.folder):
+            raise InputError(f"hydra.sweep.subdir must be a folder below hydra.sweep.dir; got {job.folder}")
         try:
             run = plan(job.experiment, elsewhere=elsewhere, networks=networks, load=load)
         except InputError as error:
@@ -84,6 +87,11 @@ def check_folder(folder: Path, experiment: Experiment) -> None:
         raise InputError(f"{folder} holds another run already: choose another folder, or remove it")
 
 
+def settings_digest(experiment: Experiment) -> str:
+    """Digest of the settings that can change a number."""
+    return digest(identity(experiment))[:16]
+
+
 def freeze(planned: Sequence[Planned]) -> None:
     """Write each run's settings into its folder, and pin the states in the ledger at which runs part.
 
@@ -94,6 +102,7 @@ def freeze(planned: Sequence[Planned]) -> None:
     for one in planned:
         one.ledger.check_writable()
         write_config(one.folder, one.run.experiment)
+        one.entry.settings = settings_digest(one.run.experiment)
     for one, count in zip(planned, _shared_epochs(_missing(planned)), strict=True):
         pin_states(one.run, one.ledger, one.folder, (count,) if count else ())
 

@@ -250,6 +250,7 @@ def submit(sweep: Sweep, planned: Sequence["Planned"], settings: SlurmSettings, 
     from rescaler.sweep.status import refuse_if_alive
 
     cluster = Cluster(settings, sweep.jobs_folder)
+    planned = [_on_gpu(one) if one.run.chain.device_type == "cuda" else one for one in planned]
     submitted: list[str] = []
     with removed_on_failure(sweep.folder, sweep.jobs_folder.parent, *(one.folder for one in planned)), sweep.owned():
         try:
@@ -279,6 +280,12 @@ def submit(sweep: Sweep, planned: Sequence["Planned"], settings: SlurmSettings, 
             with contextlib.suppress(InputError):  # why it failed matters more
                 scheduler.cancel(submitted)
             raise
+
+
+def _on_gpu(one: "Planned") -> "Planned":
+    """Fix the device of a run, whose epochs are planned under keys of it: a node without it is to fail."""
+    experiment = dataclasses.replace(one.run.experiment, device="cuda")
+    return one._replace(run=dataclasses.replace(one.run, experiment=experiment))
 
 
 def _job(one: "Planned", folder: Path, settings: SlurmSettings, **what: Any) -> TrainingJob:

@@ -17,8 +17,7 @@ from rich.live import Live
 from rich.text import Text
 
 from rescaler.errors import InputError
-from rescaler.files import read_json
-from rescaler.record import SUMMARY_FILE, TRUNK_FILE
+from rescaler.record import SUMMARY_FILE, TRUNK_FILE, read_sealed
 from rescaler.sweep.scheduler import JobState, states
 from rescaler.sweep.sweep import FILE, Sweep, SweepRun
 from rescaler.text import TextTable, clock, counted, percent
@@ -89,8 +88,11 @@ def refuse_if_alive(folder: Path) -> None:
 
 
 def _status(sweep: Sweep, run: SweepRun, jobs: Mapping[str, JobState]) -> RunStatus:
-    summary = _read(sweep.folder_of(run) / SUMMARY_FILE)
+    path = sweep.folder_of(run) / SUMMARY_FILE
+    summary = _read(path)
     state, detail = _state(sweep, run, summary, jobs)
+    if state == "lost" and not summary and path.exists():
+        detail = f"its {SUMMARY_FILE} is damaged"
     left_s = _number(summary, "left_s") if state in ("waiting", "running") else None
     if left_s is not None and state == "running":
         with contextlib.suppress(KeyError, TypeError, ValueError):
@@ -170,7 +172,7 @@ def _last_words(folder: Path, job: str, *, run_began: bool) -> str | None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return read_json(path)
+        return read_sealed(path)
     except InputError:
         return {}
 

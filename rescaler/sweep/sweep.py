@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from rescaler.errors import InputError
-from rescaler.files import is_locked, locked, read_json, write_text, writing
-from rescaler.record import CONFIG_FILE
+from rescaler.files import is_locked, locked, write_text, writing
+from rescaler.record import CONFIG_FILE, read_sealed, sealed
 
 FILE = "sweep.json"
 LOCK = "sweep.lock"
@@ -47,6 +47,8 @@ class SweepRun:
     """Id of its SLURM job."""
     cancelled: bool = False
     """Whether ``rescaler cancel`` ended it: SLURM without accounting soon forgets that."""
+    settings: str | None = None
+    """Digest of the settings that can change a number, as the sweep was started with."""
 
 
 class Owner(NamedTuple):
@@ -71,7 +73,8 @@ class Sweep:
     """Id of the SLURM job by the trunk's folder."""
     started: str = field(default_factory=lambda: datetime.now(UTC).isoformat())
     cwd: str = field(default_factory=os.getcwd)
-    """Where it was started: what relative paths in the runs' settings start from."""
+    """Where it was started: what relative paths in the runs' settings start from. The file has it relative to a folder
+    below it, so that a project can be moved or copied."""
 
     @property
     def name(self) -> str:
@@ -99,8 +102,10 @@ class Sweep:
     def write(self) -> None:
         """Write ``sweep.json``."""
         content = dataclasses.asdict(self)
-        del content["folder"]
-        write_text(self.folder / FILE, json.dumps(content, indent=1))
+        folder = content.pop("folder").absolute()
+        if folder.is_relative_to(self.cwd):
+            content["cwd"] = os.path.relpath(self.cwd, folder)
+        write_text(self.folder / FILE, json.dumps(sealed(content), indent=1))
 
     @contextlib.contextmanager
     def owned(self) -> Iterator[None]:
@@ -148,13 +153,22 @@ class Sweep:
         if not path.exists():
             raise InputError(f"no sweep at {folder}: it must be the folder that a sweep has made, with {FILE}")
         try:
-            content = _typed(cls, read_json(path))
+            content = _typed(cls, read_sealed(path))
             runs = [SweepRun(**_typed(SweepRun, run)) for run in content.pop("runs")]
+            for place in (each for run in runs for each in (run.folder, run.trunk or "")):
+                if not is_below(place):
+                    raise ValueError(f"{place} must be a folder in it")
+            content["cwd"] = os.path.normpath(folder.absolute() / content.get("cwd", Path.cwd()))
             return cls(folder, runs, **content)
         except InputError:
             raise
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError(f"{path} is not what a sweep writes: {error}") from error
+
+
+def is_below(folder: str) -> bool:
+    """Whether a folder, relative to another, is in it."""
+    return not Path(folder).is_absolute() and ".." not in Path(folder).parts
 
 
 def _typed(kind: type[Any], values: dict[str, Any]) -> dict[str, Any]:

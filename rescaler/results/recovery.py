@@ -1,0 +1,33 @@
+"""Runs whose files are damaged or gone, read from the ledger."""
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rescaler.errors import InputError, one_line
+from rescaler.record import CHAIN_FILE, Record, read_sealed, totals
+
+
+def recover(folder: Path) -> tuple[dict[str, Any], list[tuple[Record, bool]]]:
+    """Return a run's summary and epochs, by the keys in its ``chain.json`` from the ledger.
+
+    Raises:
+        InputError: ``chain.json`` is missing, damaged or of an earlier version, or the ledger lacks an epoch.
+    """
+    from rescaler.ledger import Ledger  # imports torch
+
+    path = folder / CHAIN_FILE
+    chain = read_sealed(path)
+    try:
+        ledger = Ledger(Path(os.path.normpath(folder.absolute() / chain["ledger"])))
+        found = [(ledger.record(key), reused) for key, reused in zip(chain["epochs"], chain["reused"], strict=True)]
+        summary = dict(chain["summary"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise error if isinstance(error, InputError) else InputError(f"{path}: {one_line(error)}") from error
+    epochs = [(record, reused) for record, reused in found if record is not None]
+    if len(epochs) < len(found):
+        raise InputError(f"{ledger.folder} lacks {len(found) - len(epochs)} of its epochs")
+    status = "done" if len(epochs) == summary.get("epochs_planned") else "failed"
+    updated = datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat(timespec="seconds")
+    return {**summary, "status": status, "error": None, **totals(epochs), "updated": updated}, epochs
