@@ -88,7 +88,7 @@ def _table_faults(ended: Ended, table: dict[str, dict[str, str]]) -> Iterator[st
     if "Traceback" in ended.error:
         yield f"tables: traceback: {ended.error[-1500:]}"
     wrong = [run for run, values in found.items() if values != table.get(run)]
-    said = any(word in ended.error for word in ("skipped", "damaged", "error: "))
+    said = any(word in ended.error for word in ("skipped", "damaged", "error: ", "in its metrics", "failed"))
     if (wrong or found.keys() != table.keys()) and not said:
         yield f"tables: wrong or missing numbers without a word: {[found[run] for run in wrong]}"
     if any(run not in table or found[run]["best_top1"] not in ("", table[run]["best_top1"]) for run in wrong):

@@ -82,10 +82,14 @@ class Ledger:
     @property
     def id(self) -> str | None:
         """Tells this ledger from another machine's at the same path; None before it is written to."""
+        path = self.folder / "id"
         try:
-            return (self.folder / "id").read_text(encoding="utf-8")
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+            with _reading(path):
+                return path.read_text(encoding="utf-8", errors="replace")
+        except InputError as error:
+            if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+                return None
+            raise
 
     def _publish_id(self) -> None:
         temporary, path = self._tmp / uuid.uuid4().hex, self.folder / "id"
@@ -128,7 +132,7 @@ class Ledger:
                 return record
             except FileNotFoundError:
                 return None
-            except ValueError as error:
+            except (ValueError, IsADirectoryError) as error:
                 _warn_of_damage(path, error)
                 return None
 
@@ -270,7 +274,11 @@ class Ledger:
             for path in self._unneeded(time.time() - (-1 if force else _GRACE_S)):
                 states += path.suffix == SUFFIX
                 size_bytes += _size_bytes(path)
-                if not dry_run:
+                if dry_run:
+                    continue
+                if path.is_dir():  # in the place of a file
+                    shutil.rmtree(path)
+                else:
                     path.unlink(missing_ok=True)
         return Removal(states, size_bytes)
 
@@ -346,7 +354,7 @@ def _read(path: Path, key: str) -> checkpoint.Content | None:
             return content
         except FileNotFoundError:
             return None
-        except ValueError as error:
+        except (ValueError, IsADirectoryError) as error:
             _warn_of_damage(path, error)
     with writing(path), contextlib.suppress(FileNotFoundError):  # another process may have set it aside
         path.rename(path.with_name(f"{path.name}.damaged"))
@@ -367,7 +375,7 @@ def _reading(path: Path) -> Iterator[None]:
         raise InputError(f"cannot read {path}: {reason}") from error
 
 
-def _warn_of_damage(path: Path, error: ValueError) -> None:
+def _warn_of_damage(path: Path, error: Exception) -> None:
     log.warning("damaged ledger entry %s: not trusted; a run that needs it trains its epoch again", path)
     log.debug("%s", error)
 

@@ -383,3 +383,18 @@ def test_a_folder_of_other_things_is_no_ledger(tmp_path: Path) -> None:
     (tmp_path / "report.html").write_text("")
     with pytest.raises(SystemExit, match=f"^error: --folder: no ledger at {tmp_path}$"):
         main(["ledger", "--folder", str(tmp_path)])
+
+
+def test_folders_in_the_place_of_files_are_damage(ledger: Ledger) -> None:
+    for key in (KEY, OTHER):
+        ledger.publish(record(key), tensors(1))
+    for path in (ledger.state_path(KEY), ledger.state_path(OTHER).with_name("record.json")):
+        path.unlink()
+        path.mkdir()
+    assert ledger.state(KEY) is None
+    assert [found.key for found in ledger.records()] == [KEY]
+    ledger.prune(force=True)
+    assert not list(ledger.folder.rglob("*.damaged"))
+    (ledger.folder / "id").mkdir()
+    with pytest.raises(InputError, match="cannot read .*/id: Is a directory"):
+        _ = ledger.id
