@@ -6,7 +6,6 @@
 Two runs share an epoch exactly when they share its key, whatever sweep, machine or day they belong to.
 """
 
-import dataclasses
 import functools
 import hashlib
 import json
@@ -42,6 +41,11 @@ class Stage:
     layers: tuple[Mapping[str, Any], ...] = ()
     """How the network differs from the target network, layer by layer; empty for the target itself."""
 
+    @functools.cached_property
+    def network(self) -> str:
+        """Digest of its network and image size."""
+        return digest([self.image_px, self.layers])
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -70,20 +74,6 @@ class Recipe:
         rate = self.learning_rate + change * (batch - 0.5) / self.batches
         warmup = self.rescale.warmup_batches if self.rescale else 0
         return rate * batch / warmup if batch <= warmup else rate
-
-    def identity(self) -> dict[str, Any]:
-        """Return what stands for it in a key."""
-        return {
-            "image_px": self.stage.image_px,
-            "layers": self.stage.layers,
-            "rescale": self.rescale and identity(self.rescale),
-            "learning_rate": [self.learning_rate, self.learning_rate_end],
-            "weight_decay": self.weight_decay,
-            "batches": self.batches,
-            "optim": identity(self.optim),
-            "step": identity(self.step),
-            "device_type": self.device_type,
-        }
 
 
 @dataclass(frozen=True)
@@ -127,15 +117,20 @@ class Chain:
         return self.schedule.hold_after_resize and bool(self.forks)
 
     @functools.cached_property
+    def _constants(self) -> str:
+        """Digest of what is the same in the recipes of all epochs."""
+        return digest([self.batches, identity(self.optim), identity(self.step), self.device_type])
+
+    @functools.cached_property
     def run_id(self) -> str:
         """Digest of all that can change a number of the run; the same wherever and whenever it is started."""
         schedule = identity(self.schedule)
         if not self.holds:
             schedule.pop("hold_after_resize", None)
             del schedule["hold_limit"]
-        constants = [self.origin, [dataclasses.asdict(stage) for stage in self.stages], schedule, self.batches]
+        stages = [[stage.name, stage.network, stage.last_epoch] for stage in self.stages]
         rescale = identity(self.rescale) if self.forks else None
-        return digest([*constants, rescale, identity(self.optim), identity(self.step), self.device_type])[:16]
+        return digest([self.origin, stages, schedule, rescale, self._constants])[:16]
 
     def next(self, records: Sequence[Record]) -> Epoch | None:
         """Return the epoch after ``records``, all earlier ones in order; None when the run is complete."""
@@ -174,7 +169,10 @@ class Chain:
             step=self.step,
             device_type=self.device_type,
         )
-        return Epoch(number, digest([parent, recipe.identity()]), parent, rule.held, recipe)
+        rescale = recipe.rescale and identity(recipe.rescale)
+        rates = [recipe.learning_rate, recipe.learning_rate_end, recipe.weight_decay]
+        key = digest([parent, recipe.stage.network, rescale, rates, self._constants])
+        return Epoch(number, key, parent, rule.held, recipe)
 
     def is_complete(self, ledger: "Ledger") -> bool:
         """Return whether the ledger has the run's last epoch."""

@@ -321,7 +321,8 @@ class Ledger:
         """
         found = self._origins(constants)
         same = next((name for name, known in found.items() if _are_close(known, values)), None)
-        return same or _digest([constants, values])
+        rounded = {name: [f"{value:.3e}" for value in sketch] for name, sketch in values.items()}
+        return same or _digest([constants, rounded])
 
     def keep_origin(self, constants: str, values: Values) -> None:
         """Let later runs start from the same key."""

@@ -96,18 +96,18 @@ def _package(module: nn.Module) -> str:
     return type(module).__module__.partition(".")[0]
 
 
-_STRIDE = 5
+_STRETCHES = 5
 
 
 def sketch(tensor: Tensor) -> list[float]:
     """Return a few sums over a tensor's values, which differ where the values do by more than rounding.
 
-    Sums of every fifth value, from each start, and the root of the sum of squares, in float64.
+    The sums of five equal stretches, and the root of the sum of squares.
     """
     flat = tensor.detach().flatten()
-    flat = flat if flat.is_floating_point() else flat.to(torch.float64)
-    sums = [flat[start::_STRIDE].sum(dtype=torch.float64).item() for start in range(_STRIDE)]
-    return [*sums, torch.linalg.vector_norm(flat, dtype=torch.float64).item()]
+    flat = flat if flat.dtype in (torch.float32, torch.float64) else flat.to(torch.float64)
+    sums = [stretch.sum().item() for stretch in flat.tensor_split(_STRETCHES)]
+    return [*sums, torch.linalg.vector_norm(flat).item()]
 
 
 def _sketches(network: nn.Module) -> Values:

@@ -1,6 +1,7 @@
 """Precision, memory format and compilation of the training step."""
 
 import contextlib
+import ctypes
 import dataclasses
 import functools
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from rescaler.config import StepSettings
 from rescaler.errors import InputError, one_line
 
 MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -84,3 +86,12 @@ def compilations() -> int:
     from torch._dynamo.utils import counters
 
     return counters["stats"]["unique_graphs"]
+
+
+@functools.cache
+def keep_freed_memory() -> None:
+    """Let glibc keep what a step frees for the next step, not return it to the system: steps on a CPU fault less."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        libc = ctypes.CDLL("libc.so.6")
+        for option, most in ((_M_TRIM_THRESHOLD, 2**31 - 1), (_M_MMAP_THRESHOLD, 2**25)):
+            libc.mallopt(option, most)

@@ -23,7 +23,7 @@ from rescaler.ledger import Ledger
 from rescaler.models import loss_and_scores
 from rescaler.optim import Average, Update
 from rescaler.plan import EVALUATION_IMAGES, Run
-from rescaler.precision import MEMORY_FORMATS, autocast, compilations, computing
+from rescaler.precision import MEMORY_FORMATS, autocast, compilations, computing, keep_freed_memory
 from rescaler.randomness import seed_all, seed_for
 from rescaler.record import Record
 from rescaler.resume import Checkpoint, RunLedger, Scores, make_record, pin_states
@@ -172,6 +172,7 @@ def train_epoch(
         Diverged: the loss became NaN or infinite.
     """
     recipe, progress = epoch.recipe, progress or Progress()
+    keep_freed_memory()
     state.prepare(recipe)
     if not state.is_compiled(recipe):
         torch.compiler.reset()  # the shapes of the network before would count as recompilations of this one

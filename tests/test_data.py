@@ -56,6 +56,12 @@ def test_epochs_go_through_whole_permutations(count: int, size: int) -> None:
     assert len({tuple(row) for row in passes.tolist()}) > 1
 
 
+def test_order_follows_from_the_seed() -> None:
+    orders = [epoch_order(100, seed=seed, epoch=2, size=30) for seed in (1, 1, 2)]
+    assert torch.equal(orders[0], orders[1])
+    assert not torch.equal(orders[0], orders[2])
+
+
 def test_shifts_and_flips_are_uniform() -> None:
     top, left, flip = shifts_and_flips(2, seed=0, epoch=1, size=10_000)
     for shift in (top, left):

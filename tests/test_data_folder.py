@@ -8,7 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -114,6 +114,29 @@ def test_nothing_outside_the_share_is_read(tree: Path) -> None:
         list(data.test_batches(image_px=24, batch_size=2, share=slice(1, None, 2)))
 
 
+def test_large_batches_of_test_images_are_decoded_in_parts(
+    tree: Path, reference: list[list[Batch]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder, "_TEST_IMAGES", 2)
+    asked: list[int] = []
+    decode = folder._Decoder.__getitem__
+
+    def note(decoder: Any, request: Any) -> Any:
+        asked.append(len(request.indices))
+        return decode(decoder, request)
+
+    monkeypatch.setattr(folder._Decoder, "__getitem__", note)
+    assert_equal(list(made(tree).test_batches(image_px=32, batch_size=3)), reference[2])
+    assert asked == [2, 1, 1]
+
+
+def test_every_sample_is_augmented_differently(tree: Path) -> None:
+    for path in (tree / "train").rglob("*.JPEG"):
+        save(path, seed=0)
+    crops = torch.cat([pixels for epoch in (1, 2) for pixels, _ in train(made(tree), 24, epoch)])
+    assert len({tuple(crop.flatten().tolist()) for crop in crops}) == 24
+
+
 def test_flip(tree: Path) -> None:
     for path in (tree / "train").rglob("*.JPEG"):
         gradient = torch.arange(0, 240, 4, dtype=torch.uint8).expand(3, 48, 60).permute(1, 2, 0)
@@ -202,33 +225,30 @@ def test_all_generators_follow_from_the_sample(tree: Path, monkeypatch: pytest.M
     assert states == (random.getstate(), np.random.get_state()[1].tolist())  # type: ignore[index] # noqa: NPY002
 
 
-def test_missing_tree(tmp_path: Path) -> None:
-    message = r"data\.folder=.* must hold train/<class>/\*\.JPEG and val/<class>/\*\.JPEG; .*/train: .*No such file"
-    with pytest.raises(InputError, match=message):
-        made(tmp_path)
+LAYOUT = r"data\.folder=.* must hold train/<class>/\*\.JPEG and val/<class>/\*\.JPEG; "
 
 
-def test_class_without_images(tree: Path) -> None:
-    (tree / "train" / "n09999999").mkdir()
-    with pytest.raises(InputError, match=r"/train: Found no valid file for the classes n09999999") as raised:
-        made(tree)
-    assert "\n" not in str(raised.value)
-
-
-def test_wrong_number_of_classes(tree: Path) -> None:
-    with pytest.raises(InputError, match=r"/train has 2 classes; data\.classes is 1000"):
-        FolderImages(tree, replace(SETTINGS, classes=1000), CPU)
-
-
-def test_other_classes_in_val(tree: Path) -> None:
-    (tree / "val" / "n01443537").rename(tree / "val" / "n01484850")
-    with pytest.raises(InputError, match="must have the same classes; only one has n01443537, n01484850"):
-        made(tree)
-
-
-def test_wrong_number_of_channels(tree: Path) -> None:
-    with pytest.raises(InputError, match=r"data\.channels must be 3 for a folder of images; got 1"):
-        FolderImages(tree, replace(SETTINGS, channels=1), CPU)
+@pytest.mark.parametrize(
+    ("change", "settings", "message"),
+    [
+        (lambda tree: (tree / "train").rename(tree / "training"), {}, rf"{LAYOUT}.*/train: No such file"),
+        (lambda tree: (tree / "val").rename(tree / "validation"), {}, rf"{LAYOUT}.*/val: No such file"),
+        (lambda tree: (tree / "train" / "new").mkdir(), {}, "/train: Found no valid file for the classes new"),
+        (
+            lambda tree: (tree / "val" / "n01443537").rename(tree / "val" / "n01484850"),
+            {},
+            "must have the same classes; only one has n01443537, n01484850",
+        ),
+        (Path.exists, {"classes": 1000}, r"/train has 2 classes; data\.classes is 1000"),
+        (Path.exists, {"channels": 1}, r"data\.channels must be 3 for a folder of images; got 1"),
+    ],
+)
+def test_incomplete_trees_and_other_settings_are_refused(
+    tree: Path, change: Callable[[Path], Any], settings: dict[str, Any], message: str
+) -> None:
+    change(tree)
+    with pytest.raises(InputError, match=rf"\A[^\n]*{message}[^\n]*\Z"):
+        FolderImages(tree, replace(SETTINGS, **settings), CPU)
 
 
 # Decoding.
@@ -253,7 +273,7 @@ def test_pixels_are_pillows(options: dict[str, Any]) -> None:
     assert torch.equal(decode(memoryview(content)), decode(content))
 
 
-def test_whatever_pillow_reads_becomes_rgb() -> None:
+def test_png_and_grey_images_become_rgb() -> None:
     png = encoded(coloured(), "PNG")
     assert torch.equal(decode(png), torch.tensor(np.asarray(coloured())).permute(2, 0, 1))
     grey = decode(encoded(coloured().convert("L")))
@@ -337,9 +357,14 @@ def test_random_crops_are_parts_of_the_image() -> None:
     assert 180 < max(widths) <= 201
 
 
+def test_without_flip_nothing_is_mirrored() -> None:
+    ramp = torch.arange(200, dtype=torch.uint8).expand(3, 150, 200)
+    assert all((random_crop(ramp, 32, flip=False)[0, 16].int().diff() >= 0).all() for _ in range(20))
+
+
 def test_centre_crop_of_an_image_that_has_the_size_changes_no_pixel() -> None:
     pixels = torch.randint(0, 256, (3, 32, 40), dtype=torch.uint8)
-    assert shorter_px(28) == 32
+    assert [shorter_px(px) for px in (28, 160, 224)] == [32, 183, 256]
     assert torch.equal(centre_crop(pixels, 28), pixels[:, 2:30, 6:34])
 
 

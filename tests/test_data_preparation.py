@@ -3,6 +3,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -50,51 +51,74 @@ def interrupted_after(images: int) -> Callable[[int, int], None]:
     return progress
 
 
+@pytest.fixture
+def prepared(tree: Path) -> Path:
+    made(tree).run(silent)
+    return tree / "prepared"
+
+
+def opened(folder: Path, **settings: Any) -> FolderImages:
+    return FolderImages(folder, replace(SETTINGS, **settings), CPU)
+
+
+def split_of(folder: Path, name: str) -> PreparedSplit:
+    return PreparedSplit(folder, Manifest.read(folder).parts_of(name), SIZES)
+
+
+def train(data: FolderImages, *, batches: int = 4, batch_size: int = 5, start: int = 0) -> list[Batch]:
+    images = EpochImages(image_px=21, seed=0, epoch=1, batches=batches, batch_size=batch_size, start=start)
+    return list(data.train_batches(images))
+
+
 def whole_test_set(data: FolderImages, image_px: int = 28) -> Batch:
     [batch] = data.test_batches(image_px=image_px, batch_size=4)
     return batch
 
 
-def test_a_prepared_set_feeds_what_the_tree_feeds(tree: Path) -> None:
-    told: list[tuple[int, int]] = []
-    manifest = made(tree).run(lambda done, total: told.append((done, total)))
-    assert told == [(number, 14) for number in range(1, 15)]
+def test_a_prepared_set_yields_the_images_of_the_tree(tree: Path) -> None:
+    calls: list[tuple[int, int]] = []
+    manifest = made(tree).run(lambda done, total: calls.append((done, total)))
+    assert calls == [(number, 14) for number in range(1, 15)]
     assert [(part.file, part.images) for part in manifest.parts] == [
         ("train-00000.arrow", 4),
         ("train-00001.arrow", 4),
         ("train-00002.arrow", 2),
         ("val-00000.arrow", 4),
     ]
-    data, original = FolderImages(tree / "prepared", SETTINGS, CPU), FolderImages(tree, SETTINGS, CPU)
+    data, original = opened(tree / "prepared"), opened(tree)
     assert (data.train_count, data.test_count) == (10, 4)
     for image_px in (21, 28):
         pixels, labels = whole_test_set(data, image_px)
         original_pixels, original_labels = whole_test_set(original, image_px)
         assert torch.equal(labels, original_labels)
         assert (pixels - original_pixels).abs().mean() < 0.02  # what JPEG at quality 90 costs
-    train = list(data.train_batches(EpochImages(image_px=21, seed=0, epoch=1, batches=4, batch_size=5)))
-    original_train = original.train_batches(EpochImages(image_px=21, seed=0, epoch=1, batches=4, batch_size=5))
-    for (pixels, labels), (_, original_labels) in zip(train, original_train, strict=True):
+    for (pixels, labels), (_, original_labels) in zip(train(data), train(original), strict=True):
         assert pixels.shape == (5, 3, 21, 21)
         assert torch.equal(labels, original_labels)
-    [(rest, _)] = data.train_batches(EpochImages(image_px=21, seed=0, epoch=1, batches=4, batch_size=5, start=3))
-    assert torch.equal(rest, train[3][0])
+    [(rest, _)] = train(data, start=3)
+    assert torch.equal(rest, train(data)[3][0])
 
 
-def test_a_stage_reads_the_smallest_image_that_suffices(tree: Path) -> None:
-    manifest = made(tree).run(silent)
-    split = PreparedSplit(tree / "prepared", manifest.parts_of("train"), SIZES)
+def test_a_stage_reads_the_smallest_image_that_suffices(prepared: Path) -> None:
+    split = split_of(prepared, "train")
     for wanted, got in ((10, 24), (24, 24), (25, 32), (32, 32)):
         for index in range(10):
             assert decode(split.content(index, wanted)).shape == (3, got, round(got * 60 / 48))
+
+
+def test_small_images_are_not_enlarged(tree: Path) -> None:
+    Image.new("RGB", (30, 26)).save(tree / "train" / "n01440764" / "n01440764_0.JPEG")
+    made(tree).run(silent)
+    split = split_of(tree / "prepared", "train")
+    assert [decode(split.content(0, px)).shape[1:] for px in SIZES] == [(24, 27), (26, 30)]
 
 
 def test_prepared_images_are_other_data_than_the_tree(tree: Path) -> None:
     sets = [made(tree, tree.parent / "a"), made(tree, tree.parent / "b"), made(tree, tree.parent / "c", [32])]
     fingerprints = [each.run(silent).fingerprint for each in sets]
     assert fingerprints[0] == fingerprints[1]
-    assert len({*fingerprints, FolderImages(tree, SETTINGS, CPU).fingerprint}) == 3
-    assert FolderImages(tree.parent / "a", SETTINGS, CPU).fingerprint == fingerprints[0]
+    assert len({*fingerprints, opened(tree).fingerprint}) == 3
+    assert opened(tree.parent / "a").fingerprint == fingerprints[0]
     save(tree / "val" / "n01440764" / "n01440764_0.JPEG", seed=7)
     assert made(tree, tree.parent / "d").run(silent).fingerprint not in fingerprints
 
@@ -105,13 +129,13 @@ def test_workers_change_no_byte(tree: Path) -> None:
 
 
 @pytest.mark.parametrize("images", [0, 5, 13])
-def test_what_was_stopped_goes_on(tree: Path, images: int) -> None:
+def test_an_interrupted_preparation_resumes(tree: Path, images: int) -> None:
     whole = made(tree, tree.parent / "whole").run(silent)
     out = tree / "prepared"
     with pytest.raises(KeyboardInterrupt):
         made(tree).run(interrupted_after(images))
     with pytest.raises(InputError, match=rf"data\.folder={out} is prepared in part: run the same prepare command"):
-        FolderImages(out, SETTINGS, CPU)
+        opened(out)
     (out / ".train-00002.arrow.0123").write_bytes(b"of a process that was killed")
     before = {path.name: path.stat().st_ino for path in out.glob("*.arrow")}
     assert len(before) == images // 4
@@ -127,9 +151,9 @@ def test_damaged_images_are_listed_and_left_out(tree: Path) -> None:
     manifest = made(tree).run(silent)
     assert list(manifest.left_out) == ["train/n01443537/n01443537_3.JPEG", "val/n01440764/n01440764_1.JPEG"]
     assert "truncated" in manifest.left_out["train/n01443537/n01443537_3.JPEG"]
-    data = FolderImages(tree / "prepared", SETTINGS, CPU)
+    data = opened(tree / "prepared")
     assert (data.train_count, data.test_count) == (9, 3)
-    [(_, labels)] = data.train_batches(EpochImages(image_px=21, seed=0, epoch=1, batches=1, batch_size=9))
+    [(_, labels)] = train(data, batches=1, batch_size=9)
     assert sorted(labels.tolist()) == [0] * 5 + [1] * 4
 
 
@@ -150,36 +174,50 @@ def test_a_split_without_a_readable_image_is_refused(tree: Path) -> None:
         made(tree).run(silent)
 
 
-def test_a_second_run_mends_what_was_damaged_since(tree: Path) -> None:
-    whole = made(tree).run(silent)
-    path = tree / "prepared" / "train-00001.arrow"
+def test_a_second_run_mends_damaged_and_missing_files(tree: Path, prepared: Path) -> None:
+    whole, path = Manifest.read(prepared), prepared / "train-00001.arrow"
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    (tree / "prepared" / "val-00000.arrow").unlink()
+    (prepared / "val-00000.arrow").unlink()
     assert made(tree).run(silent) == whole
-    assert FolderImages(tree / "prepared", SETTINGS, CPU).fingerprint == whole.fingerprint
+    assert opened(prepared).fingerprint == whole.fingerprint
+
+
+def test_a_truncated_or_missing_file_is_named(prepared: Path) -> None:
+    path = prepared / "train-00001.arrow"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(InputError, match=rf"^{path} has \d+ bytes, not \d+: run prepare again$"):
+        opened(prepared)
+    path.unlink()
+    with pytest.raises(InputError, match=rf"^cannot read {path}: .*; run prepare again$"):
+        opened(prepared)
+
+
+def test_an_unwritable_folder_is_named(tree: Path) -> None:
+    (tree / "file").write_text("no folder can be here")
+    with pytest.raises(InputError, match=f"^cannot write {tree / 'file'}/prepared: Not a directory$"):
+        made(tree, tree / "file" / "prepared").run(silent)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 1}'])
-def test_a_damaged_manifest_is_named(tree: Path, text: str) -> None:
-    made(tree).run(silent)
-    (tree / "prepared" / "prepared.json").write_text(text)
+def test_a_damaged_manifest_is_named(prepared: Path, text: str) -> None:
+    (prepared / "prepared.json").write_text(text)
     with pytest.raises(InputError, match=r"prepared\.json is damaged: remove"):
-        FolderImages(tree / "prepared", SETTINGS, CPU)
+        opened(prepared)
 
 
-def test_a_manifest_of_another_version(tree: Path) -> None:
-    manifest = made(tree).run(silent)
-    replace(manifest, format=1).write(tree / "prepared")
-    assert FolderImages(tree / "prepared", SETTINGS, CPU).test_count == 4
-    replace(manifest, format=99).write(tree / "prepared")
+def test_a_manifest_of_another_version(prepared: Path) -> None:
+    manifest = Manifest.read(prepared)
+    replace(manifest, format=1).write(prepared)
+    assert opened(prepared).test_count == 4
+    replace(manifest, format=99).write(prepared)
     with pytest.raises(InputError, match="is of format 99, this is 2: prepare the images anew"):
-        Manifest.read(tree / "prepared")
+        Manifest.read(prepared)
 
 
+@pytest.mark.usefixtures("prepared")
 def test_a_folder_keeps_the_images_it_has(tree: Path) -> None:
-    made(tree).run(silent)
     with pytest.raises(InputError, match=r"prepared from other files or in other sizes \(theirs: 24, 32 pixels\)"):
         made(tree, sizes=[32]).run(silent)
     save(tree / "train" / "n01440764" / "another.JPEG", seed=9)
@@ -197,8 +235,8 @@ def test_two_processes_do_not_write_the_same_set(tree: Path) -> None:
 
 def test_the_disk_it_takes_is_known_before(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     estimated_bytes = made(tree).estimated_bytes()
-    manifest = made(tree).run(silent)
-    split = PreparedSplit(tree / "prepared", manifest.parts_of("train"), SIZES)
+    made(tree).run(silent)
+    split = split_of(tree / "prepared", "train")
     train_bytes = sum(len(split.content(index, size)) for index in range(10) for size in SIZES)
     assert train_bytes < estimated_bytes < 2 * train_bytes  # beside 4 test images
     usage = shutil.disk_usage(tree)
@@ -208,32 +246,33 @@ def test_the_disk_it_takes_is_known_before(tree: Path, monkeypatch: pytest.Monke
         made(tree, tree / "new").check_disk(estimated_bytes)
 
 
-def test_images_too_small_for_the_run(tree: Path) -> None:
-    made(tree).run(silent)
-    message = r"data\.image_px is too large for data\.folder=.*: it needs .* 37 pixels, and these .* with 24, 32"
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image_px": 32}, r"data\.image_px is too large for .*: it needs .* 37 pixels, and these .* with 24, 32"),
+        ({"classes": 1000}, r"/prepared has 2 classes; data\.classes is 1000"),
+    ],
+    ids=str,
+)
+def test_settings_that_contradict_the_set(prepared: Path, change: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        FolderImages(tree / "prepared", replace(SETTINGS, image_px=32), CPU)
+        opened(prepared, **change)
 
 
-def test_processes_that_are_not_forked_map_the_files_themselves(tree: Path) -> None:
-    manifest = made(tree).run(silent)
-    split = PreparedSplit(tree / "prepared", manifest.parts_of("train"), SIZES)
+def test_processes_that_are_not_forked_map_the_files_themselves(prepared: Path) -> None:
+    split = split_of(prepared, "train")
     text = pickle.dumps(split)
     assert len(text) < 2000  # bytes: no image is in it
     assert bytes(pickle.loads(text).content(6, 24)) == bytes(split.content(6, 24))
-    assert split.where(6) == f"train/n01443537/n01443537_1.JPEG in {tree / 'prepared' / 'train-00001.arrow'}"
+    assert split.where(6) == f"train/n01443537/n01443537_1.JPEG in {prepared / 'train-00001.arrow'}"
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_image_damaged_in_a_prepared_file_is_named(tree: Path, workers: int) -> None:
-    manifest = made(tree).run(silent)
-    path = tree / "prepared" / "val-00000.arrow"
-    split = PreparedSplit(tree / "prepared", manifest.parts_of("val"), SIZES)
-    content, jpeg = path.read_bytes(), bytes(split.content(1, 32))
+def test_an_image_damaged_in_a_prepared_file_is_named(prepared: Path, workers: int) -> None:
+    path = prepared / "val-00000.arrow"
+    content, jpeg = path.read_bytes(), bytes(split_of(prepared, "val").content(1, 32))
     path.write_bytes(content.replace(jpeg, bytes(len(jpeg))))
-    data = FolderImages(tree / "prepared", replace(SETTINGS, workers=workers), CPU)
-    with pytest.raises(
-        InputError,
-        match=rf"cannot read the image val/n01440764/n01440764_1\.JPEG in {path}: no image, or of no known kind$",
-    ):
+    data = opened(prepared, workers=workers)
+    message = rf"cannot read the image val/n01440764/n01440764_1\.JPEG in {path}: no image, or of no known kind$"
+    with pytest.raises(InputError, match=message):
         whole_test_set(data)

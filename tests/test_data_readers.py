@@ -1,10 +1,7 @@
 """The small sets: Fashion-MNIST and CIFAR from each of their sources, and the synthetic one."""
 
-import contextlib
-import functools
 import gzip
 import hashlib
-import http.server
 import logging
 import os
 import pickle
@@ -13,7 +10,7 @@ import shutil
 import struct
 import tarfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -57,6 +54,10 @@ def files() -> dict[str, bytes]:
     return result
 
 
+def md5(path: Path) -> str:
+    return hashlib.md5(path.read_bytes()).hexdigest()
+
+
 def write(folder: Path, *, compressed: bool = True) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files().items():
@@ -98,32 +99,28 @@ def test_debian_package_that_is_installed(tmp_path: Path) -> None:
     assert not (tmp_path / "data").exists()
 
 
-@contextlib.contextmanager
-def served(folder: Path) -> Iterator[str]:
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None: ...
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Download from URLs of files, too, as noisily as torchvision does."""
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder))) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}/"
-        finally:
-            server.shutdown()
-            thread.join()
+    def retrieve(url: str, path: str) -> None:
+        print("torchvision's progress")
+        Path(path).write_bytes(Path(url.removeprefix("file://")).read_bytes())
+
+    monkeypatch.setattr("torchvision.datasets.utils._urlretrieve", retrieve)
 
 
+@pytest.mark.usefixtures("server")
 def test_torchvision_download(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     remote = write(tmp_path / "remote")
-    checksums = [(path.name, hashlib.md5(path.read_bytes()).hexdigest()) for path in remote.iterdir()]
-    monkeypatch.setattr(FashionMNIST, "resources", checksums)
-    with served(remote) as url:
-        monkeypatch.setattr(FashionMNIST, "mirrors", [url])
-        assert_is_the_small_fashion_mnist(fashion_mnist(tmp_path / "data"))
+    monkeypatch.setattr(FashionMNIST, "resources", [(path.name, md5(path)) for path in remote.iterdir()])
+    monkeypatch.setattr(FashionMNIST, "mirrors", [f"{remote.as_uri()}/"])
+    assert_is_the_small_fashion_mnist(fashion_mnist(tmp_path / "data"))
     assert capfd.readouterr() == ("", "")
-    assert_is_the_small_fashion_mnist(fashion_mnist(tmp_path / "data"))  # kept: the server is gone
+    shutil.rmtree(remote)
+    assert_is_the_small_fashion_mnist(fashion_mnist(tmp_path / "data"))  # kept
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["FashionMNIST"]
 
 
@@ -185,40 +182,31 @@ def test_two_processes_fetch_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
             assert_is_the_small_fashion_mnist(images)
 
 
-Damage = Callable[[bytes], bytes]
-
-
-def compressed(change: Damage) -> Damage:
-    return lambda content: gzip.compress(change(content))
-
-
-def truncated(content: bytes) -> bytes:
-    return content[:-5]
-
-
-def header_of_labels(content: bytes) -> bytes:
-    return b"\0\0\x08\x01" + content[4:]
-
-
-def smaller_images(_: bytes) -> bytes:
-    return idx((12, 14, 14), bytes(12 * 14 * 14))
+def test_unwritable_folder(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("a file, not a folder")
+    with pytest.raises(InputError, match=r"^cannot write .*/data: File exists$"):
+        fashion_mnist(tmp_path / "data")
 
 
 @pytest.mark.parametrize(
     ("name", "damage", "message"),
     [
-        ("train-images-idx3-ubyte", truncated, r"damaged \(9419 bytes, 9424 expected\)"),
-        ("train-images-idx3-ubyte.gz", compressed(truncated), r"damaged \(9419 bytes, 9424 expected\)"),
-        ("train-images-idx3-ubyte.gz", lambda content: gzip.compress(content)[:-20], "damaged .*Compressed file ended"),
+        ("train-images-idx3-ubyte", lambda whole: whole[:-5], r"damaged \(9419 bytes, 9424 expected\)"),
+        (
+            "train-images-idx3-ubyte.gz",
+            lambda whole: gzip.compress(whole[:-5]),
+            r"damaged \(9419 bytes, 9424 expected\)",
+        ),
+        ("train-images-idx3-ubyte.gz", lambda whole: gzip.compress(whole)[:-20], "damaged .*Compressed file ended"),
         ("train-images-idx3-ubyte.gz", lambda _: b"<html>not found</html>", "damaged .*Not a gzipped file"),
-        ("train-images-idx3-ubyte", header_of_labels, "damaged .*not an idx file with 3 dimensions"),
+        ("train-images-idx3-ubyte", lambda _: idx((12,), bytes(12)), "damaged .*not an idx file with 3 dimensions"),
         ("train-images-idx3-ubyte", lambda _: b"", "damaged .*not an idx file with 3 dimensions"),
-        ("train-images-idx3-ubyte", smaller_images, r"items of shape \(28, 28\); its header says 12 of \(14, 14\)"),
+        ("train-images-idx3-ubyte", lambda _: idx((12, 14, 14), b""), r"items of .*; its header says 12 of \(14, 14\)"),
         ("t10k-labels-idx1-ubyte", lambda _: idx((6,), bytes([0, 1, 2, 3, 4, 10])), "label 10, at most 9 expected"),
         ("t10k-labels-idx1-ubyte", lambda _: idx((5,), bytes(5)), "has 5 labels for 6 images"),
     ],
 )
-def test_damaged_file_is_named(tmp_path: Path, name: str, damage: Damage, message: str) -> None:
+def test_damaged_file_is_named(tmp_path: Path, name: str, damage: Callable[[bytes], bytes], message: str) -> None:
     folder = write(tmp_path / "data", compressed=name.endswith(".gz"))
     (folder / name).write_bytes(damage(files()[name.removesuffix(".gz")]))
     with pytest.raises(InputError, match=rf"/data/{name} .*{message}") as raised:
@@ -242,10 +230,6 @@ def test_the_real_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 FOLDER = "cifar-10-batches-py"
 
 
-def md5(path: Path) -> str:
-    return hashlib.md5(path.read_bytes()).hexdigest()
-
-
 @pytest.fixture
 def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A small CIFAR-10 in the published format; image i has red i, green 100 + i, blue 200 + i."""
@@ -260,15 +244,15 @@ def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     archive = tmp_path / "remote" / CIFAR10.filename
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(folder, FOLDER)
-    monkeypatch.setattr(
-        CIFAR10, "train_list", [[name, md5(folder / name)] for name in ("data_batch_1", "data_batch_2")]
-    )
-    monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", md5(folder / "test_batch")]])
-    monkeypatch.setattr(
-        CIFAR10, "meta", {"filename": "batches.meta", "key": "label_names", "md5": md5(folder / "batches.meta")}
-    )
-    monkeypatch.setattr(CIFAR10, "tgz_md5", md5(archive))
-    monkeypatch.setattr(CIFAR10, "url", "http://127.0.0.1:9/")
+    sums = {path.name: md5(path) for path in folder.iterdir()}
+    for name, value in {
+        "train_list": [[name, sums[name]] for name in ("data_batch_1", "data_batch_2")],
+        "test_list": [["test_batch", sums["test_batch"]]],
+        "meta": {"filename": "batches.meta", "key": "label_names", "md5": sums["batches.meta"]},
+        "tgz_md5": md5(archive),
+        "url": "http://127.0.0.1:9/",
+    }.items():
+        monkeypatch.setattr(CIFAR10, name, value)
     return tmp_path / "remote"
 
 
@@ -288,19 +272,14 @@ def test_cifar_existing_folder(remote: Path) -> None:
     assert_is_the_small_cifar(cifar(remote))
 
 
+@pytest.mark.usefixtures("server")
 def test_cifar_download(
     remote: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(CIFAR10, "url", (remote / CIFAR10.filename).as_uri())
-    monkeypatch.setattr("torchvision.datasets.utils._urlretrieve", fake_retrieve)
     assert_is_the_small_cifar(cifar(tmp_path / "data"))
     assert [path.name for path in (tmp_path / "data").iterdir()] == [FOLDER]
     assert capfd.readouterr() == ("", "")
-
-
-def fake_retrieve(url: str, path: str) -> None:
-    print("torchvision's progress")
-    Path(path).write_bytes(Path(url.removeprefix("file://")).read_bytes())
 
 
 @pytest.mark.usefixtures("remote")

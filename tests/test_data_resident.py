@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -77,7 +78,7 @@ def test_flip_mirrors_half_of_the_images() -> None:
     assert crops.count(mirrored) + crops.count(original) == 200
 
 
-def test_start_goes_on_in_the_middle_of_an_epoch() -> None:
+def test_start_resumes_in_the_middle_of_an_epoch() -> None:
     data = made(replace(SETTINGS, pad_px=1, flip=True))
     whole = epoch(data, 3, batches=5, batch_size=3)
     rest = epoch(data, 3, batches=5, batch_size=3, start=3)
@@ -124,6 +125,14 @@ def test_an_epoch_flips_the_same_images_at_every_size() -> None:
     assert len(set(flips[0])) == 2
 
 
+def test_shifts_scale_with_the_image() -> None:
+    white = Split(torch.full((1, 1, 8, 8), 255, dtype=torch.uint8), torch.tensor([3]))
+    data = ResidentImages(ImageSet(white, white, 4), replace(SETTINGS, image_px=8, pad_px=2), CPU)
+    for px, most in ((8, 2), (4, 1), (16, 4)):
+        [(pixels, _)] = epoch(data, px, batches=1, batch_size=200)
+        assert (pixels[:, 0].amax(dim=2) == 0).sum(dim=1).max() == most
+
+
 def test_test_images_come_in_order_and_whole() -> None:
     batches = list(made().test_batches(image_px=3, batch_size=2))
     assert [len(labels) for _, labels in batches] == [2, 2, 1]
@@ -138,7 +147,7 @@ def test_normalise_by_hand() -> None:
     assert torch.allclose(Normalise(settings, CPU)(pixels), torch.tensor([[[[-2.0, 2.0]], [[0.0, 2.0]]]]), atol=1e-6)
 
 
-def test_resize_keeps_a_constant_and_averages_what_it_cannot_show() -> None:
+def test_resize_keeps_a_constant_and_averages_finer_patterns() -> None:
     assert set(resize(torch.full((3, 2, 28, 28), 77, dtype=torch.uint8), 17).flatten().tolist()) == {77}
     stripes = torch.zeros(1, 1, 32, 32, dtype=torch.uint8)
     stripes[..., ::4] = 200  # without antialiasing, sampling between columns 1 and 2 of each four would miss them
@@ -170,9 +179,10 @@ def test_fingerprint_sees_every_pixel_and_label() -> None:
         ({"mean": [0.5, 0.5]}, r"data\.mean must have one value per channel \(data\.channels=1\); got \[0\.5, 0\.5\]"),
         ({"std": []}, r"data\.std must have one value per channel"),
         ({"std": [0.0]}, r"data\.std must be positive; got \[0\.0\]"),
+        ({"channels": 3}, r"data\.channels must be 1, as in fashion_mnist; got 3"),
         ({"classes": 7}, r"data\.classes must be 4, as in fashion_mnist; got 7"),
     ],
 )
-def test_settings_that_contradict_the_images(change: dict[str, list[float]], message: str) -> None:
+def test_settings_that_contradict_the_images(change: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        made(replace(SETTINGS, **change))  # type: ignore[arg-type]
+        ResidentImages(ImageSet(images(4), images(4), 4), replace(SETTINGS, **change), CPU)

@@ -126,7 +126,7 @@ def test_a_long_network_is_a_short_table(resnet: Description) -> None:
     assert max(map(len, text.splitlines())) < 200
 
 
-def test_what_cannot_be_shrunk_is_refused() -> None:
+def test_networks_that_cannot_be_shrunk_are_refused() -> None:
     with pytest.raises(InputError, match="must be a torch.nn.Module; got a str"):
         describe("resnet34", 224)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="image_px=4 does not suit the network"):

@@ -1,5 +1,6 @@
 import copy
 from collections import OrderedDict
+from typing import Any
 
 import pytest
 import torch
@@ -28,10 +29,9 @@ class Two(nn.Module):
         self.drop = nn.Dropout(0.5)
         self.last = nn.Linear(8 * 6 * 6, 5)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Any:
         maps = F.relu(self.second(F.relu(self.first(images), inplace=True)))
-        scores: Tensor = self.last(self.drop(maps.flatten(1)))
-        return scores
+        return self.last(self.drop(maps.flatten(1)))
 
 
 def _images(count: int, small_px: int, large_px: int) -> tuple[Tensor, Tensor]:
@@ -76,7 +76,7 @@ def test_ridge_regression_is_where_its_gradient_vanishes(rows: int, width: int) 
     torch.testing.assert_close(gradient, torch.zeros_like(gradient), atol=1e-9, rtol=0)
 
 
-def test_what_the_images_do_not_determine_stays() -> None:
+def test_weights_of_dead_inputs_are_kept() -> None:
     target = Two()
     shrunk = shrink(target, 12)
     rescale(shrunk.network, target)
@@ -113,27 +113,23 @@ def test_only_resized_layers_change_and_nothing_is_left_behind() -> None:
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in target.modules())
 
 
-def test_a_convolution_that_pads_itself_keeps_what_it_has() -> None:
-    class Padding(nn.Conv2d):
-        def forward(self, images: Tensor) -> Tensor:
-            side = self.kernel_size[0] - 1
-            return super().forward(F.pad(images, (side // 2, side - side // 2, side // 2, side - side // 2)))
+class Padding(nn.Conv2d):
+    """Pads itself by the size of its kernel."""
 
-    target, pretrain = nn.Sequential(Padding(2, 4, 3)), nn.Sequential(Padding(2, 4, 2))
-    rescale(pretrain, target)
-    before = target.state_dict()["0.weight"].clone()
-    fit(pretrain, target, *_images(20, 8, 12))
-    assert torch.equal(target.state_dict()["0.weight"], before)
+    def forward(self, images: Tensor) -> Tensor:
+        side = self.kernel_size[0] - 1
+        return super().forward(F.pad(images, (side // 2, side - side // 2, side // 2, side - side // 2)))
 
 
-def test_a_layer_that_changes_its_weight_before_it_uses_it_keeps_what_it_has() -> None:
-    class Standardised(nn.Conv2d):
-        def forward(self, images: Tensor) -> Tensor:
-            weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
-            maps: Tensor = self._conv_forward(images, weight / weight.std((1, 2, 3), keepdim=True), self.bias)
-            return maps
+class Standardised(nn.Conv2d):
+    def forward(self, images: Tensor) -> Any:
+        weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+        return self._conv_forward(images, weight / weight.std((1, 2, 3), keepdim=True), self.bias)
 
-    target = nn.Sequential(Standardised(2, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3))
+
+@pytest.mark.parametrize("kind", [Padding, Standardised])
+def test_a_layer_with_another_forward_pass_is_not_fitted(kind: type[nn.Conv2d]) -> None:
+    target = nn.Sequential(kind(2, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3))
     shrunk = shrink(target, 12)
     rescale(shrunk.network, target)
     before = {name: tensor.clone() for name, tensor in target.state_dict().items()}
@@ -156,6 +152,19 @@ def test_wrong_arguments(small: int, large: int, ridge: float, message: str) -> 
     images = torch.randn(5, 2, 12, 12)
     with pytest.raises(ArgumentError, match=message):
         fit(shrunk.network, target, images[:small, :, : shrunk.image_px], images[:large], ridge=ridge)
+
+
+def test_layers_may_be_called_by_keyword() -> None:
+    class Keyword(Two):
+        def forward(self, images: Tensor) -> Any:
+            return self.last(input=self.second(input=self.first(input=images)).flatten(1))
+
+    target = Keyword()
+    shrunk = shrink(target, 12)
+    rescale(shrunk.network, target)
+    before = copy.deepcopy(target.state_dict())
+    fit(shrunk.network, target, *_images(20, shrunk.image_px, 12))
+    assert not any(torch.equal(tensor, before[name]) for name, tensor in target.state_dict().items())
 
 
 def test_half_precision_stays_half() -> None:

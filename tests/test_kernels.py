@@ -66,7 +66,7 @@ def test_pinv_responds_to_an_enlarged_patch_as_to_the_patch(small: int, large: i
     torch.testing.assert_close(responses, F.conv2d(patches, weight))
 
 
-def test_pinv_does_not_see_what_enlarging_never_makes() -> None:
+def test_pinv_is_blind_to_patches_that_enlarging_never_makes() -> None:
     """It is the smallest of all kernels with its theorem: blind to patches that no enlarged patch resembles."""
     enlarged = F.interpolate(torch.eye(4, dtype=torch.float64).reshape(4, 1, 2, 2), (3, 3), mode="bilinear").flatten(1)
     blind = torch.linalg.svd(enlarged).Vh[4:].reshape(-1, 1, 3, 3)
@@ -125,51 +125,47 @@ def test_gradients_flow_back() -> None:
     torch.testing.assert_close(gradient, torch.ones(1, 1, 2, 2))
 
 
-def test_refuses_what_is_no_kernel() -> None:
-    with pytest.raises(InputError, match=r"must be 4-D \(c_out, c_in, h, w\); got shape \(3, 3\)"):
-        rescale_kernel(torch.ones(3, 3), (5, 5))
-    with pytest.raises(InputError, match=r"floating dtype; got torch\.int64"):
-        rescale_kernel(torch.ones(1, 1, 3, 3, dtype=torch.int64), (5, 5))
-
-
-@pytest.mark.parametrize("size", [5, (5,), (5, 5.0)])
-def test_refuses_what_is_no_size(size: Any) -> None:
-    with pytest.raises(InputError, match=r"^size must be two integers, height and width; got"):
-        rescale_kernel(torch.ones(1, 1, 3, 3), size)
-
-
-@pytest.mark.parametrize("size", [(2, 5), (5, 2)])
-def test_refuses_to_make_a_kernel_smaller(size: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match=rf"kernel of 3x3 can only grow; got the target size {size[0]}x{size[1]}"):
-        rescale_kernel(torch.ones(1, 1, 3, 3), size)
-
-
-def test_unknown_interpolation_lists_the_known_ones() -> None:
-    with pytest.raises(InputError, match="one of bilinear, bicubic, nearest, area, pinv or .*; got 'cubic': "):
-        rescale_kernel(torch.ones(1, 1, 3, 3), (5, 5), mode="cubic")
-
-
-def test_an_interpolation_of_the_users_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "users_interpolation.py").write_text(
+@pytest.fixture(autouse=True)
+def _users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A module of the user's."""
+    (tmp_path / "users.py").write_text(
         "import torch.nn.functional as F\n"
         "def framed(weight, size):\n"
         "    assert weight.dtype.itemsize >= 4\n"
         "    return F.pad(weight, (0, size[1] - weight.shape[3], 0, size[0] - weight.shape[2]))\n"
-        "def wrong(weight, size):\n"
-        "    return weight\n"
+        "def wrong(weight, size): return weight\n"
         "constant = 3\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
+
+
+def test_an_interpolation_of_the_users_own() -> None:
     weight = torch.randn(2, 1, 2, 2).half()
-    framed = rescale_kernel(weight, (3, 3), mode="users_interpolation.framed")
-    assert torch.equal(framed, F.pad(weight, (0, 1, 0, 1)))
-    for mode, message in (
-        ("users_interpolation.wrong", r"must give a kernel of shape \(2, 1, 3, 3\); got \(2, 1, 2, 2\)"),
-        ("users_interpolation.constant", "got 'users_interpolation.constant': it is no function"),
-        ("users_interpolation.absent", "got 'users_interpolation.absent': .*absent"),
-    ):
-        with pytest.raises(InputError, match=message):
-            rescale_kernel(weight, (3, 3), mode=mode)
+    assert torch.equal(rescale_kernel(weight, (3, 3), mode="users.framed"), F.pad(weight, (0, 1, 0, 1)))
+
+
+KERNEL = torch.ones(1, 1, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("weight", "size", "mode", "message"),
+    [
+        (KERNEL[0, 0], (5, 5), "area", r"must be 4-D \(c_out, c_in, h, w\); got shape \(3, 3\)"),
+        (KERNEL.long(), (5, 5), "area", r"floating dtype; got torch\.int64"),
+        (KERNEL, 5, "area", "^size must be two integers, height and width; got 5"),
+        (KERNEL, (5,), "area", "^size must be two integers"),
+        (KERNEL, (5, 5.0), "area", "^size must be two integers"),
+        (KERNEL, (2, 5), "area", "kernel of 3x3 can only grow; got the target size 2x5"),
+        (KERNEL, (5, 2), "area", "kernel of 3x3 can only grow; got the target size 5x2"),
+        (KERNEL, (5, 5), "cubic", "one of bilinear, bicubic, nearest, area, pinv or .*; got 'cubic': "),
+        (KERNEL, (5, 5), "users.wrong", r"must give a kernel of shape \(1, 1, 5, 5\); got \(1, 1, 3, 3\)"),
+        (KERNEL, (5, 5), "users.constant", "got 'users.constant': it is no function"),
+        (KERNEL, (5, 5), "users.absent", "got 'users.absent': .*absent"),
+    ],
+)
+def test_wrong_arguments_are_refused(weight: Tensor, size: Any, mode: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        rescale_kernel(weight, size, mode=mode)
 
 
 def test_memory_layout_changes_no_bit() -> None:

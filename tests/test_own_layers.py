@@ -12,7 +12,7 @@ from networks import Net, classifier, conv
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from torchvision.models import resnet18
-from torchvision.ops import FrozenBatchNorm2d
+from torchvision.ops import DeformConv2d, FrozenBatchNorm2d
 
 from rescaler.errors import InputError
 from rescaler.method.description import describe
@@ -58,89 +58,72 @@ def test_tied_interfaces_stay_tied() -> None:
     torch.testing.assert_close(target.a.weight, torch.full((3, 144), 0.9 * 16 / 36))
 
 
-def _two_strides() -> Any:
-    net: Any = Net(
-        lambda net, x: net.a(x).mean((2, 3)) + net.b(x).mean((2, 3)), a=conv(1, 4, 5), b=conv(1, 4, 5, stride=4)
-    )
-    net.b.weight = net.a.weight
-    return net
-
-
-def _transposed() -> Any:
-    net: Any = Net(lambda net, x: net.back(net.conv(x)).mean((2, 3)), conv=conv(1, 4), back=nn.ConvTranspose2d(4, 1, 3))
-    net.back.weight = net.conv.weight
-    return net
-
-
-def _held() -> Any:
-    net: Any = Net(lambda net, x: net.conv(x).mean((2, 3)), conv=conv(1, 4))
-    net.kernel = net.conv.weight
+def _tied(forward: Callable[[Any, Tensor], Any], **layers: nn.Module) -> Any:
+    """The weight of the layer ``a`` is that of ``b``, too, or of the network itself."""
+    net: Any = Net(forward, **layers)
+    (net.b if "b" in layers else net).weight = net.a.weight
     return net
 
 
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        (_two_strides(), "layers a and b share a weight, which would become 3x3 for the first"),
-        (_transposed(), "layers conv and back share a weight, which would become 2x2 for the first"),
         (
-            Net(lambda net, x: F.conv_transpose2d(net.conv(x), net.conv.weight).mean((2, 3)), conv=conv(1, 4)),
-            "layer conv: a function of the network takes its weight, too",
+            _tied(
+                lambda net, x: net.a(x).mean((2, 3)) + net.b(x).mean((2, 3)),
+                a=conv(1, 4, 5),
+                b=conv(1, 4, 5, stride=4),
+            ),
+            "layers a and b share a weight, which would become 3x3 for the first",
         ),
-        (_held(), "layers conv and the network itself share a weight"),
+        (
+            _tied(lambda net, x: net.b(net.a(x)).mean((2, 3)), a=conv(1, 4), b=nn.ConvTranspose2d(4, 1, 3)),
+            "layers a and b share a weight, which would become 2x2 for the first",
+        ),
+        (
+            _tied(lambda net, x: net.a(x).mean((2, 3)), a=conv(1, 4)),
+            "layers a and the network itself share a weight",
+        ),
     ],
-    ids=["other kernels", "a layer that is not shrunk", "a function", "the network"],
+    ids=["other kernels", "a layer that is not shrunk", "the network"],
 )
 def test_weights_whose_users_disagree_are_refused(target: nn.Module, message: str) -> None:
     with pytest.raises(InputError, match=message):
         shrink(target, 16)
 
 
-def _whole_map() -> nn.Module:
-    def forward(net: Any, images: Tensor) -> Tensor:
+@pytest.mark.parametrize(
+    "borrowed",
+    [
+        lambda net: net.conv.weight,
+        lambda net: net.conv.weight.flip(3),
+        lambda net: net.conv.weight.transpose(2, 3) * 0.5,
+        lambda net: 2 * net.conv.weight.detach().view(4, 1, 3, 3).clone(),
+        lambda net: net.conv.weight if net.training else torch.ones(4, 1, 3, 3),
+        lambda net: net.whole.weight,
+    ],
+    ids=["as it is", "flipped", "transposed and scaled", "a copy of a view", "in training", "of an interface"],
+)
+def test_weights_that_a_function_borrows_are_refused(borrowed: Callable[[Any], Tensor]) -> None:
+    def forward(net: Any, images: Tensor) -> Any:
         maps = net.conv(images)
-        scores: Tensor = net.whole(maps).flatten(1) + F.conv_transpose2d(maps, net.whole.weight).mean((2, 3))
-        return scores
+        return net.whole(maps).mean() + F.conv_transpose2d(maps, borrowed(net)).mean((2, 3))
 
-    return Net(forward, conv=conv(1, 4), whole=nn.Conv2d(4, 4, 16))
-
-
-def _only_in_training() -> nn.Module:
-    def forward(net: Any, images: Tensor) -> Tensor:
-        maps = net.conv(images)
-        scores: Tensor = (F.conv_transpose2d(maps, net.conv.weight) if net.training else maps).mean((2, 3))
-        return scores
-
-    return Net(forward, conv=conv(1, 4), never=conv(1, 4))
-
-
-@pytest.mark.parametrize(("target", "name"), [(_whole_map(), "whole"), (_only_in_training(), "conv")])
-def test_weights_that_functions_borrow_are_seen_wherever_they_are(target: nn.Module, name: str) -> None:
-    with pytest.raises(InputError, match=f"layer {name}: a function of the network takes its weight, too"):
+    target = Net(forward, conv=conv(1, 4), whole=nn.Conv2d(4, 4, 16), never=conv(1, 4))
+    with pytest.raises(InputError, match="layer (conv|whole): a function of the network takes its weight, too"):
         shrink(target, 16)
 
 
-@pytest.mark.parametrize(
-    "rearranged",
-    [
-        lambda weight: weight.flip(3),
-        lambda weight: weight.transpose(2, 3) * 0.5,
-        lambda weight: 2 * weight.detach().view(4, 1, 3, 3).clone(),
-    ],
-    ids=["flipped", "transposed and scaled", "a copy of a view"],
-)
-def test_rearranged_weights_are_borrowed_too(rearranged: Callable[[Tensor], Tensor]) -> None:
+def test_a_function_may_take_the_weight_of_an_unchanged_layer() -> None:
     def forward(net: Any, images: Tensor) -> Tensor:
-        return F.conv_transpose2d(net.conv(images), rearranged(net.conv.weight)).mean((2, 3))
+        return F.conv_transpose2d(net.point(net.conv(images)), net.point.weight).mean((2, 3))
 
-    with pytest.raises(InputError, match="layer conv: a function of the network takes its weight, too"):
-        shrink(Net(forward, conv=conv(1, 4)), 16)
+    shrink(Net(forward, conv=conv(1, 4), point=nn.Conv2d(4, 4, 1)), 16)
 
 
 def test_weights_tied_by_their_memory_stay_tied() -> None:
-    def forward(net: Any, images: Tensor) -> Tensor:
-        scores: Tensor = net.last(net.point(net.b(net.a(images))).mean((2, 3)))
-        return scores
+    def forward(net: Any, images: Tensor) -> Any:
+        return net.last(net.point(net.b(net.a(images))).mean((2, 3)))
 
     target: Any = Net(forward, a=conv(4, 4), b=conv(4, 4), point=nn.Conv2d(4, 4, 1), last=nn.Linear(4, 4))
     target.b.weight = nn.Parameter(target.a.weight.data)
@@ -161,11 +144,10 @@ def test_layers_that_return_more_than_a_map_are_followed() -> None:
             maps = super().forward(images)
             return {"maps": maps, "mean": maps.mean()}
 
-    def forward(net: Any, images: Tensor) -> Tensor:
+    def forward(net: Any, images: Tensor) -> Any:
         maps, indices = net.pool(net.conv(images))
         maps = net.unpool(maps, indices)
-        scores: Tensor = net.twofold(maps)["maps"].mean((2, 3))
-        return scores
+        return net.twofold(maps)["maps"].mean((2, 3))
 
     layers = {
         "pool": nn.MaxPool2d(2, return_indices=True),
@@ -191,6 +173,16 @@ def test_a_scale_of_channels_is_no_kernel() -> None:
             return maps * self.weight
 
     assert shrink(nn.Sequential(conv(1, 4), Scale(), conv(4, 4)), 12).notes == ()
+
+
+def test_layers_with_kernels_of_another_kind_are_noted() -> None:
+    target = Net(
+        lambda net, x: net.deform(net.conv(x), net.offsets(net.conv(x))).mean((2, 3)),
+        conv=conv(1, 4),
+        offsets=conv(4, 18),
+        deform=DeformConv2d(4, 4, 3, padding=1),
+    )
+    assert "deform (DeformConv2d): left as it is, since only Conv2d is shrunk" in shrink(target, 12).notes
 
 
 def test_a_network_that_copies_itself_is_refused() -> None:
@@ -231,15 +223,14 @@ def test_a_target_whose_state_dict_is_a_copy_is_filled() -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_blocks_that_training_skips_at_random_are_shrunk(seed: int) -> None:
-    def forward(net: Any, images: Tensor) -> Tensor:
+    def forward(net: Any, images: Tensor) -> Any:
         maps = net.first(images)
         for block in (net.second, net.third):
             if not net.training or torch.rand(1).item() < 0.5:
                 maps = block(maps)
         if net.training:
             maps = maps + net.only_in_training(images).mean()
-        scores: Tensor = maps.mean((2, 3))
-        return scores
+        return maps.mean((2, 3))
 
     names = ("first", "second", "third", "only_in_training")
     target = Net(forward, **{name: conv(4 if name in names[1:3] else 1, 4) for name in names})
@@ -251,9 +242,8 @@ def test_blocks_that_training_skips_at_random_are_shrunk(seed: int) -> None:
 
 
 def test_images_may_be_flattened_themselves() -> None:
-    def forward(net: Any, images: Tensor) -> Tensor:
-        scores: Tensor = net.fc(images.flatten(1)) + net.conv(images).mean((2, 3))
-        return scores
+    def forward(net: Any, images: Tensor) -> Any:
+        return net.fc(images.flatten(1)) + net.conv(images).mean((2, 3))
 
     shrunk = shrink(Net(forward, conv=conv(1, 3), fc=nn.Linear(144, 3)), 12)
     assert [(layer.name, layer.pretrain_kernel) for layer in shrunk.layers] == [("conv", (2, 2)), ("fc", (8, 8))]
@@ -274,7 +264,7 @@ def test_features_that_only_look_like_a_map_are_refused(flatten: Callable[[Tenso
         shrink(target, 12)
 
 
-def test_tensors_that_are_called_weight_and_buffers_that_are_infinite_are_no_matter() -> None:
+def test_infinite_buffers_and_other_attributes_called_weight_are_allowed() -> None:
     class Masked(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -303,7 +293,7 @@ def test_wrong_arguments_are_named() -> None:
         rescale(shrunk, target)  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"^target must be a torch.nn.Module; got a OrderedDict$"):
         rescale(shrunk.network, target.state_dict())  # type: ignore[type-var]
-    with pytest.raises(InputError, match="of a wrapped one .* pass what it wraps"):
+    with pytest.raises(InputError, match="; unwrap networks first "):
         rescale(nn.DataParallel(shrunk.network), target)
     with pytest.raises(InputError, match="^0.weight must be a tensor; got a NoneType$"):
         rescale_tensors({"0.weight": None}, shrunk.network, target)  # type: ignore[dict-item]

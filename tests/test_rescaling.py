@@ -1,9 +1,11 @@
 import copy
 from collections import OrderedDict
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from networks import Net
 from torch import Tensor, nn
 
 from rescaler.errors import InputError
@@ -67,6 +69,33 @@ def test_interface_is_a_kernel_over_the_whole_map(mode: str) -> None:
     torch.testing.assert_close(linear.get_parameter("fc.weight"), expected)
 
 
+def test_the_users_own_network_and_parameters_are_filled() -> None:
+    conv = nn.Conv2d(2, 2, 3, padding=1)
+    target = nn.Sequential(conv, nn.ReLU(), conv, nn.BatchNorm2d(2))
+    parameters = list(target.named_parameters(remove_duplicate=False))
+    assert rescale(shrink(target, 12).network, target) is target
+    for (name, before), (_, after) in zip(parameters, target.named_parameters(remove_duplicate=False), strict=True):
+        assert before is after, name
+    assert not any(module._forward_pre_hooks for module in target)
+
+
+def test_shapes_alone_are_rescaled_on_the_meta_device() -> None:
+    target = rescale(_pretrain().to("meta"), _target().to("meta"))
+    assert target.get_parameter("conv1.weight").shape == (4, 2, 3, 3)
+
+
+def test_a_compiled_target_is_filled() -> None:
+    """Its names begin with ``_orig_mod.`` in both networks."""
+    target = _target()
+    compiled: Any = torch.compile(target, backend="eager")
+    compiled(torch.randn(4, 2, 8, 8))
+    shrunk = shrink(compiled, 8)
+    assert [layer.name for layer in shrunk.layers] == ["_orig_mod.conv1", "_orig_mod.conv2", "_orig_mod.fc3"]
+    nn.init.constant_(shrunk.network.get_parameter("_orig_mod.conv1.weight"), 0.9)
+    assert rescale(shrunk.network, compiled) is compiled
+    torch.testing.assert_close(target.get_parameter("conv1.weight"), torch.full((4, 2, 3, 3), 0.9 * 4 / 9))
+
+
 def test_identity_where_nothing_differs_in_shape() -> None:
     first, second = _target(), _target()
     rescale(first, second)
@@ -105,6 +134,18 @@ def test_half_precision_is_rescaled_in_single_and_rounded_once(dtype: torch.dtyp
     precise = rescale(copy.deepcopy(pretrain).float(), _target())
     for name, tensor in target.state_dict().items():
         assert torch.equal(tensor, precise.state_dict()[name].to(tensor.dtype)), name
+
+
+def test_values_too_large_for_the_target_are_refused() -> None:
+    pretrain = _pretrain()
+    nn.init.constant_(pretrain.get_parameter("fc4.bias"), 1e6)
+    _refused(pretrain, _target().half(), r"fc4\.bias has values that are not finite in torch\.float16")
+
+
+def test_momentum_is_rescaled_in_its_own_precision() -> None:
+    momentum = {"conv1.weight": torch.full((4, 2, 2, 2), 1e5)}  # more than half precision holds
+    found = rescale_tensors(momentum, _pretrain().half(), _target().half())["conv1.weight"]
+    torch.testing.assert_close(found, torch.full((4, 2, 3, 3), 1e5 * 4 / 9))
 
 
 def test_extra_state_of_a_module_is_copied() -> None:
@@ -148,6 +189,13 @@ def test_a_network_between_takes_the_weights_at_its_own_size() -> None:
     assert middle(torch.randn(2, 2, 7, 7)).shape == target(torch.randn(2, 2, 8, 8)).shape
 
 
+def test_a_network_between_may_have_the_targets_map() -> None:
+    same_map = shrink(_target(), 8, pretrain_px=8, input_only=True).network
+    small, *_ = _stages()
+    expected = rescale(small, _target()).get_parameter("fc3.weight")
+    assert torch.equal(rescale(small, same_map).get_parameter("fc3.weight"), expected)
+
+
 def test_kernels_are_rescaled_in_their_own_precision_under_autocast() -> None:
     target = nn.Sequential(nn.Conv2d(1, 4, 3))
     shrunk = shrink(target, 12)
@@ -165,18 +213,10 @@ def test_refuses_to_go_back() -> None:
     _refused(target, middle, "fc3.weight: a kernel of 6x6 can only grow; got the target size 5x5")
 
 
-def test_what_the_pretrain_network_has_learnt_the_target_knows_and_goes_on_learning() -> None:
-    class Net(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.a = nn.Conv2d(1, 4, 3, padding=1)
-            self.b = nn.Conv2d(4, 4, (1, 7), padding=(0, 3), groups=4)
-            self.fc = nn.Linear(4 * 12 * 12, 3)
-
-        def forward(self, images: Tensor) -> Tensor:
-            maps = F.relu(self.a(images))
-            scores: Tensor = self.fc((maps + self.b(maps)).flatten(1))
-            return scores
+def test_a_trained_network_keeps_its_loss_after_the_rescale_and_trains_further() -> None:
+    def forward(net: Any, images: Tensor) -> Any:
+        maps = F.relu(net.a(images))
+        return net.fc((maps + net.b(maps)).flatten(1))
 
     torch.manual_seed(0)
     labels = torch.arange(3).repeat(8)
@@ -193,7 +233,8 @@ def test_what_the_pretrain_network_has_learnt_the_target_knows_and_goes_on_learn
             losses.append(loss.item())
         return losses
 
-    target = Net()
+    row = nn.Conv2d(4, 4, (1, 7), padding=(0, 3), groups=4)
+    target = Net(forward, a=nn.Conv2d(1, 4, 3, padding=1), b=row, fc=nn.Linear(4 * 12 * 12, 3))
     shrunk = shrink(target, 12)
     side = (shrunk.image_px, shrunk.image_px)
     small = trained(shrunk.network, F.interpolate(images, side, mode="bilinear", antialias=True), 40)
@@ -218,10 +259,19 @@ def test_refuses_networks_of_other_names() -> None:
     _refused(_pretrain(), other, r"the same parameters; not in both: 0\.bias, 0\.weight, 1\.bias, .* and \d+ more")
 
 
-def test_refuses_another_feature_map() -> None:
+@pytest.mark.parametrize(
+    ("name", "layer", "message"),
+    [
+        ("conv1", nn.Conv2d(2, 4, 1), "conv1.weight: a kernel of 2x2 can only grow; got the target size 1x1"),
+        ("conv1", nn.Conv2d(2, 6, 3), r"from shape \(4, 2, 2, 2\) to the target's \(6, 2, 3, 3\)"),
+        ("fc3", nn.Linear(4 * 7 * 7, 5), r"fc3.weight: no rescaling leads from shape \(5, 64\) to .* \(5, 196\)"),
+    ],
+    ids=["smaller kernel", "other channels", "other feature map"],
+)
+def test_refuses_another_shape(name: str, layer: nn.Module, message: str) -> None:
     target = _target()
-    target.fc3 = nn.Linear(4 * 7 * 7, 5)
-    _refused(_pretrain(), target, r"fc3.weight: no rescaling leads from shape \(5, 64\) to the target's \(5, 196\)")
+    target.add_module(name, layer)
+    _refused(_pretrain(), target, message)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -174,7 +174,7 @@ def test_relative_paths_start_where_the_command_was_typed(tmp_path: Path, applic
 @pytest.mark.parametrize(
     ("folder", "error"),
     [
-        ("${oc.env:HOME}", "the path of the working folder must be without ${, which Hydra interpolates; got "),
+        ("${oc.env:HOME}", "the path of the working folder must be without ${, an interpolation for Hydra; got "),
         (b"caf\xe9", "paths and settings must be UTF-8; got "),
     ],
 )

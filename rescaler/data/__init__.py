@@ -1,7 +1,7 @@
 """Data sets by name.
 
-Small sets live on the device (:mod:`rescaler.data.resident`); ImageNet streams from a folder of image files, or from a
-prepared set (:mod:`rescaler.data.folder`). Torch is imported when a set is loaded.
+Small sets are on the device (:mod:`rescaler.data.resident`); ImageNet is streamed from image files or a prepared set
+(:mod:`rescaler.data.folder`). Torch is imported when a set is loaded.
 """
 
 import dataclasses
@@ -28,10 +28,8 @@ __all__ = [
 class DataSet(NamedTuple):
     """A data set that ``data.name`` may name."""
 
-    train_images: int | None
-    """Published size of the training set; None: the settings say."""
-    reader: str | None
-    """Function of :mod:`rescaler.data.readers` that reads all of it; None: images stay in their files."""
+    train_images: int | None  # published size of the training set; None: the settings say
+    reader: str | None  # function of `rescaler.data.readers` that reads all of it; None: images stay in their files
 
 
 DATA_SETS: Mapping[str, DataSet] = MappingProxyType(

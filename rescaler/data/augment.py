@@ -12,11 +12,7 @@ from rescaler.randomness import seeded
 
 
 class Augment:
-    """The transform that ``data.augment`` names, on normalised images.
-
-    Args:
-        settings: of the data set.
-        device: where the images are.
+    """The transform that ``data.augment`` names, on normalised images on a device.
 
     Raises:
         InputError: there is no such transform, it does not take its arguments, or changes the size of images.
@@ -33,15 +29,7 @@ class Augment:
         self(torch.zeros(1, settings.channels, settings.image_px, settings.image_px, device=device), [0])
 
     def __call__(self, images: Tensor, seeds: Iterable[int]) -> Tensor:
-        """Transform each image with random numbers of its own.
-
-        Args:
-            images: normalised, ``(n, channels, px, px)``; the transform gets each in [0, 1].
-            seeds: one for each.
-
-        Raises:
-            InputError: the transform changes the size of an image.
-        """
+        """Transform each image, normalised, ``(n, channels, px, px)``, in [0, 1] and with a seed of its own."""
         found = []
         for image, seed in zip(images, seeds, strict=True):
             with seeded(seed):

@@ -1,8 +1,7 @@
-"""From the bytes of an image file to the pixels of one sample, on the CPU.
+"""Decode image files to the pixels of single samples, on the CPU.
 
-libjpeg-turbo decodes JPEG (simplejpeg: the same pixels as Pillow's, sooner), torchvision crops and resizes tensors.
-torchvision's own decoder is nearly as fast, but deprecated since 0.29. Decoding straight to a fraction of the size,
-libjpeg's scaled DCT, saves nothing: most of the time goes into the entropy code.
+libjpeg-turbo decodes JPEG (simplejpeg: the same pixels as Pillow's, sooner); torchvision's own decoder is nearly as
+fast, but deprecated since 0.29. libjpeg's scaled DCT saves nothing: most of the time goes into the entropy code.
 """
 
 import io
@@ -27,16 +26,12 @@ _ORIENTATION = 0x0112
 
 
 def shorter_px(image_px: int) -> int:
-    """Shorter side of an image from which test images of ``image_px`` are cropped at the centre."""
+    """Shorter side of an image whose centre crop of ``image_px`` is a test image."""
     return round(image_px * 256 / 224)
 
 
 def decode(content: Content) -> Tensor:
-    """Pixels of an image, uint8 ``(3, h, w)``, as :func:`open_rgb` has them; their memory is channels last.
-
-    Raises:
-        InputError: it is no image, or a damaged one; in one line.
-    """
+    """Decode an image to uint8 ``(3, h, w)``, channels last in memory, with the pixels of :func:`open_rgb`."""
     try:
         if b"Exif\0\0" not in bytes(content[:_EXIF_BYTES]) or _is_upright(content):
             return torch.from_numpy(simplejpeg.decode_jpeg(content)).permute(2, 0, 1)
@@ -53,10 +48,8 @@ def _is_upright(content: Content) -> bool:
 def open_rgb(content: Content) -> Image.Image:
     """Open an image as RGB, turned as its EXIF orientation says, over white where it is transparent.
 
-    Grey values of 16 bits are divided by 257. Those of 32 bits and floats state no range.
-
     Raises:
-        InputError: it is no image, a damaged one or one of no stated range; in one line.
+        InputError: it is no image, a damaged one or one of no stated range (grey values of 32 bits); in one line.
     """
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content)) as file:  # of odd metadata
@@ -76,10 +69,7 @@ def open_rgb(content: Content) -> Image.Image:
 
 
 def random_crop(pixels: Tensor, image_px: int, *, flip: bool) -> Tensor:
-    """Crop 8 to 100 % of an image, uint8 ``(3, h, w)``, resize it to ``image_px`` squared and flip half of them.
-
-    Draws from torch's generator.
-    """
+    """Crop 8 to 100 % of an image, resize it to ``image_px``, flip half of them; draws from torch's generator."""
     part = _CROP.make_params([pixels])
     cropped: Tensor = functional.resized_crop(pixels, **part, size=[image_px, image_px], antialias=True)
     return cropped.flip(-1) if flip and torch.rand(()) < 0.5 else cropped

@@ -1,10 +1,8 @@
-"""ImageNet in files, a tree of images or a prepared set, decoded by worker processes at the stage's image size."""
+"""Stream ImageNet from a tree of image files or a prepared set, decoded by workers at the stage's image size."""
 
-import contextlib
 import itertools
 import multiprocessing
 import os
-import random
 import signal
 import threading
 import warnings
@@ -12,7 +10,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -24,33 +21,33 @@ from rescaler.data.prepared import is_prepared, read_prepared
 from rescaler.data.resident import Normalise
 from rescaler.data.tree import TreeSplit, read_tree
 from rescaler.errors import InputError, one_line
+from rescaler.randomness import seed_all, seeded
 from rescaler.signals import leave_to_parent
 
 T = TypeVar("T")
 _TEST_IMAGES = 128
-"""Test images that a worker decodes at a time: a batch of theirs may be large, and workers hold theirs in /dev/shm."""
+"""Test images that a worker decodes at a time, since it holds them in /dev/shm."""
 _LOOK_S = 1.0
-"""Seconds between a worker's looks at whether its parent is still there."""
+"""Seconds between a worker's checks that its parent is alive."""
 
-# More workers than cores are what a slow file system wants. Whether they are too many, a run finds out by waiting.
+# A slow file system wants more workers than cores.
 warnings.filterwarnings("ignore", "This DataLoader will create")
 
 
 class Split(Protocol):
     """Encoded images of one split; what worker processes share of it must stay small or be mapped."""
 
-    labels: Tensor
-    """int64 ``(n,)``."""
+    labels: Tensor  # int64 (n,)
 
     def content(self, index: int, shorter_px: int) -> Content:
         """An image file whose shorter side has at least ``shorter_px`` pixels, or the largest that there is."""
 
     def where(self, index: int) -> str:
-        """Path of an image, for a person."""
+        """Path of an image, for messages."""
 
 
 class _Request(NamedTuple):
-    """One batch to decode: training images with the seed of each one's augmentation, or test images without."""
+    """Batch to decode: training images and the seed of each one's augmentation, or test images without seeds."""
 
     indices: list[int]
     seeds: list[int] | None
@@ -58,23 +55,19 @@ class _Request(NamedTuple):
 
 
 class _Decoder(Dataset[tuple[Tensor, Tensor] | InputError]):
-    """Turns a request into uint8 images and labels, in a worker or in the process itself."""
-
     def __init__(self, train: Split, test: Split, *, flip: bool) -> None:
-        self._train = train
-        self._test = test
-        self._flip = flip
+        self._train, self._test, self._flip = train, test, flip
 
     def __getitem__(self, request: _Request) -> tuple[Tensor, Tensor] | InputError:
         indices, seeds, image_px = request
         split = self._test if seeds is None else self._train
         pixels = torch.empty((len(indices), 3, image_px, image_px), dtype=torch.uint8)
         try:
-            with _generators_kept():
+            with seeded(0):  # restores the generators; once per batch, as it takes time
                 for target, index, seed in zip(pixels, indices, seeds or itertools.repeat(None), strict=False):
                     target.copy_(self._image(split, index, seed, image_px))
         except InputError as error:
-            return error  # raised by who asked: a DataLoader would wrap a worker's exception into its traceback
+            return error  # raised by the caller: a DataLoader would wrap a worker's exception into its traceback
         return pixels, split.labels[indices]
 
     def _image(self, split: Split, index: int, seed: int | None, image_px: int) -> Tensor:
@@ -82,7 +75,7 @@ class _Decoder(Dataset[tuple[Tensor, Tensor] | InputError]):
             pixels = decode(split.content(index, shorter_px(image_px)))
             if seed is None:
                 return centre_crop(pixels, image_px)
-            _seed_all(seed)
+            seed_all(seed)
             return random_crop(pixels, image_px, flip=self._flip)
         except OSError as error:
             raise InputError(f"cannot read the image {split.where(index)}: {error.strerror}") from error
@@ -91,30 +84,10 @@ class _Decoder(Dataset[tuple[Tensor, Tensor] | InputError]):
             raise InputError(f"cannot read the image {split.where(index)}: {one_line(error)}{hint}") from error
 
 
-def _seed_all(seed: int) -> None:
-    """Seed all that an augmentation may draw from, but not the GPU, as ``torch.manual_seed`` would."""
-    torch.default_generator.manual_seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002
-    random.seed(seed)
-
-
-@contextlib.contextmanager
-def _generators_kept() -> Iterator[None]:
-    """Restore the generators afterwards: without workers, this is the training process."""
-    numpys, pythons = np.random.get_state(), random.getstate()  # noqa: NPY002
-    try:
-        with torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        np.random.set_state(numpys)  # noqa: NPY002
-        random.setstate(pythons)
-
-
 class _Requests(Sampler[_Request]):
-    """What the loader is to decode next: set before each pass, so that its workers outlive epochs and stages."""
+    """Requests of the next pass over the loader, whose workers outlive epochs and stages."""
 
-    def __init__(self) -> None:
-        self.requests: Iterable[_Request] = ()
+    requests: Iterable[_Request] = ()
 
     def __iter__(self) -> Iterator[_Request]:
         return iter(self.requests)
@@ -127,19 +100,15 @@ class FolderImages:
     resized, and cropped at the centre.
 
     Args:
-        folder: holds ``train/<class>/`` and ``val/<class>/``, or what ``rescaler prepare`` made of such a folder.
-        settings: classes, channels, normalisation, augmentation and number of workers.
-        device: where batches are wanted.
-
-    Raises:
-        InputError: the files are incomplete, or contradict the settings.
+        folder: tree of ``train/<class>/`` and ``val/<class>/``, or a prepared set.
+        settings: of the data set.
+        device: of the batches.
     """
 
     def __init__(self, folder: Path, settings: DataSettings, device: torch.device) -> None:
         if settings.channels != 3:
             raise InputError(f"data.channels must be 3 for a folder of images; got {settings.channels}")
-        self._normalise = Normalise(settings, device)
-        self._device = device
+        self._normalise, self._device = Normalise(settings, device), device
         train: Split
         test: Split
         if is_prepared(folder):
@@ -181,10 +150,8 @@ class FolderImages:
             yield self._normalise(torch.cat(pixels)), torch.cat(labels)
 
     def _decoded(self, requests: Iterable[_Request]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Pixels, uint8, and labels of each request, on the device."""
         self._passes += 1
-        current = self._passes
-        self._sampler.requests = requests
+        current, self._sampler.requests = self._passes, requests
         for decoded in workers_alive(self._loader):
             if isinstance(decoded, InputError):
                 raise InputError(str(decoded))  # a new one: its traceback must not keep this frame, and so the workers
@@ -195,10 +162,10 @@ class FolderImages:
 
 
 def obey_parent(*_: object) -> None:
-    """In a worker: end when the parent says so or is gone, and not when the system tells all of its processes to end.
+    """End this worker by its parent's signal or end alone, not when the system ends all processes of a job.
 
-    The parent saves then, for which it needs what the workers are about to deliver. Where a worker hangs on a pipe that
-    nobody reads any more, torch's own watchdog would not end it.
+    The parent saves then, for which it needs the workers' next batches. torch's own watchdog does not end a worker that
+    hangs on a full pipe.
     """
     leave_to_parent()
     if hasattr(signal, "sigtimedwait"):  # not on macOS
@@ -207,21 +174,16 @@ def obey_parent(*_: object) -> None:
 
 
 def _end_with(above: int) -> None:
-    """Wait for the end of the process ``above``, which may be a server that forks for the parent, or for its signal."""
-    parent = multiprocessing.parent_process()
+    parent = multiprocessing.parent_process()  # not `above`, if that is a server that forks for it
     while os.getppid() == above:
-        told = signal.sigtimedwait({signal.SIGTERM}, _LOOK_S)
-        if told is not None and told.si_pid == (parent.pid if parent else above):
+        received = signal.sigtimedwait({signal.SIGTERM}, _LOOK_S)
+        if received is not None and received.si_pid == (parent.pid if parent else above):
             break
     os._exit(0)
 
 
 def workers_alive(loader: Iterable[T]) -> Iterator[T]:
-    """Yield from ``loader``, and raise one clear line when one of its processes dies.
-
-    Raises:
-        InputError: a worker died; says what may have killed it.
-    """
+    """Yield from a loader; raise :class:`InputError` if a worker dies."""
     try:
         yield from loader
     except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""Images of an epoch: which, in what order and with what augmentation, by (seed, epoch, position), without a state.
+"""Draw the images of an epoch, their order and their augmentation from (seed, epoch, position), without a state.
 
 Needs no torch until it draws, as names of data sets are checked without it.
 """
@@ -19,21 +19,19 @@ EVERY_IMAGE = slice(None)
 
 
 class EpochImages(NamedTuple):
-    """Training images of one epoch: which are wanted, and at what size."""
+    """Selection of training images of one epoch, and their size.
+
+    Those from batch ``start`` on, and of a ``share`` of each batch, are what they are in the whole epoch; no other is
+    read. Process r of n takes the share ``slice(r, None, n)``.
+    """
 
     image_px: int
-    seed: int
-    """The run's."""
-    epoch: int
-    """Its number, from 1."""
-    batches: int
-    """Mini-batches in every epoch."""
+    seed: int  # the run's
+    epoch: int  # from 1
+    batches: int  # mini-batches in every epoch
     batch_size: int
     start: int = 0
-    """First batch wanted: the same as in the whole epoch, without replaying those before it."""
     share: slice = EVERY_IMAGE
-    """Which images of each batch are wanted, where processes share it: process r of n takes ``slice(r, None, n)``. They
-    are what they would be in the whole batch; no other is read."""
 
     @property
     def size(self) -> int:
@@ -52,17 +50,10 @@ class ImageData(Protocol):
     of an object is in use at a time.
     """
 
-    @property
-    def train_count(self) -> int:
-        """Images in the training set."""
-
-    @property
-    def test_count(self) -> int:
-        """Images in the test set."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Hex digest of the images and labels; the settings that say how they are fed are not in it."""
+    train_count: int
+    test_count: int
+    fingerprint: str
+    """Hex digest of the images and labels; the settings that say how they are fed are not in it."""
 
     def train_batches(self, images: EpochImages) -> Iterator[Batch]:
         """Batches ``start .. batches - 1`` of an epoch: shuffled without replacement across epochs, augmented."""
@@ -81,8 +72,8 @@ def generator_for(seed: int, *parts: str | int) -> "torch.Generator":
 def epoch_order(count: int, *, seed: int, epoch: int, size: int) -> "Tensor":
     """Indices of an epoch's training images, int64 ``(size,)``, of a set of ``count``.
 
-    They are the next ``size`` of an endless stream of permutations: an epoch is a number of mini-batches (paper,
-    section 4), so it may be a part of a pass over the set or several. Every image is seen once in each pass.
+    They are the next ``size`` of an endless stream of permutations, as an epoch is a number of mini-batches (paper,
+    section 4): a part of a pass over the set, or several. Every image is seen once in each pass.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Make a prepared set of a tree of image files: once, in parallel, resumable file by file."""
+"""Make a prepared set of a tree of image files, in parallel and resumable file by file."""
 
 import dataclasses
 import hashlib
@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 from PIL import Image
@@ -24,50 +24,36 @@ from rescaler.errors import InputError, listed, one_line
 from rescaler.files import locked, replacing, sync, writing
 
 QUALITY = 90
-"""Quality of the JPEG files."""
-_FILE_IMAGES = 8192
-"""Images of the tree in one file: as much is lost to a kill. About half a GB."""
-_BATCH_IMAGES = 256
-"""Images written at a time, which are held in memory."""
+_FILE_IMAGES = 8192  # about half a GB; a kill loses as much
+_BATCH_IMAGES = 256  # written at a time, and held in memory
 _SAMPLE_IMAGES = 64
 _PREFETCHED = 16
-_SPARE = 1.1
-"""Disk asked for, over the estimate from a sample."""
+_SPARE = 1.1  # disk space over the estimate from a sample
 
 Progress = Callable[[int, int], None]
 """Called with the number of images done and of all."""
 Request = tuple[str, int]
 """Split and index of an image."""
-
-
-class _Encoded(NamedTuple):
-    """One image in all sizes, or why it could not be read."""
-
-    name: str
-    label: int
-    files: list[bytes]
-    failure: str | None = None
+_Encoded = tuple[dict[str, Any], str]
+"""Row of an image with all its sizes, and the reason if it cannot be read."""
 
 
 class _Encoder(Dataset[_Encoded]):
-    """Encodes an image of a split, in a worker or in the process itself."""
-
     def __init__(self, tree: Tree, shorter_px: Sequence[int]) -> None:
-        self._splits = dict(zip(SPLITS, tree, strict=True))
-        self._shorter_px = shorter_px
+        self._splits, self._shorter_px = dict(zip(SPLITS, tree, strict=True)), shorter_px
 
     def __getitem__(self, request: Request) -> _Encoded:
-        split = self._splits[request[0]]
-        name, label = f"{request[0]}/{split.name(request[1])}", int(split.labels[request[1]])
+        name, index = request
+        split = self._splits[name]
+        row: dict[str, Any] = {"name": f"{name}/{split.name(index)}", "label": int(split.labels[index])}
         try:
-            image = open_rgb(split.content(request[1], 0))
-            return _Encoded(name, label, [_jpeg(image, size) for size in self._shorter_px])
+            image = open_rgb(split.content(index, 0))
+            return row | {column(size): _jpeg(image, size) for size in self._shorter_px}, ""
         except Exception as error:  # Pillow raises many kinds, for damaged and for odd files
-            return _Encoded(name, label, [], one_line(error))
+            return row, one_line(error)
 
 
 def _jpeg(image: Image.Image, shorter_px: int) -> bytes:
-    """Encode an image with its shorter side resized, as test images are; never enlarged."""
     if min(image.size) > shorter_px:
         image = functional.resize(image, [shorter_px], antialias=True)
     file = io.BytesIO()
@@ -81,28 +67,27 @@ class Preparation:
 
     tree: Tree
     folder: Path
-    shorter_px: Sequence[int]
-    """Shorter sides of the images, rising."""
-    workers: int
-    """Processes that read and encode; 0: this one does."""
+    shorter_px: Sequence[int]  # shorter sides of the images, rising
+    workers: int  # processes that read and encode; 0: this one does
 
     def estimated_bytes(self) -> int:
-        """Size of the whole set, from a sample of its images."""
+        """Estimate the size of the whole set from a sample of its images."""
         total, encoder = 0, _Encoder(self.tree, self.shorter_px)
         for name, count in self._counts().items():
             sample = range(0, count, max(1, count // _SAMPLE_IMAGES))
-            sizes = [sum(map(len, encoder[name, index].files)) for index in sample]
-            total += count * sum(sizes) // len(sizes)
+            rows = [encoder[name, index][0] for index in sample]
+            sizes = sum(len(row.get(column(size), b"")) for row in rows for size in self.shorter_px)
+            total += count * sizes // len(rows)
         return total
 
     def free_bytes(self) -> int:
-        """Free space on the disk of the set, and what the set has of it already."""
+        """Sum the free space on the disk and the size of the set's finished files."""
         existing = next(place for place in (self.folder, *self.folder.parents) if place.exists())
         ours = sum(path.stat().st_size for path in self.folder.glob("*.arrow"))
         return shutil.disk_usage(existing).free + ours
 
     def check_disk(self, estimated_bytes: int) -> None:
-        """Raise if the disk has not the estimate free, and a tenth more."""
+        """Raise :class:`InputError` if the disk has less than the estimate and a tenth free."""
         if self.free_bytes() < _SPARE * estimated_bytes:
             raise InputError(
                 f"the disk of {self.folder} is too small: {_SPARE * estimated_bytes / 1e9:.1f} GB must be free (the "
@@ -110,7 +95,7 @@ class Preparation:
             )
 
     def run(self, progress: Progress) -> Manifest:
-        """Make what is missing of the set or damaged, and return the manifest of the complete set.
+        """Make the missing and the damaged files, and return the manifest of the complete set.
 
         Raises:
             InputError: the folder cannot be written, holds another set or is being prepared, or a split has no image
@@ -127,19 +112,17 @@ class Preparation:
     def _run(self, progress: Progress) -> Manifest:
         for path in self.folder.glob(".*.arrow.*"):  # of a process that was killed
             path.unlink()
-        manifest = self._begun()
-        parts = {part.file: part for part in manifest.parts if self._is_whole(part)}
-        files = self._files()
-        missing = [images for file, images in files.items() if file not in parts]
-        total, left = sum(manifest.images.values()), sum(map(len, missing))
+        manifest, files = self._resumed(), self._files()
+        parts = {part.file: part for part in manifest.parts if _sha256(self.folder / part.file) == part.sha256}
+        missing = {file: images for file, images in files.items() if file not in parts}
+        total, left = sum(manifest.images.values()), sum(map(len, missing.values()))
         if left < total:
             progress(total - left, total)
-        encoded = self._encoded(itertools.chain.from_iterable(missing), progress, total - left, total)
-        for file, images in files.items():
-            if file not in parts:
-                parts[file] = self._write(file, itertools.islice(encoded, len(images)))
-                manifest = dataclasses.replace(manifest, parts=[parts[each] for each in files if each in parts])
-                manifest.write(self.folder)
+        encoded = self._encoded(itertools.chain.from_iterable(missing.values()), progress, total - left, total)
+        for file, images in missing.items():
+            parts[file] = self._write(file, itertools.islice(encoded, len(images)))
+            manifest = dataclasses.replace(manifest, parts=[parts[each] for each in files if each in parts])
+            manifest.write(self.folder)
         for name, split in zip(SPLITS, self.tree, strict=True):
             if not any(part.images for part in manifest.parts_of(name)):
                 raise InputError(f"none of the images in {split.root} can be read")
@@ -150,8 +133,8 @@ class Preparation:
     def _counts(self) -> dict[str, int]:
         return {name: len(split.labels) for name, split in zip(SPLITS, self.tree, strict=True)}
 
-    def _begun(self) -> Manifest:
-        """The manifest so far, not complete."""
+    def _resumed(self) -> Manifest:
+        """Read the manifest of an earlier run, or begin one."""
         fresh = Manifest(
             source=self.tree.fingerprint,
             classes=self.tree.train.classes,
@@ -173,7 +156,6 @@ class Preparation:
         return found
 
     def _files(self) -> dict[str, list[Request]]:
-        """Files of the set, and the images that go into each."""
         return {
             f"{name}-{start // _FILE_IMAGES:05}.arrow": [
                 (name, index) for index in range(start, min(start + _FILE_IMAGES, count))
@@ -181,10 +163,6 @@ class Preparation:
             for name, count in self._counts().items()
             for start in range(0, count, _FILE_IMAGES)
         }
-
-    def _is_whole(self, part: Part) -> bool:
-        path = self.folder / part.file
-        return path.is_file() and _sha256(path) == part.sha256
 
     def _encoded(self, images: Iterator[Request], progress: Progress, done: int, total: int) -> Iterator[_Encoded]:
         loader: DataLoader[Any] = DataLoader(
@@ -207,15 +185,16 @@ class Preparation:
         with replacing(self.folder / file) as temporary:
             with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
                 while batch := list(itertools.islice(encoded, _BATCH_IMAGES)):
-                    left_out |= {image.name: image.failure for image in batch if image.failure is not None}
-                    rows = [[image.name, image.label, *image.files] for image in batch if image.failure is None]
+                    left_out |= {row["name"]: reason for row, reason in batch if reason}
+                    rows = [row for row, reason in batch if not reason]
                     images += len(rows)
-                    columns = [list(values) for values in zip(*rows, strict=True)] or [[]] * len(schema)
-                    writer.write_batch(pa.record_batch(columns, schema=schema))
+                    writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=schema))
             sync(temporary)
             return Part(file, images, temporary.stat().st_size, _sha256(temporary), left_out)
 
 
 def _sha256(path: Path) -> str:
+    if not path.is_file():
+        return ""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,11 +1,11 @@
-"""A prepared set: smaller images in a few large files, which ``rescaler prepare`` makes of a tree once.
+"""Read a prepared set: smaller images in a few large files, made once by ``rescaler prepare``.
 
 Arrow's IPC files are mapped into memory: any image is found without reading another, and processes share the pages. Tar
-shards (webdataset) are read in sequence, so their order is no shuffle of the whole set; order and resume of litdata,
-streaming and ffcv are no functions of (seed, epoch, position); HDF5 and LMDB don't like forked readers.
+shards (webdataset) allow no shuffle of the whole set; order and resume of litdata, streaming and ffcv are no functions
+of (seed, epoch, position); HDF5 and LMDB don't like forked readers.
 
-Each row is one image: its name in the tree, its label, and a JPEG file for each size. A stage reads the smallest that
-suffices, so a smaller stage reads and decodes less.
+Each row is one image: its name in the tree, its label, and a JPEG file for each size, of which a stage reads the
+smallest that suffices.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from rescaler.errors import InputError, listed, one_line
 from rescaler.files import write_text
 
 FORMAT = 2
-"""Raised whenever another way of preparing gives other files; earlier ones are still read."""
+"""Raised whenever files are prepared in another way; earlier formats are still read."""
 SPLITS = ("train", "val")
 _MANIFEST = "prepared.json"
 
@@ -38,27 +38,21 @@ class Part:
     images: int
     size_bytes: int
     sha256: str
-    left_out: Mapping[str, str]
-    """Images that could not be read, by path below the tree, and why."""
+    left_out: Mapping[str, str]  # images that could not be read, by path below the tree, and why
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a prepared set holds."""
+    """Contents of a prepared set."""
 
-    source: str
-    """Fingerprint of the tree."""
+    source: str  # fingerprint of the tree
     classes: Sequence[str]
-    shorter_px: Sequence[int]
-    """Shorter sides of the images, rising."""
-    images: Mapping[str, int]
-    """Images of the tree by split, with those that cannot be read."""
-    parts: Sequence[Part]
-    """Finished files, in order."""
+    shorter_px: Sequence[int]  # shorter sides of the images, rising
+    images: Mapping[str, int]  # in the tree by split, with those that cannot be read
+    parts: Sequence[Part]  # finished files, in order
     complete: bool
     format: int = FORMAT
-    others: Mapping[str, int] = field(default_factory=dict)
-    """Files of the tree that are no images, by the end of their name."""
+    others: Mapping[str, int] = field(default_factory=dict)  # files of the tree that are no images, by suffix
 
     @property
     def left_out(self) -> dict[str, str]:
@@ -76,7 +70,7 @@ class Manifest:
         return [part for part in self.parts if part.file.startswith(f"{split}-")]
 
     def write(self, folder: Path) -> None:
-        """Write it beside its files, in one step."""
+        """Write the manifest beside its files, in one step."""
         write_text(folder / _MANIFEST, json.dumps(dataclasses.asdict(self), indent=1))
 
     @classmethod
@@ -107,11 +101,7 @@ def is_prepared(folder: Path) -> bool:
 
 
 class PreparedSplit:
-    """One split of a prepared set; implements :class:`rescaler.data.folder.Split`.
-
-    Raises:
-        InputError: a file is missing or damaged.
-    """
+    """One split of a prepared set; implements :class:`rescaler.data.folder.Split`."""
 
     def __init__(self, folder: Path, parts: Sequence[Part], shorter_px: Sequence[int]) -> None:
         self._made_of = self._folder, self._parts, self._shorter_px = folder, parts, shorter_px
@@ -122,7 +112,7 @@ class PreparedSplit:
         return PreparedSplit, self._made_of  # a process that is not forked maps the files itself
 
     def content(self, index: int, shorter_px: int) -> Content:
-        """The smallest image kept whose shorter side has at least ``shorter_px`` pixels, or the largest."""
+        """The smallest image whose shorter side has at least ``shorter_px`` pixels, or the largest."""
         size = next((size for size in self._shorter_px if size >= shorter_px), self._shorter_px[-1])
         return memoryview(self._images.column(column(size))[index].as_buffer()).cast("B")
 
@@ -143,14 +133,14 @@ def _mapped(path: Path, part: Part) -> pa.Table:
 
 
 def read_prepared(folder: Path, *, classes: int, shorter_px: int) -> tuple[PreparedSplit, PreparedSplit, str]:
-    """Open the prepared set in ``folder``: its training and test images, and its fingerprint.
+    """Open the training and test images of the prepared set in ``folder``, and its fingerprint.
 
     Raises:
         InputError: it is unfinished or damaged, its images are too small, or it has another number of classes.
     """
     manifest = Manifest.read(folder)
     if not manifest.complete:
-        raise InputError(f"data.folder={folder} is prepared in part: run the same prepare command again to go on")
+        raise InputError(f"data.folder={folder} is prepared in part: run the same prepare command again to resume")
     if len(manifest.classes) != classes:
         raise InputError(f"data.folder={folder} has {len(manifest.classes)} classes; data.classes is {classes}")
     if manifest.shorter_px[-1] < shorter_px:

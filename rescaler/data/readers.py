@@ -1,4 +1,4 @@
-"""Readers of the small sets: Fashion-MNIST, CIFAR and a synthetic one. What has to be fetched is kept in the folder."""
+"""Read the small sets: Fashion-MNIST, CIFAR and a synthetic one. Downloads are kept in the folder."""
 
 import contextlib
 import gzip
@@ -27,14 +27,12 @@ from rescaler.data.resident import ImageSet, Split
 from rescaler.errors import InputError, one_line
 from rescaler.files import writing
 
-# torchvision takes seconds to import, so only what needs it does so.
+# torchvision takes seconds to import: only the functions that need it do so.
 
 log = logging.getLogger(__name__)
 
 _TIMEOUT_S = 20
-"""Longest silence of a server."""
-_FAILURES = (OSError, RuntimeError, http.client.HTTPException, subprocess.SubprocessError)
-"""What a download raises when it cannot be done."""
+_FAILURES = (OSError, RuntimeError, http.client.HTTPException, subprocess.SubprocessError)  # of a download
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 _DEBIAN_PACKAGE = "dataset-fashion-mnist"
@@ -57,10 +55,9 @@ def fashion_mnist(folder: Path, _: DataSettings) -> ImageSet:
     Raises:
         InputError: no source has it, a file is damaged, or ``folder`` cannot be written.
     """
-    found = ((place, _files_in(place)) for place in (folder / _RAW, folder, DEBIAN_FOLDER))
-    place, files = next(((place, files) for place, files in found if files), (folder / _RAW, {}))
-    files = files or _fetch_fashion_mnist(folder)
-    log.info("Fashion-MNIST: read from %s", place)
+    found = (_files_in(place) for place in (folder / _RAW, folder, DEBIAN_FOLDER))
+    files = next(filter(None, found), None) or _fetch_fashion_mnist(folder)
+    log.info("Fashion-MNIST: read from %s", files["train-images-idx3-ubyte"].parent)
     splits = {}
     for part in ("train", "t10k"):
         images, labels = (_items(files, f"{part}-{name}-ubyte") for name in ("images-idx3", "labels-idx1"))
@@ -72,10 +69,10 @@ def fashion_mnist(folder: Path, _: DataSettings) -> ImageSet:
 
 
 def _files_in(place: Path) -> dict[str, Path]:
-    """The four files, compressed or not; empty where one is missing."""
-    paths = {name: (place / name, place / f"{name}.gz") for name in _SHAPES}
-    found = {name: [path for path in pair if os.path.isfile(path)] for name, pair in paths.items()}  # noqa: PTH113
-    return {name: files[0] for name, files in found.items()} if all(found.values()) else {}
+    """Find the four files, compressed or not; empty where one is missing."""
+    paths = (place / f"{name}{suffix}" for name in _SHAPES for suffix in (".gz", ""))
+    found = {path.name.removesuffix(".gz"): path for path in paths if os.path.isfile(path)}  # noqa: PTH113
+    return found if len(found) == len(_SHAPES) else {}
 
 
 def _fetch_fashion_mnist(folder: Path) -> dict[str, Path]:
@@ -133,10 +130,8 @@ def _run(folder: Path, *command: str) -> None:
 
 
 def _items(files: Mapping[str, Path], name: str) -> Tensor:
-    """Read an idx file of uint8 items: magic number (0, 0, 8, dimensions), big-endian sizes, the items.
-
-    torchvision, which can too, trusts the header.
-    """
+    """Read an idx file of uint8 items: magic number (0, 0, 8, dimensions), big-endian sizes, the items."""
+    # torchvision trusts the header.
     path, shape = files[name], _SHAPES[name]
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
@@ -219,10 +214,7 @@ def _fetch_cifar(reader: Any, folder: Path) -> None:
 
 @contextlib.contextmanager
 def _staging(folder: Path) -> Iterator[Path]:
-    """Temporary folder below ``folder``, from where finished files are renamed to their place.
-
-    Each of several processes that fetch the same files has its own; the last rename wins, with the same content.
-    """
+    """Temporary folder below ``folder``, one per process; renaming the finished files is atomic."""
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         temporary = tempfile.TemporaryDirectory(prefix=".download-", dir=folder)
@@ -232,7 +224,7 @@ def _staging(folder: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep torchvision's progress bars from the terminal, and give it the time-out that it does not set."""
+    """Hide torchvision's progress bars, and set the time-out that it lacks."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_TIMEOUT_S)
     try:

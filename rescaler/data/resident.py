@@ -1,4 +1,4 @@
-"""Small sets, whole on the device as uint8: a batch is one gather, with no file read and no worker."""
+"""Small sets, whole on the device as uint8: a batch is one gather, without file access or workers."""
 
 import hashlib
 from collections.abc import Iterator
@@ -12,8 +12,7 @@ from rescaler.config import DataSettings
 from rescaler.data.order import EVERY_IMAGE, Batch, EpochImages, epoch_order, shifts_and_flips
 from rescaler.errors import InputError
 
-_CHUNK = 1024
-"""Images resized at a time: their float copies are what takes memory."""
+_CHUNK = 1024  # images resized at a time, since their float copies take memory
 
 
 class Split(NamedTuple):
@@ -24,7 +23,7 @@ class Split(NamedTuple):
 
 
 class ImageSet(NamedTuple):
-    """A small set, as its reader returns it."""
+    """A small set in memory."""
 
     train: Split
     test: Split
@@ -32,7 +31,7 @@ class ImageSet(NamedTuple):
 
 
 class Normalise:
-    """Bring uint8 images on a device to the mean and standard deviation that ``data.mean`` and ``data.std`` undo."""
+    """Normalise uint8 images on a device by ``data.mean`` and ``data.std``."""
 
     def __init__(self, settings: DataSettings, device: torch.device) -> None:
         for key, values in (("mean", settings.mean), ("std", settings.std)):
@@ -41,20 +40,19 @@ class Normalise:
                 raise InputError(f"data.{key} {rule}; got {values}")
         if not all(value > 0 for value in settings.std):
             raise InputError(f"data.std must be positive; got {settings.std}")
-        mean = torch.tensor(settings.mean, dtype=torch.float64)
-        std = torch.tensor(settings.std, dtype=torch.float64)
+        mean, std = (torch.tensor(values, dtype=torch.float64) for values in (settings.mean, settings.std))
         self._scale = (1 / (255 * std)).float().view(-1, 1, 1).to(device)
         self._shift = (-mean / std).float().view(-1, 1, 1).to(device)
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """Images uint8 ``(n, channels, h, w)`` as float32."""
+        """Convert images, uint8 ``(n, channels, h, w)``, to normalised float32."""
         return pixels.float().mul_(self._scale).add_(self._shift)
 
 
 def resize(images: Tensor, image_px: int) -> Tensor:
     """Resize square uint8 images ``(n, channels, px, px)`` by antialiased bilinear interpolation.
 
-    On the CPU, so that the pixels don't depend on the device they go to; ``images`` itself where the size is unchanged.
+    On the CPU, so that pixels do not depend on the device; ``images`` itself where the size is unchanged.
     """
     if images.shape[-1] == image_px:
         return images
@@ -65,26 +63,18 @@ def resize(images: Tensor, image_px: int) -> Tensor:
 
 
 class ResidentImages:
-    """A small set on the device; implements :class:`rescaler.data.ImageData`.
-
-    Raises:
-        InputError: the settings contradict the images.
-    """
+    """A small set on the device; implements :class:`rescaler.data.ImageData`."""
 
     def __init__(self, images: ImageSet, settings: DataSettings, device: torch.device) -> None:
         for key, found in (("channels", images.train.images.shape[1]), ("classes", images.classes)):
-            if getattr(settings, key) != found:
-                got = getattr(settings, key)
+            if (got := getattr(settings, key)) != found:
                 raise InputError(f"data.{key} must be {found}, as in {settings.name}; got {got}")
-        self._images = images
-        self._settings = settings
-        self._device = device
+        self._images, self._settings, self._device = images, settings, device
         self._normalise = Normalise(settings, device)
         self._labels = images.train.labels.to(device), images.test.labels.to(device)
         self._padded: dict[int, Tensor] = {}
         self._resized_test: dict[int, Tensor] = {}
-        self.train_count = len(images.train.labels)
-        self.test_count = len(images.test.labels)
+        self.train_count, self.test_count = len(images.train.labels), len(images.test.labels)
         hasher = hashlib.sha256()
         for tensor in (*images.train, *images.test):
             hasher.update(f"{tensor.dtype} {tuple(tensor.shape)};".encode())

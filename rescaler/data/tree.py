@@ -16,14 +16,12 @@ from rescaler.data.decoding import Content
 from rescaler.errors import InputError, one_line
 
 LAYOUT = "train/<class>/*.JPEG and val/<class>/*.JPEG"
-_SIZES_READ = 500
-"""Files of each split whose size is part of the fingerprint."""
-_PIXELS = "libjpeg-turbo, resized as tensors, upright, over white"
-"""How files become pixels: a part of the fingerprint, as another way gives other pixels."""
+_SIZES_READ = 500  # files of each split whose size is part of the fingerprint
+_PIXELS = "libjpeg-turbo, resized as tensors, upright, over white"  # in the fingerprint: other decoding, other pixels
 
 
 class _Pictures(ImageFolder):  # type: ignore[misc]  # torchvision has no types
-    """Finds the images below a folder, not the hidden ones, and counts other files by the end of their name."""
+    """Images below a folder without hidden ones; counts other files by suffix."""
 
     def __init__(self, root: Path) -> None:
         self.others: Counter[str] = Counter()
@@ -44,11 +42,7 @@ class _Pictures(ImageFolder):  # type: ignore[misc]  # torchvision has no types
 
 
 class TreeSplit:
-    """Image files of one split below ``root``, one folder a class; implements :class:`Split`.
-
-    Raises:
-        InputError: there is no such folder, or a class without images.
-    """
+    """Image files of one split, one folder a class; implements :class:`rescaler.data.folder.Split`."""
 
     def __init__(self, root: Path) -> None:
         try:
@@ -59,16 +53,15 @@ class TreeSplit:
         self.root = root
         self.classes: list[str] = tree.classes
         self.others = dict(+tree.others)
-        """Files that are no images, by the end of their name."""
+        """Files that are no images, by suffix."""
         start = len(str(root)) + 1
-        # In arrays, which forked workers share; a list they would copy.
+        # An array: forked workers share it, but copy a list.
         self.names = np.array([os.fsencode(path[start:]) for path, _ in tree.samples])
         self.labels = torch.tensor(tree.targets)
 
     def name(self, index: int) -> str:
-        """Path of an image below the split's folder, as text: bytes that are no UTF-8 are escaped."""
-        name: bytes = self.names[index]
-        return name.decode(errors="backslashreplace")
+        """Path of an image below the split's folder; bytes that are no UTF-8 are escaped."""
+        return bytes(self.names[index]).decode(errors="backslashreplace")
 
     def where(self, index: int) -> str:
         """Path of an image."""
@@ -87,26 +80,21 @@ class Tree(NamedTuple):
 
     @property
     def fingerprint(self) -> str:
-        """Over all names and the sizes of some files: asking a network disk for 1.3 million sizes takes minutes."""
+        """Hex digest of all names and the sizes of some files: a network disk takes minutes for 1.3 million sizes."""
         hasher = hashlib.sha256(_PIXELS.encode())
         for split in self:
             hasher.update(f"{split.classes};{len(split.names)};".encode())
-            for name in split.names:
-                hasher.update(name + b"\0")
+            hasher.update(b"".join(name + b"\0" for name in split.names))
             for index in range(0, len(split.names), max(1, len(split.names) // _SIZES_READ)):
                 size = None
-                with contextlib.suppress(OSError):  # a link to nowhere: found, or left out, when its turn comes
+                with contextlib.suppress(OSError):  # a broken link: reading the image reports it
                     size = Path(split.where(index)).stat().st_size
                 hasher.update(f"{size};".encode())
         return hasher.hexdigest()
 
 
 def read_tree(folder: Path, *, classes: int) -> Tree:
-    """List the images of the tree in ``folder``.
-
-    Raises:
-        InputError: it is incomplete, or has other classes in one split, or another number of them.
-    """
+    """List the images of a tree; raise :class:`InputError` if it is incomplete or has other classes."""
     train, test = TreeSplit(folder / "train"), TreeSplit(folder / "val")
     if len(train.classes) != classes:
         raise InputError(f"{train.root} has {len(train.classes)} classes; data.classes is {classes}")

@@ -27,8 +27,7 @@ class DescribedLayer:
     """
 
     name: str
-    kind: str
-    """convolution, grouped, depthwise, transposed, interface or linear."""
+    kind: str  # convolution, grouped, depthwise, transposed, interface or linear
     target_kernel: Sides
     pretrain_kernel: Sides
     target_padding: Margins
@@ -40,17 +39,17 @@ class DescribedLayer:
 
     @property
     def scale(self) -> float:
-        """Table 1's s: ratio of the kernels' sides; their geometric mean where the axes differ, so that s² holds."""
+        """Table 1's s, the ratio of the kernels' sides; their geometric mean where the axes differ."""
         return math.sqrt(math.prod(self.target_kernel) / math.prod(self.pretrain_kernel))
 
     @property
     def ratio(self) -> float:
-        """Target's multiplications over the pre-train network's: by Eq. 4 at least s² and less than s⁴."""
+        """Ratio of the multiplications: by Eq. 4 at least s² and less than s⁴."""
         return self.target_macs / self.pretrain_macs
 
     @property
     def bounds_macs(self) -> tuple[float, float]:
-        """Eq. 4: ``pretrain_macs`` is more than the first and at most the second."""
+        """Exclusive lower and inclusive upper bound of ``pretrain_macs`` (Eq. 4)."""
         return self.target_macs / self.scale**4, self.target_macs / self.scale**2
 
 
@@ -64,22 +63,21 @@ class Description:
     layers: tuple[DescribedLayer, ...]
     target_parameters: int
     pretrain_parameters: int
-    notes: tuple[str, ...]
-    """Layers left as they are, and why."""
+    notes: tuple[str, ...]  # layers left as they are, and why
 
     @property
     def target_macs(self) -> int:
-        """Multiplications of one image's forward pass through the target network."""
+        """Multiplications of the target network's forward pass on one image."""
         return sum(layer.target_macs for layer in self.layers)
 
     @property
     def pretrain_macs(self) -> int:
-        """Multiplications of one image's forward pass through the pre-train network."""
+        """Multiplications of the pre-train network's forward pass on one image."""
         return sum(layer.pretrain_macs for layer in self.layers)
 
     @property
     def ratio(self) -> float:
-        """How many times faster the pre-train network is, if multiplications alone take time."""
+        """Speed-up of the pre-train network, if multiplications alone take time."""
         return self.target_macs / self.pretrain_macs
 
     @property
@@ -93,7 +91,7 @@ class Description:
         return str(self.table())
 
     def table(self, *, every: bool = False) -> TextTable:
-        """Row for each layer; layers that are alike but for their channels share one unless ``every``."""
+        """Tabulate the layers; unless ``every``, those that differ in channels alone share a row."""
         groups: dict[object, list[DescribedLayer]] = {}
         for layer in self.layers:
             groups.setdefault((layer.name if every else "", *_sizes(layer)), []).append(layer)
@@ -114,18 +112,18 @@ class Description:
 
 
 def describe(network: nn.Module, image_px: int, *, channels: int | None = None, **options: Any) -> Description:
-    """Describe what :func:`rescaler.shrink` makes of a network, and what that saves, without computing it.
+    """Describe the pre-train network of :func:`rescaler.shrink` and its multiplications by shapes alone.
 
-    Arguments are those of :func:`rescaler.shrink`. Auxiliary classifiers, which are called in training alone, count.
+    Arguments are those of :func:`rescaler.shrink`. Auxiliary classifiers, which only training calls, count.
     """
-    target = outline(network) if isinstance(network, nn.Module) else network  # which shrink refuses
+    target = outline(network) if isinstance(network, nn.Module) else network  # shrink raises
     shrunk = shrink(target, image_px, channels=channels, **options)
     channels = channels or next(module for module in target.modules() if isinstance(module, nn.Conv2d)).in_channels
     return compare(network, shrunk, image_px, channels=channels)
 
 
 def compare(network: nn.Module, shrunk: Shrunk, image_px: int, *, channels: int) -> Description:
-    """Describe a network beside the pre-train network that :func:`rescaler.shrink` made of it."""
+    """Describe a network beside its pre-train network."""
     pretrain = shrunk.network
     target_calls = trace(outline(network), channels, image_px, argument="image_px").calls
     pretrain_calls = trace(outline(pretrain), channels, shrunk.image_px, argument="pretrain_px").calls
@@ -135,9 +133,8 @@ def compare(network: nn.Module, shrunk: Shrunk, image_px: int, *, channels: int)
         for name, call in target_calls.items()
         if hasattr(network.get_submodule(name), "weight")  # pooling multiplies nothing
     )
-    target_parameters, pretrain_parameters = (sum(p.numel() for p in each.parameters()) for each in (network, pretrain))
-    counts = target_parameters, pretrain_parameters
-    return Description(type(network).__name__, image_px, shrunk.image_px, layers, *counts, shrunk.notes)
+    large, small = (sum(p.numel() for p in each.parameters()) for each in (network, pretrain))
+    return Description(type(network).__name__, image_px, shrunk.image_px, layers, large, small, shrunk.notes)
 
 
 def _describe_layer(
@@ -148,27 +145,21 @@ def _describe_layer(
     padding: tuple[Margins, Margins] = ((0, 0, 0, 0), (0, 0, 0, 0))
     if isinstance(target, nn.Conv2d) and changed is not None and changed.kind == "convolution":
         padding = margins(target), changed.pretrain_padding
-    # A fully-connected layer has its channels last.
-    outputs = [
-        (x.output[:-1] or (1, 1)) if isinstance(target, nn.Linear) else x.output[1:] for x in (call, pretrain_call)
-    ]
-    # Eq. 3 counts (h - k + 1)² positions, without stride or padding; here they are traced.
-    macs = [
-        each.get_submodule(name).get_parameter("weight").numel() * x.positions
-        for each, x in ((network, call), (pretrain, pretrain_call))
-    ]
-    return DescribedLayer(
-        name=name,
-        kind=_kind(target, changed),
-        target_kernel=changed.target_kernel if changed else kernel,
-        pretrain_kernel=changed.pretrain_kernel if changed else kernel,
-        target_padding=padding[0],
-        pretrain_padding=padding[1],
-        target_output=outputs[0],
-        pretrain_output=outputs[1],
-        target_macs=macs[0],
-        pretrain_macs=macs[1],
+    (output, macs), (pretrain_output, pretrain_macs) = (
+        _output_and_macs(network, name, call),
+        _output_and_macs(pretrain, name, pretrain_call),
     )
+    kernels = (changed.target_kernel, changed.pretrain_kernel) if changed else (kernel, kernel)
+    sizes = *kernels, *padding, output, pretrain_output
+    return DescribedLayer(name, _kind(target, changed), *sizes, macs, pretrain_macs)
+
+
+def _output_and_macs(network: nn.Module, name: str, call: Call) -> tuple[Sides, int]:
+    layer = network.get_submodule(name)
+    # A fully-connected layer has its channels last.
+    output = (call.output[:-1] or (1, 1)) if isinstance(layer, nn.Linear) else call.output[1:]
+    # Eq. 3 counts (h - k + 1)² positions, without stride or padding; here they are traced.
+    return output, layer.get_parameter("weight").numel() * call.positions
 
 
 def _kind(target: nn.Module, changed: Layer | None) -> str:
@@ -181,7 +172,6 @@ def _kind(target: nn.Module, changed: Layer | None) -> str:
 
 
 def _sizes(layer: DescribedLayer) -> list[str]:
-    """Cells of a layer's kind, kernel, padding (on whichever sides) and map."""
     pairs = (
         ("x".join(map(str, layer.target_kernel)), "x".join(map(str, layer.pretrain_kernel))),
         (_padding(layer.target_padding), _padding(layer.pretrain_padding)),
@@ -196,11 +186,11 @@ def _padding(sides: Margins) -> str:
 
 
 def _row(layers: Sequence[DescribedLayer]) -> list[str]:
-    """Cells of one row, for layers that are alike; ``*`` where the ratio is outside of Eq. 4's bounds."""
+    """Cells of layers that are alike; ``*`` where the ratio is outside of Eq. 4's bounds."""
     first, more = layers[0], f" and {len(layers) - 1} more" if len(layers) > 1 else ""
     macs, pretrain_macs = (sum(x.target_macs for x in layers), sum(x.pretrain_macs for x in layers))
     ratio, square = macs / pretrain_macs, first.scale**2
-    # Up to rounding: s comes by way of a root.
+    # Up to rounding, since s is a root.
     outside = "*" if square > 1 and not 1 - 1e-9 < ratio / square < square * (1 + 1e-9) else ""
     name, width = first.name, _NAME_WIDTH - len(more)
     name = (name if len(name) <= width else f"…{name[1 - width :]}") + more

@@ -1,6 +1,7 @@
-"""Fit the target network's kernels on images: what an interpolation of the weights alone cannot know."""
+"""Fit the target network's kernels to the pre-train network's responses on images."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -12,9 +13,7 @@ from rescaler.errors import ArgumentError
 from rescaler.method.kernels import Size
 from rescaler.method.layers import Weighted, margins, received
 
-MAX_ROWS = 4096
-"""Positions of feature maps that the fit of a layer looks at; bounds its memory and its time."""
-
+MAX_ROWS = 4096  # positions of feature maps in the fit of a layer: bounds its memory and time
 Rows = tuple[Tensor, Tensor, Tensor]
 """Positions in feature maps: image, row, column."""
 
@@ -23,22 +22,20 @@ Rows = tuple[Tensor, Tensor, Tensor]
 def fit(pretrain: nn.Module, target: nn.Module, small: Tensor, large: Tensor, *, ridge: float = 10.0) -> None:
     """Fit the target's resized layers to the pre-train network's responses.
 
-    A rescaled layer should give, on the large image, what it gave on the small one, enlarged: a linear least-squares
-    problem in its weights and bias. It is solved in the order of the forward pass, each layer with the input that the
-    layers fitted before it give, so that errors do not pile up. A ridge pulls towards the weights that are there. It is
-    strong, as the pixels of feature maps resemble their neighbours: a weak one finds large weights that cancel, from
-    which training diverges.
+    A rescaled layer should respond to the large image as it did to the small one, enlarged: a linear least-squares
+    problem in its weights and bias. Layers are fitted in the order of the forward pass, each on the output of the
+    fitted layers before it, so that errors do not add up. A ridge pulls towards the rescaled weights. It is strong, as
+    neighbouring pixels of feature maps correlate: a weak one finds large weights that cancel, and training diverges.
 
-    Layers of equal shape stay as they are, and those that are not called in evaluation mode (auxiliary classifiers) or
-    whose class does more with its weight than torch's. A shared layer is fitted where it is called first.
+    Layers of equal shape are kept, and layers that are not called in evaluation mode (auxiliary classifiers) or whose
+    class changes torch's forward pass. A shared layer is fitted at its first call.
 
     Args:
         pretrain: network of smaller kernels; not changed.
-        target: network of the same names that :func:`rescaler.rescale` has filled, best by ``mode="pinv"``; changed in
-            place.
+        target: network filled by :func:`rescaler.rescale`, best with ``mode="pinv"``; changed in place.
         small: images of the pre-train network's size, ``(n, channels, px, px)``.
         large: the same images of the target's size.
-        ridge: weight of staying, relative to the mean square of a layer's inputs.
+        ridge: strength, relative to the mean square of a layer's inputs.
 
     Raises:
         ArgumentError: there is no image, or not the same number of both, or ``ridge`` is not positive.
@@ -78,23 +75,20 @@ def fit(pretrain: nn.Module, target: nn.Module, small: Tensor, large: Tensor, *,
 def _visit(
     network: nn.Module, names: Collection[str], images: Tensor, visit: Callable[..., None], *, before: bool = False
 ) -> None:
-    """Evaluate a network; ``visit(name, layer, input, output)`` at each layer's first call, or before it."""
+    """Evaluate a network and call ``visit(name, layer, input, output)`` at, or before, each layer's first call."""
     left = set(names)
 
-    def hook_of(name: str) -> Any:
-        def hook(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any = None) -> None:
-            if name in left:
-                left.remove(name)
-                visit(name, layer, received(args, kwargs), output)
-
-        return hook
+    def hook(name: str, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any = None) -> None:
+        if name in left:
+            left.remove(name)
+            visit(name, layer, received(args, kwargs), output)
 
     training = [module for module in network.modules() if module.training]
     with contextlib.ExitStack() as stack:
         for name in names:
             layer = network.get_submodule(name)
             register = layer.register_forward_pre_hook if before else layer.register_forward_hook
-            stack.enter_context(register(hook_of(name), with_kwargs=True))
+            stack.enter_context(register(functools.partial(hook, name), with_kwargs=True))
         network.eval()  # no dropout, and BatchNorm with the statistics that it has
         try:
             network(images)
@@ -104,15 +98,15 @@ def _visit(
 
 
 def _is_plain(layer: Weighted, images: Tensor, output: Tensor) -> bool:
-    """Whether a layer gave what torch's own layer gives with its weight."""
+    """Whether a layer's output is that of torch's own class."""
     if isinstance(layer, nn.Linear):
         expected = F.linear(images, layer.weight, layer.bias)
     else:
         maps = _padded(layer, images)
         expected = F.conv2d(maps, layer.weight, layer.bias, layer.stride, 0, layer.dilation, layer.groups)
-    # TF32 and half precision round.
-    same = expected.shape == output.shape and (expected - output).abs().max() <= 0.05 * expected.abs().max()
-    return bool(same)
+    if expected.shape != output.shape:
+        return False
+    return bool((expected - output).abs().max() <= 0.05 * expected.abs().max())  # TF32 and half precision round
 
 
 def _padded(conv: nn.Conv2d, maps: Tensor) -> Tensor:
@@ -120,7 +114,7 @@ def _padded(conv: nn.Conv2d, maps: Tensor) -> Tensor:
 
 
 def _rows(images: int, size: Size) -> Rows:
-    """At most ``MAX_ROWS`` positions, spread at random but the same every time."""
+    """Choose at most ``MAX_ROWS`` positions at random, with a fixed seed."""
     h, w = size
     chosen = torch.randperm(images * h * w, generator=torch.Generator().manual_seed(0))[:MAX_ROWS]
     return chosen // (h * w), chosen // w % h, chosen % w
@@ -134,7 +128,7 @@ def _fit_layer(layer: Weighted, images: Tensor, rows: Rows, wanted: Tensor, ridg
     if layer.bias is None:
         layer.weight.add_(ridge_regression(inputs, missing, ridge).mT.reshape(layer.weight.shape))
         return
-    # The bias takes up what all rows lack alike.
+    # The bias takes the mean residual.
     missing -= layer.bias.reshape(len(inputs), 1, -1)
     centre, lack = inputs.mean(1, keepdim=True), missing.mean(1, keepdim=True)
     change = ridge_regression(inputs - centre, missing - lack, ridge)
@@ -143,7 +137,7 @@ def _fit_layer(layer: Weighted, images: Tensor, rows: Rows, wanted: Tensor, ridg
 
 
 def _patches(conv: nn.Conv2d, maps: Tensor, rows: Rows) -> Tensor:
-    """What the kernel sees at the rows, ``(rows, groups, inputs)``."""
+    """Extract the patches under the kernel, ``(rows, groups, inputs)``."""
     image, *position = rows
     y, x = (
         (position[axis] * conv.stride[axis])[:, None] + torch.arange(conv.kernel_size[axis]) * conv.dilation[axis]
@@ -154,7 +148,7 @@ def _patches(conv: nn.Conv2d, maps: Tensor, rows: Rows) -> Tensor:
 
 
 def ridge_regression(inputs: Tensor, outputs: Tensor, ridge: float) -> Tensor:
-    """Weights ``(groups, inputs, outputs)`` of each group's regression, by the smaller of its two forms."""
+    """Solve each group's regression, primal or dual, for the weights ``(groups, inputs, outputs)``."""
     rows, width = inputs.shape[1:]
     strength = ridge * inputs.square().sum((1, 2)) / width
     strength = strength.clamp_min(torch.finfo(inputs.dtype).tiny)[:, None, None]  # a dead input determines nothing

@@ -23,7 +23,7 @@ TABLE_1: Mapping[int, int] = MappingProxyType({1: 1, 3: 2, 5: 3, 7: 5, 11: 7})
 
 
 def two_thirds(side: int) -> int:
-    """Pre-train side by the rule that Table 1 follows; 2 stays, as a single pixel has no neighbours."""
+    """Pre-train side by the rule of Table 1; 2 stays, as a single pixel has no neighbours."""
     return max(round(2 * side / 3), min(side, 2))
 
 
@@ -81,33 +81,20 @@ def interpolation(mode: str) -> Interpolation:
         found: Interpolation = INTERPOLATIONS.get(mode) or pkgutil.resolve_name(mode)
         if not callable(found):
             raise TypeError("it is no function")
-    except Exception as error:  # whatever a user's module raises
+    except Exception as error:  # whatever a custom module raises
         names = ", ".join(INTERPOLATIONS)
         rule = f"must be one of {names} or the import path of a function (weight, size) -> kernel"
         raise ArgumentError("mode", f" {rule}; got {mode!r}: {one_line(error)}") from error
     return found
 
 
-def _interpolate(weight: Tensor, size: Size, *, mode: str) -> Tensor:
-    before: Size = (weight.shape[2], weight.shape[3])
-    return _product(weight, _matrix(before, size, mode) * (math.prod(before) / math.prod(size)), size)
-
-
-def _pseudo_inverse(weight: Tensor, size: Size) -> Tensor:
-    """Ask for equal responses, which settles the amplitude without Eq. 5."""
-    enlarge = _matrix((weight.shape[2], weight.shape[3]), size, "bilinear")
-    return _product(weight, torch.linalg.pinv(enlarge.T), size)
-
-
-def _product(weight: Tensor, stretch: Tensor, size: Size) -> Tensor:
-    return (weight.flatten(2) @ stretch.to(weight.device, weight.dtype)).reshape(*weight.shape[:2], *size)
-
-
-def _matrix(size: Size, target: Size, mode: str) -> Tensor:
-    """Interpolation as a matrix ``(h * w, H * W)``: it is linear, and on small kernels this is 8 times faster."""
-    pixels = torch.eye(size[0] * size[1], dtype=torch.float64).reshape(-1, 1, *size)
-    align_corners = False if mode in ("bilinear", "bicubic") else None
-    return F.interpolate(pixels, target, mode=mode, align_corners=align_corners).flatten(1)
+def _interpolate(weight: Tensor, size: Size, *, mode: str, inverse: bool = False) -> Tensor:
+    # As a matrix (h * w, H * W): on small kernels 8 times faster than interpolating each.
+    pixels = torch.eye(weight.shape[2:].numel(), dtype=torch.float64).reshape(-1, 1, *weight.shape[2:])
+    matrix = F.interpolate(pixels, size, mode=mode).flatten(1)
+    # The pseudo-inverse keeps responses, so it needs no Eq. 5.
+    matrix = torch.linalg.pinv(matrix.T) if inverse else matrix * (len(pixels) / math.prod(size))
+    return (weight.flatten(2) @ matrix.to(weight.device, weight.dtype)).reshape(*weight.shape[:2], *size)
 
 
 INTERPOLATIONS: dict[str, Interpolation] = {
@@ -115,5 +102,5 @@ INTERPOLATIONS: dict[str, Interpolation] = {
     "bicubic": functools.partial(_interpolate, mode="bicubic"),
     "nearest": functools.partial(_interpolate, mode="nearest-exact"),
     "area": functools.partial(_interpolate, mode="area"),
-    "pinv": _pseudo_inverse,
+    "pinv": functools.partial(_interpolate, mode="bilinear", inverse=True),
 }

@@ -1,8 +1,9 @@
-"""Layers that differ between the target and the pre-train network, and the copy that changes them."""
+"""Describe the layers that shrink, and copy a network with them changed."""
 
 import copy
 import functools
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
@@ -21,8 +22,7 @@ Margins = tuple[int, int, int, int]
 Flattened = tuple[FeatureMap, FeatureMap]
 """Feature map that a fully-connected layer receives flattened, in the target and in the pre-train network."""
 Weighted = nn.Conv2d | nn.Linear
-_FLATTENED, _PADDING = "_rescaler_flattened", "_rescaler_padding"
-"""Attributes of a pre-train network's layers: the map that it receives flattened, and the hook that pads its input."""
+_FLATTENED, _PADDING = "_rescaler_flattened", "_rescaler_padding"  # attributes of a pre-train network's layers
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Layer:
 
 
 def flattened_map(module: nn.Module) -> Flattened | None:
-    """Feature map that a pre-train network's layer receives flattened, if its size is not the target's."""
+    """Find the feature map that a pre-train network's layer receives flattened, if it differs from the target's."""
     found: Flattened | None = module.__dict__.get(_FLATTENED)
     return found
 
@@ -60,7 +60,7 @@ def size_of(conv: nn.Conv2d) -> Size:
 
 
 def margins(conv: nn.Conv2d) -> Margins:
-    """Padding that a convolution gives its input."""
+    """Padding of a convolution's input."""
     if conv.padding == "same":  # an odd pixel goes to the right/bottom, as in torch
         h, w = (d * (k - 1) for d, k in zip(conv.dilation, conv.kernel_size, strict=True))
         return (w // 2, w - w // 2, h // 2, h - h // 2)
@@ -69,12 +69,12 @@ def margins(conv: nn.Conv2d) -> Margins:
 
 
 def received(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """Input that a layer is called on, by position or by torch's name for it; None without one."""
+    """Input of a layer's call, by position or keyword; None without one."""
     return args[0] if args else kwargs.get("input")
 
 
 def memory_of(tensor: Tensor) -> int:
-    """Identify the memory that a tensor begins at, which tied weights share; on the meta device, the tensor."""
+    """Identify a tensor's memory, which tied weights share; on the meta device, the tensor."""
     return tensor.data_ptr() or id(tensor)
 
 
@@ -84,10 +84,7 @@ def refuse_computed(name: str) -> NoReturn:
 
 
 def pretrain_network(target: nn.Module, layers: Iterable[Layer], *, share: bool = False) -> nn.Module:
-    """Copy a network with these layers made smaller or padded otherwise, under the same names.
-
-    With ``share``, all other parameters are the target's.
-    """
+    """Copy a network with these layers shrunk or padded; with ``share``, all other parameters are the target's."""
     layers = tuple(layers)
     weights = _smaller_weights(target, layers)
     memo: dict[int, Any] = {id(value): value for value in target.parameters()} if share else _tied(target, weights)
@@ -109,7 +106,7 @@ def pretrain_network(target: nn.Module, layers: Iterable[Layer], *, share: bool 
 
 
 def _smaller_weights(target: nn.Module, layers: Iterable[Layer]) -> dict[int, nn.Parameter]:
-    """Make the weights of the smaller layers, by ``id`` of the target's; tied ones stay tied."""
+    """Make the weights of the shrunk layers, by ``id`` of the target's; tied ones stay tied."""
     owners: dict[int, tuple[Layer, Tensor, Tensor]] = {}
     found: dict[int, nn.Parameter] = {}
     changed = {layer.name: layer for layer in layers if layer.shrinks}
@@ -134,7 +131,7 @@ def _smaller_weights(target: nn.Module, layers: Iterable[Layer]) -> dict[int, nn
 
 
 def _smaller_weight(weight: Tensor, layer: Layer) -> Tensor:
-    """Centre of kernels, with the variance that an initialisation of that size has."""
+    """Crop kernels to their centre, with the variance of an initialisation of that size."""
     (h, w), (small_h, small_w) = layer.target_kernel, layer.pretrain_kernel
     kernel = weight.reshape(len(weight), -1, h, w)
     top, left = (h - small_h) // 2, (w - small_w) // 2
@@ -151,19 +148,15 @@ def _refuse_tied(layer: Layer, other: str) -> NoReturn:
 
 
 def _tied(target: nn.Module, weights: Mapping[int, nn.Parameter]) -> dict[int, nn.Parameter]:
-    """Copy the parameters that share memory without being one: deepcopy would part them."""
-    first: dict[object, nn.Parameter] = {}
-    copies: dict[int, nn.Parameter] = {}
-    for parameter in target.parameters():
-        twin = first.setdefault((memory_of(parameter), parameter.shape, parameter.stride()), parameter)
-        if twin is not parameter and id(parameter) not in weights:
-            copied = copies.setdefault(id(twin), copy.deepcopy(twin))
-            copies[id(parameter)] = nn.Parameter(copied.data, parameter.requires_grad)
-    return copies
+    """Copy distinct parameters that share memory, which deepcopy would separate."""
+    views = {id(value): (memory_of(value), value.shape, value.stride()) for value in target.parameters()}
+    users = Counter(views.values())
+    tied = [value for value in target.parameters() if users[views[id(value)]] > 1 and id(value) not in weights]
+    copies = copy.deepcopy([value.data for value in tied])  # of plain tensors, which keep shared memory
+    return {id(value): nn.Parameter(copied, value.requires_grad) for value, copied in zip(tied, copies, strict=True)}
 
 
 def _set_kernel(conv: nn.Conv2d, layer: Layer) -> None:
-    """Set kernel size and padding in place, so that the convolution's own class, hooks and settings stay."""
     same_padding = margins(conv) == layer.pretrain_padding
     if same_padding and not layer.shrinks:
         return
@@ -175,12 +168,11 @@ def _set_kernel(conv: nn.Conv2d, layer: Layer) -> None:
         conv.padding = (top, left)
         return
     mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
-    # The handle goes with the layer: another process that loads it must not give the hook's number to another hook.
+    # The layer keeps the handle: a process that loads it must not reuse the hook's number.
     handle = conv.register_forward_pre_hook(functools.partial(_pad, layer.pretrain_padding, mode), with_kwargs=True)
     setattr(conv, _PADDING, handle)
     conv.padding, conv.padding_mode = (0, 0), "zeros"
 
 
 def _pad(sides: Margins, mode: str, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Pad or crop a layer's input, each side by its own amount, which ``Conv2d`` cannot."""
     return (F.pad(received(args, kwargs), sides, mode),), {}

@@ -18,9 +18,8 @@ def rescale(pretrain: nn.Module, target: Network, *, mode: str = "bilinear") -> 
     """Fill the target network's weights with the pre-train network's, rescaled (Eq. 5 and 6).
 
     Args:
-        pretrain: network made by :func:`rescaler.shrink`, trained or not; not changed.
-        target: network of the target's shapes and names, or a pre-train network of a size between; all its weights are
-            overwritten.
+        pretrain: network made by :func:`rescaler.shrink`; not changed.
+        target: network of the target's shapes and names, or a pre-train network of a size between; overwritten.
         mode: interpolation, as for :func:`rescaler.rescale_kernel`.
 
     Returns:
@@ -32,7 +31,7 @@ def rescale(pretrain: nn.Module, target: Network, *, mode: str = "bilinear") -> 
     pair = _Pair(pretrain, target, mode)
     if odd := sorted(pair.before.keys() ^ pair.after.keys()):
         wrapped = any(name.startswith(("module.", "_orig_mod.")) for name in odd)
-        hint = "; of a wrapped one (DataParallel, AveragedModel, torch.compile) pass what it wraps" if wrapped else ""
+        hint = "; unwrap networks first (DataParallel, AveragedModel, torch.compile)" if wrapped else ""
         rule = "the pre-train and the target network must have the same parameters"
         raise InputError(f"{rule}; not in both: {listed(odd)}{hint}")
     # A network of its own state_dict() may give copies there.
@@ -52,16 +51,16 @@ def rescale(pretrain: nn.Module, target: Network, *, mode: str = "bilinear") -> 
 def rescale_tensors(
     tensors: Mapping[str, Tensor], pretrain: nn.Module, target: nn.Module, *, mode: str = "bilinear"
 ) -> dict[str, Tensor]:
-    """Rescale tensors that belong to parameters: the parameters themselves, their momentum, their moving average.
+    """Rescale tensors of parameters: the parameters themselves, their momentum, their moving average.
 
-    A kernel is rescaled (Eq. 5), and so is the first fully-connected layer, as the kernel over the whole feature map
-    that it is (section 3.3.2). All else is returned as it is: biases (Eq. 6), BatchNorm, 1x1 kernels. What is not
-    linear in the parameters, such as Adam's second moments (``exp_avg_sq``), starts anew instead, as zeros.
+    A kernel is rescaled (Eq. 5), and so is the first fully-connected layer, a kernel over the whole feature map
+    (section 3.3.2). All else is returned as it is: biases (Eq. 6), BatchNorm, 1x1 kernels. Tensors that are not linear
+    in the parameters, such as Adam's second moments (``exp_avg_sq``), should start at zero instead.
 
     Args:
         tensors: by parameter name, in the pre-train network's shapes.
         pretrain: network made by :func:`rescaler.shrink`.
-        target: network of the target's shapes and names, or a pre-train network of a size between.
+        target: as for :func:`rescale`.
         mode: interpolation, as for :func:`rescaler.rescale_kernel`.
 
     Raises:
@@ -89,7 +88,7 @@ class _Pair:
         self._mode = mode
 
     def check(self, name: str, tensor: Tensor, dtype: torch.dtype | None = None) -> None:
-        """Raise for what cannot be rescaled to ``dtype``, or to its own."""
+        """Raise if the tensor cannot be rescaled, or is not finite in ``dtype`` or its own."""
         if not isinstance(tensor, Tensor):
             raise InputError(f"{name} must be a tensor; got a {type(tensor).__name__}")
         if name not in self.before or name not in self.after:
@@ -103,12 +102,11 @@ class _Pair:
             if name not in self._buffers or not torch.equal(tensor.isfinite().cpu(), after.isfinite().cpu()):
                 raise InputError(f"{name} has values that are not finite in {dtype}: there is nothing to rescale")
         try:
-            self.resize(name, tensor, slice(1))  # nearly all but the work
+            self.resize(name, tensor, slice(1))
         except InputError as error:
             raise InputError(f"{name}: {error}") from None
 
     def resize(self, name: str, tensor: Tensor, filters: slice = slice(None)) -> Tensor:
-        """Rescale some filters of a tensor."""
         shape = self.after[name].shape
         if name in self._maps:
             before, after = self._maps[name]
@@ -123,23 +121,23 @@ class _Pair:
 
 
 def _maps(pretrain: nn.Module, target: nn.Module) -> dict[str, tuple[FeatureMap, FeatureMap]]:
-    """Feature maps that the fully-connected layers get in both networks, by the names of their weights."""
+    """Find the feature maps that fully-connected layers take in both networks, by the names of their weights."""
     found = []
     for network in (pretrain, target):
         modules = network.named_modules(remove_duplicate=False)
         found.append({f"{name}.weight": maps for name, module in modules if (maps := flattened_map(module))})
-    # A layer that is no interface of its network gets there the map that it gets in the full-size target.
+    # A layer that is no interface of its network takes the full-size target's map.
     full = {name: target_map for maps in found for name, (target_map, _) in maps.items()}
     small, large = ({**full, **{name: own for name, (_, own) in maps.items()}} for maps in found)
     return {name: (small[name], large[name]) for name in full}
 
 
 def _is_finite(tensor: Tensor, dtype: torch.dtype) -> bool:
-    """Whether all values are finite once they are of that dtype."""
+    """Whether all values are finite after conversion to ``dtype``."""
     if tensor.is_complex():
         tensor = torch.view_as_real(tensor)
     if tensor.is_meta or not tensor.is_floating_point() or not tensor.numel():
         return True
-    # NaN is handed on; forty times faster than `isfinite`, which needs memory of its own too.
+    # Propagates NaN; 40 times faster than `isfinite`, which needs memory, too.
     largest = torch.finfo(dtype if dtype.is_floating_point or dtype.is_complex else tensor.dtype).max
     return all(abs(extreme.item()) <= largest for extreme in torch.aminmax(tensor))

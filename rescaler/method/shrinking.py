@@ -24,12 +24,12 @@ Convolutions = Mapping[str, nn.Conv2d]
 
 @dataclass(frozen=True)
 class Shrunk:
-    """A pre-train network, the side of its images and how its layers follow from the target's."""
+    """A pre-train network, the side of its images and its layers beside the target's."""
 
     network: nn.Module
     image_px: int
     layers: tuple[Layer, ...]
-    """Convolutions in the order of the forward pass, then what covers a whole feature map of another size."""
+    """Convolutions in the order of the forward pass, then the layers that cover a whole feature map."""
     notes: tuple[str, ...] = ()
     """Layers left as they are and why, a sentence each."""
 
@@ -44,17 +44,16 @@ def shrink(
     channels: int | None = None,
     input_only: bool = False,
 ) -> Shrunk:
-    """Make the network with smaller kernels that is trained first, on smaller images.
+    """Make the pre-train network, with smaller kernels for smaller images.
 
-    Names stay. A shrunk convolution is padded (or its input cropped) to keep the output size that the target's gives;
-    an odd pixel goes alternately to the right/bottom and to the left/top, or features would drift by half a pixel a
-    layer. No kernel becomes smaller than its stride, which would leave pixels out: so patch embeddings stay. A layer
-    that covers a whole feature map (fully-connected behind a flattened one, or a convolution or fixed pooling as large
-    as it) takes the map that reaches it in the pre-train network.
+    Names stay. A shrunk convolution is padded (or its input cropped) to keep the target's output size; an odd pixel
+    goes alternately to the right/bottom and to the left/top, or features would drift by half a pixel a layer. No kernel
+    becomes smaller than its stride, which would leave pixels out: so patch embeddings stay. A layer that covers a whole
+    feature map (fully-connected behind a flattened one, or a convolution or fixed pooling as large as it) takes the
+    pre-train network's map.
 
-    Nothing is learnt yet, so no weights move: each smaller kernel is the centre of the target's, times the root of the
-    ratio of their areas. For every random initialisation that is scaled by the layer's fan-in or fan-out this is the
-    distribution of the smaller layer's own initialisation. All else is copied.
+    Each smaller kernel is the centre of the target's, times the root of the ratio of their areas: for initialisations
+    scaled by fan-in or fan-out, the distribution of the smaller layer's own. All else is copied.
 
     Args:
         target: network of ``Conv2d`` layers, on any device; not changed.
@@ -63,10 +62,10 @@ def shrink(
         pretrain_px: side of the pre-train images; default: ``image_px`` / s_1, rounded, with s_1 of the first layer
             whose kernel shrinks.
         padding: padding of pre-train convolutions by name, or by pattern (``*``, ``layer4.*``) of those that shrink; a
-            convolution named here is never taken for a fully-connected layer. Goes before the target's attribute
-            ``pretrain_padding`` of the same form, which goes before the rule above.
+            convolution named here is never an interface. Overrides the target's attribute ``pretrain_padding`` of the
+            same form, which overrides the rule above.
         channels: of the images; default: what the first convolution takes.
-        input_only: progressive resizing instead, to compare with: kernels and padding stay, images become smaller.
+        input_only: progressive resizing, for comparison: kernels and padding stay, only images become smaller.
 
     Raises:
         InputError: the target cannot be shrunk this way, or the images are too small for either network.
@@ -110,13 +109,13 @@ def shrink(
         raise InputError(f"the network calls other layers on images of {pretrain_px} px than on {image_px} px")
     layers = [replace(layer, pretrain_output=pretrain_calls[layer.name].output_size) for layer in layers]
     layers += _interfaces(target, calls, pretrain_calls, whole)
-    del outlined, outlined_pretrain  # they would stand beside the network that is made next
+    del outlined, outlined_pretrain  # free their memory
     notes = () if input_only else _notes(target, kernels, traced, table)
     return Shrunk(pretrain_network(target, layers), pretrain_px, tuple(layers), notes)
 
 
 def _find_convolutions(target: nn.Module) -> Convolutions:
-    """Find the convolutions of a network by name; all its weights must be plain floating-point parameters."""
+    """Find the convolutions by name, and check that weights are plain floating-point parameters."""
     if not isinstance(target, nn.Module):
         raise InputError(f"the target network must be a torch.nn.Module; got a {type(target).__name__}")
     for name, module in target.named_modules():
@@ -141,7 +140,7 @@ def _check_integer(argument: str, value: Any, lowest: int, highest: int = MAX_IM
 
 
 def _covers_map(layer: nn.Module, call: Call) -> bool:
-    """Whether a convolution or pooling covers the whole feature map, without padding, in every call."""
+    """Whether a convolution or pooling covers its whole unpadded input in every call."""
     if isinstance(layer, nn.Conv2d):
         unpadded = margins(layer) == (0, 0, 0, 0)
     elif isinstance(layer, nn.AvgPool2d | nn.MaxPool2d):
@@ -152,7 +151,7 @@ def _covers_map(layer: nn.Module, call: Call) -> bool:
 
 
 def _smaller_kernels(target: nn.Module, convolutions: Convolutions, table: Mapping[int, int]) -> dict[str, Size]:
-    """Kernels by the table, but none smaller than its stride."""
+    """Look up kernels in the table, none smaller than its stride."""
     kernels: dict[str, Size] = {}
     used: dict[int, int] = {}
     lacking: dict[str, set[int]] = {}
@@ -185,7 +184,7 @@ def _described(name: str, conv: nn.Conv2d) -> str:
 
 
 def _pretrain_px(convolutions: Convolutions, kernels: Mapping[str, Size], image_px: int) -> int:
-    """Image side over s_1 (section 3.2.1), of the first layer that shrinks and its side that shrinks the most."""
+    """Divide the image side by s_1 (section 3.2.1), of the first shrunk layer's axis that shrinks the most."""
     first = next(name for name, conv in convolutions.items() if kernels[name] != size_of(conv))
     sides = zip(convolutions[first].kernel_size, kernels[first], strict=True)
     large, small = max(sides, key=lambda side: side[0] / side[1])
@@ -199,7 +198,7 @@ def _named_padding(
     shrunk: list[str],
     argument: str,
 ) -> dict[str, int]:
-    """Padding by convolution: a name goes before a pattern, a later pattern before an earlier one."""
+    """Resolve patterns: a name overrides a pattern, a later pattern an earlier one."""
     found = {}
     for pattern, amount in sorted(padding.items(), key=lambda item: item[0] in convolutions):
         fitting = [pattern] if pattern in convolutions else [name for name in shrunk if fnmatchcase(name, pattern)]
@@ -220,14 +219,14 @@ def _named_padding(
 def _plan(
     outlined: nn.Module, kernels: Mapping[str, Size], calls: Mapping[str, Call], fixed: Mapping[str, int]
 ) -> list[Layer]:
-    """Choose the padding in the order of the forward pass; the pre-train output sizes are not known yet."""
+    """Choose the padding in the order of the forward pass; the pre-train output sizes follow later."""
     layers = []
     drift = [0, 0]  # of the features along each axis, in half pixels
     for name, kernel in kernels.items():
         conv, call = outlined.get_submodule(name), calls[name]
         assert isinstance(conv, nn.Conv2d)
         layer = Layer(name, "convolution", size_of(conv), kernel, margins(conv), call.output_size, call.output_size)
-        # A class with a forward of its own may pad for itself by the size of its kernel, which calling it shows.
+        # A class with its own forward may pad by its kernel size, which a call shows.
         own = any(getattr(type(conv), each) is not getattr(nn.Conv2d, each) for each in ("forward", "_conv_forward"))
         pads = own and layer.shrinks and not isinstance(conv.padding, str)
         if name in fixed:
@@ -242,7 +241,7 @@ def _plan(
 
 
 def _safe_padding(conv: nn.Conv2d, kernel: Size, drift: list[int]) -> Margins:
-    """Padding of 2p - (k - k')d pixels an axis, which keeps the output size; the odd one against the drift."""
+    """Pad by 2p - (k - k')d pixels an axis, which keeps the output size; the odd one against the drift."""
     left, right, top, bottom = margins(conv)
     sides = []
     for axis, padding in ((1, left + right), (0, top + bottom)):
@@ -263,7 +262,7 @@ def _keeps_output_size(conv: nn.Conv2d, layer: Layer, input_size: Size) -> bool:
                 given, wanted = first_tensor(small(maps)), first_tensor(conv(maps))
                 if given is None or wanted is None or given.shape != wanted.shape:
                     return False
-    except Exception as error:  # whatever a user's class raises
+    except Exception as error:  # whatever a custom class raises
         reason = f"its class {type(conv).__name__} does not take a feature map alone: {one_line(error)}"
         raise InputError(f"layer {layer.name}: {reason}") from error
     return True
@@ -272,7 +271,7 @@ def _keeps_output_size(conv: nn.Conv2d, layer: Layer, input_size: Size) -> bool:
 def _interfaces(
     target: nn.Module, calls: Mapping[str, Call], pretrain_calls: Mapping[str, Call], whole: set[str]
 ) -> list[Layer]:
-    """Find the layers that cover a whole feature map, which has another size in the pre-train network."""
+    """Find the layers that cover a whole feature map of another size in the pre-train network."""
     found = []
     for name, call in calls.items():
         module, pretrain_call = target.get_submodule(name), pretrain_calls[name]
@@ -293,7 +292,7 @@ def _interfaces(
 
 
 def _flattened_sizes(name: str, linear: nn.Linear, call: Call, pretrain_call: Call) -> tuple[Size, Size] | None:
-    """Sizes of the map that a fully-connected layer gets flattened in the two networks; None: the same features."""
+    """Find the sizes of a fully-connected layer's flattened maps; None where its features are the same."""
     features, pretrain_features = call.input[-1], pretrain_call.input[-1]
     if features != linear.in_features:
         problem = f"layer {name} takes {linear.in_features} features, but these images give {features}"
@@ -310,7 +309,7 @@ def _flattened_sizes(name: str, linear: nn.Linear, call: Call, pretrain_call: Ca
 
 
 def _notes(target: nn.Module, kernels: Mapping[str, Size], traced: Trace, table: Mapping[int, int]) -> tuple[str, ...]:
-    """Say what was left as it is, and why."""
+    """List the layers that are left as they are, with the reason."""
     bound, uncalled, other = [], [], []
     for name, module in target.named_modules():
         if isinstance(module, nn.Conv2d) and name in kernels:
@@ -319,7 +318,7 @@ def _notes(target: nn.Module, kernels: Mapping[str, Size], traced: Trace, table:
                 bound.append(_described(name, module))
         elif isinstance(module, nn.Conv2d):
             uncalled += [_described(name, module)] if name not in traced.calls else []
-        elif _has_kernel(module):
+        elif isinstance(module, _ConvNd) or _has_kernel(module):
             other.append(f"{name} ({type(module).__name__})")
     reasons = (
         (bound, "as large as the stride, since a smaller kernel would leave pixels out"),
@@ -332,6 +331,4 @@ def _notes(target: nn.Module, kernels: Mapping[str, Size], traced: Trace, table:
 
 def _has_kernel(module: nn.Module) -> bool:
     weight = module._parameters.get("weight")
-    if isinstance(module, _ConvNd) or weight is None:
-        return isinstance(module, _ConvNd)
-    return weight.dim() == 4 and max(weight.shape[2:]) > 1 and not any(module.children())
+    return weight is not None and weight.dim() == 4 and max(weight.shape[2:]) > 1 and not any(module.children())

@@ -1,8 +1,8 @@
-"""Shapes of a network's feature maps, traced without computing them.
+"""Trace the shapes of a network's feature maps without computing them.
 
-The network's structure is copied, with one zero for all of a weight, and called once; what is expensive is called on no
-images at all, which gives the shape of its result. Torch's meta device would do, but imports half of torch's compiler,
-which takes longer than all else before a run's first step.
+A copy of the network, with one zero for all of a weight, is called once; expensive functions are called on no images at
+all, which gives the shape of their result. Torch's meta device would do, but imports half of torch's compiler, which
+takes longer than all else before a run's first step.
 """
 
 import contextlib
@@ -24,12 +24,11 @@ from rescaler.errors import ArgumentError, InputError, one_line
 from rescaler.method.kernels import Size
 from rescaler.method.layers import FeatureMap, memory_of, received, refuse_computed
 
-_IMAGES = 2
-"""Images in the one batch: BatchNorm wants several."""
+_IMAGES = 2  # in the batch: BatchNorm needs several
 
 
 class Call(NamedTuple):
-    """Shapes of a layer's first call, without the batch axis, and what all its calls amount to."""
+    """Shapes of a layer's first call, without the batch axis, and totals over all its calls."""
 
     input: tuple[int, ...]
     output: tuple[int, ...]
@@ -49,9 +48,9 @@ class Call(NamedTuple):
 
 
 def outline(network: nn.Module) -> nn.Module:
-    """Copy a network's structure to the CPU, with zeros that take no memory: to be called in :class:`Shapes`."""
+    """Copy a network to the CPU with zeros that take no memory, to call it in :class:`Shapes`."""
     zeros: dict[object, Tensor] = {}
-    memo: dict[int, object] = {}  # what deepcopy takes instead of a copy of its own
+    memo: dict[int, object] = {}  # of deepcopy
     try:
         for value in network.parameters():
             zero = zeros.setdefault((memory_of(value), value.dtype), torch.zeros((), dtype=value.dtype))
@@ -59,7 +58,7 @@ def outline(network: nn.Module) -> nn.Module:
         for buffer in network.buffers():
             memo[id(buffer)] = torch.zeros_like(buffer, device="cpu")
         return copy.deepcopy(network, memo)
-    except Exception as error:  # whatever a user's network keeps
+    except Exception as error:  # whatever a custom network raises
         raise InputError(f"the network ({type(network).__name__}) cannot be copied: {one_line(error)}") from error
 
 
@@ -92,13 +91,13 @@ class Shapes(TorchFunctionMode):
 _CONVOLUTIONS = {f"conv{kind}{axes}d" for kind in ("", "_transpose") for axes in (1, 2, 3)}
 _WEIGHTED = _CONVOLUTIONS | {"linear"}
 _VIEWS = {"view", "reshape", "permute", "transpose", "unflatten", "unsqueeze"}
-"""What may give four axes that are not images, channels, height and width."""
+"""Functions whose four axes may not be images, channels, height and width."""
 _REORDERING = {"linear", "__getitem__", "index_select", "flip", "roll"}
-"""What may give as many features as before that do not lie as before."""
+"""Functions that may change the order of features but not their number."""
 
 
 def first_tensor(output: Any) -> Tensor | None:
-    """Find the feature map in a layer's output, which may be maps and indices."""
+    """Find the feature map in a layer's output, which may be a tuple or mapping."""
     return next((leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)), None)
 
 
@@ -107,7 +106,7 @@ def _name(func: Any) -> str:
 
 
 def _shape(func: Any, args: Any, kwargs: Any) -> Any:
-    """Call a torch function; if it is expensive, on as little of the images as gives the shape of its result."""
+    """Call a torch function, an expensive one on the fewest images that give the shape of its result."""
     if _name(func) == "batch_norm" and args:
         few_pixels = args[0][:, :, *[slice(2)] * (args[0].dim() - 2)]
         return func(few_pixels, *args[1:], **kwargs).new_zeros(args[0].shape)
@@ -118,10 +117,10 @@ def _shape(func: Any, args: Any, kwargs: Any) -> Any:
 
 
 def trace(network: nn.Module, channels: int, image_px: int, *, argument: str, fitted: Collection[str] = ()) -> "Trace":
-    """Call an outline on square images and note its convolutions, poolings and fully-connected layers in order.
+    """Call an outline on square images and record its convolutions, poolings and fully-connected layers in order.
 
-    A fully-connected layer takes any number of features here, and the kernels of the layers named in ``fitted`` become
-    as large as the feature map that reaches them. ``argument`` is the name of ``image_px`` in errors.
+    A fully-connected layer takes any number of features here, and the kernels of the layers in ``fitted`` become as
+    large as their input. ``argument`` is the name of ``image_px`` in errors.
     """
     convolutions = {name for name, module in network.named_modules() if isinstance(module, nn.Conv2d)}
     traced = _call(network.train(), channels, image_px, argument, fitted)  # auxiliary classifiers are called too
@@ -146,14 +145,14 @@ def _call(network: nn.Module, channels: int, image_px: int, argument: str, fitte
             network(torch.zeros((_IMAGES, channels, image_px, image_px), dtype=dtype))
     except InputError:
         raise
-    except Exception as error:  # whatever a user's network raises
+    except Exception as error:  # whatever a custom network raises
         problem = f"={image_px} does not suit the network: {tracer.position}: {one_line(error)}"
         raise ArgumentError(argument, problem) from error
     return tracer
 
 
 class Trace(Shapes):
-    """Calls of a network's layers, seen through hooks, and of torch's functions, which may flatten a map."""
+    """Calls of a network's layers, recorded by hooks, and of torch's functions, which may flatten a map."""
 
     def __init__(self, network: nn.Module, fitted: Collection[str]) -> None:
         super().__init__()
@@ -200,7 +199,7 @@ class Trace(Shapes):
         return result
 
     def _follow_weights(self, function: str, tensors: list[Tensor], result: Any) -> None:
-        """Note kernels that are used outside of their layers, as they are, rearranged or scaled."""
+        """Record kernels that are used outside of their layers, as they are, rearranged or scaled."""
         if function in _CONVOLUTIONS:
             self.functional.append(self.position)
         for tensor in tensors:

@@ -21,8 +21,8 @@ def build(options: Mapping[str, Any], *, classes: int, channels: int) -> nn.Modu
     Args:
         options: ``_target_``, the import path of a function or class, and its arguments, nested targets among them.
             ``image_px`` may be left over from the model that ``_target_`` replaces.
-        classes: passed as ``num_classes`` where the function takes that.
-        channels: passed as ``in_channels`` where the function takes that.
+        classes: passed as ``num_classes`` if the function accepts that.
+        channels: passed as ``in_channels`` if the function accepts that.
 
     Raises:
         InputError: there is no such function, it fails with these arguments or makes no network for such images.
@@ -45,7 +45,7 @@ def build(options: Mapping[str, Any], *, classes: int, channels: int) -> nn.Modu
         try:
             network = make(**arguments, **implied)
             break
-        except Exception as error:  # whatever a user's network raises
+        except Exception as error:  # whatever a custom network raises
             at = re.search(r"full_key: (\S+)", str(error))
             is_hydras = type(error).__module__.startswith("hydra.")
             cause = (error.__cause__ if is_hydras else None) or error
@@ -87,7 +87,7 @@ def resolve(path: object) -> Any:
         raise InputError(f"model._target_ must be the import path of a network; got {path!r}; {_OURS}")
     try:
         found = pkgutil.resolve_name(path)
-    except Exception as error:  # whatever a user's module raises
+    except Exception as error:  # whatever a custom module raises
         raise InputError(f"model._target_={path} cannot be imported ({one_line(error)}); {_OURS}") from error
     if isinstance(found, ModuleType):  # a function may have its module's name, as torchvision.models.alexnet
         package, _, name = path.rpartition(".")

@@ -1,6 +1,6 @@
 """OverFeat-fast (Sermanet et al., 2014; Tables 2 and 3), residual networks (He et al., 2016), small versions of both.
 
-torchvision takes seconds to import, so only the functions that need it do so.
+torchvision takes seconds to import: only the functions that need it do so.
 """
 
 from collections import OrderedDict
@@ -12,8 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from rescaler.errors import InputError
 
-AUXILIARY_WEIGHT = 0.3
-"""Weight of an auxiliary classifier's loss (Szegedy et al., 2015, section 5)."""
+AUXILIARY_WEIGHT = 0.3  # of an auxiliary classifier's loss (Szegedy et al., 2015, section 5)
 
 
 class Convolution(NamedTuple):
@@ -30,9 +29,8 @@ class Convolution(NamedTuple):
 class OverFeat(nn.Sequential):
     """Convolutions with ReLU and max-pooling, then fully-connected layers with dropout.
 
-    Weights and biases start uniform in ±1/sqrt(n) as in the paper (section 4), n the inputs of one neuron: torch's own
-    initialisation of ``Conv2d`` and ``Linear``. ``hidden`` are the widths of the fully-connected layers but the last,
-    each with dropout.
+    Torch's own initialisation is the paper's (section 4): uniform in ±1/sqrt(n), n the inputs of one neuron. ``hidden``
+    are the widths of the fully-connected layers but the last, each with dropout.
     """
 
     pretrain_padding: Mapping[str, int]
@@ -72,7 +70,7 @@ class OverFeat(nn.Sequential):
 
 
 def overfeat_fast(num_classes: int = 1000, in_channels: int = 3, image_px: int = 231) -> OverFeat:
-    """OverFeat's fast variant: 146 M weights, 2.8 G multiplications at 231 px, pre-trained at 147 px (section 4)."""
+    """Build OverFeat-fast: 146 M weights, 2.8 G multiplications at 231 px, pre-trained at 147 px (section 4)."""
     convolutions = (
         Convolution(96, 11, stride=4, pool=True),
         Convolution(256, 5, pool=True),
@@ -91,7 +89,7 @@ def overfeat_small(
     hidden: int = 128,
     dropout: float = 0.2,
 ) -> OverFeat:
-    """OverFeat in miniature for images of 28 to 32 px: 5x5 and 3x3 kernels, pooling, fully-connected layers."""
+    """Build OverFeat in miniature for images of 28 to 32 px: 5x5 and 3x3 kernels, pooling, fully-connected layers."""
     if len(widths) != 3:
         raise InputError(f"model.widths must be the channels of 3 convolutions; got {list(widths)}")
     convolutions = (
@@ -104,19 +102,19 @@ def overfeat_small(
 
 
 def resnet18(num_classes: int = 1000, in_channels: int = 3) -> nn.Module:
-    """ResNet-18 as torchvision builds it, with random weights; 224 px, pre-trained at 160 px."""
+    """Build torchvision's ResNet-18 with random weights; 224 px, pre-trained at 160 px."""
     return _torchvisions("resnet18", num_classes, in_channels)
 
 
 def resnet34(num_classes: int = 1000, in_channels: int = 3) -> nn.Module:
-    """ResNet-34 as torchvision builds it, with random weights (Table 4); 224 px, pre-trained at 160 px."""
+    """Build torchvision's ResNet-34 with random weights (Table 4); 224 px, pre-trained at 160 px."""
     return _torchvisions("resnet34", num_classes, in_channels)
 
 
 def resnet_small(
     num_classes: int = 10, in_channels: int = 1, blocks: int = 2, widths: Sequence[int] = (16, 32, 64)
 ) -> nn.Module:
-    """Residual network for images of 28 to 32 px (He et al., section 4.2): a 3x3 stem, then groups of basic blocks.
+    """Build a residual network for 28 to 32 px (He et al., section 4.2): a 3x3 stem, then groups of basic blocks.
 
     ``widths`` are the channels of each group of ``blocks``; each group but the first halves the feature map.
     """
@@ -126,21 +124,18 @@ def resnet_small(
         raise InputError(f"model.blocks must be at least 1; got {blocks}")
     if not widths:
         raise InputError("model.widths must name the channels of at least one group; got none")
-    layers: OrderedDict[str, nn.Module] = OrderedDict()
-    layers["conv1"] = nn.Conv2d(in_channels, widths[0], 3, padding=1, bias=False)
-    layers["bn1"] = nn.BatchNorm2d(widths[0])
-    layers["relu"] = nn.ReLU(inplace=True)
+    stem = nn.Conv2d(in_channels, widths[0], 3, padding=1, bias=False)
+    layers = OrderedDict[str, nn.Module](conv1=stem, bn1=nn.BatchNorm2d(widths[0]), relu=nn.ReLU(inplace=True))
     channels = widths[0]
     for number, width in enumerate(widths, 1):
-        stride, shortcut = 1 if number == 1 else 2, None
-        if stride != 1 or channels != width:
+        stride, shortcut = 1, None
+        if number > 1:
+            stride = 2
             shortcut = nn.Sequential(nn.Conv2d(channels, width, 1, stride, bias=False), nn.BatchNorm2d(width))
         first = BasicBlock(channels, width, stride, shortcut)
         layers[f"layer{number}"] = nn.Sequential(first, *(BasicBlock(width, width) for _ in range(blocks - 1)))
         channels = width
-    layers["avgpool"] = nn.AdaptiveAvgPool2d(1)
-    layers["flatten"] = nn.Flatten()
-    layers["fc"] = nn.Linear(channels, num_classes)
+    layers.update(avgpool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), fc=nn.Linear(channels, num_classes))
     network = nn.Sequential(layers)
     for module in network.modules():
         _initialise(module)

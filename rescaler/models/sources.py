@@ -13,18 +13,17 @@ from torch import nn
 
 from rescaler.models.factory import resolve, targets
 
-_BY_VERSION = {"torch", "torchvision", "timm", "rescaler", *sys.stdlib_module_names}
-"""Packages whose version stands for their code."""
+_BY_VERSION = {"torch", "torchvision", "timm", "rescaler", *sys.stdlib_module_names}  # identified by their versions
 
 
 def code_digest(network: nn.Module, options: Mapping[str, object]) -> tuple[str, tuple[str, ...]]:
-    """Hash the syntax of the modules that define a network; comments, docstrings and layout do not count.
+    """Hash the syntax of the modules that define a network, without comments, docstrings and layout.
 
-    These are the modules of its layers' classes and of all ``_target_`` in ``options``, and what they import from their
-    own package or folder. Packages that a version stands for (torch, torchvision, timm, rescaler) are left out.
+    These are the modules of its layers' classes and of all ``_target_`` in ``options``, and their imports from their
+    own package or folder, without torch, torchvision, timm and rescaler.
 
     Returns:
-        Hex digest, empty where no module is left, and the names of what has no source (typed in a REPL, compiled).
+        Hex digest, empty where no module is left, and the names of classes and functions without source code.
     """
     classes = {kind for module in network.modules() for kind in type(module).__mro__}
     hidden: set[str] = set()
@@ -41,7 +40,7 @@ def code_digest(network: nn.Module, options: Mapping[str, object]) -> tuple[str,
 
 
 def _add(module: str, path: Path, files: dict[Path, Any]) -> bool:
-    """Add the syntax of a module's file, and of what it imports from beside it; whether it could be read."""
+    """Add the syntax of a module's file and of its imports from beside it; whether it could be read."""
     if path in files:
         return True
     try:
@@ -64,7 +63,7 @@ def _add(module: str, path: Path, files: dict[Path, Any]) -> bool:
 
 
 def _imports(tree: ast.AST, package: str) -> Iterator[str]:
-    """Names of all that may be imported modules, absolute."""
+    """Absolute names of all possible modules among the imports."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
