@@ -79,9 +79,9 @@ def train(
     entries = RunLedger(run, ledger, folder, pin_states(run, ledger, folder, forks))
     records: list[Record] = []
     state: State | None = None
-    if saver is not None:
-        saver.interruption.release()
     while True:
+        if saver is not None:
+            saver.interruption.release()  # until the next batch there is nothing to save
         cached, state = entries.load_cached(records, state)
         for record in cached:
             records.append(record)
@@ -92,8 +92,6 @@ def train(
         epoch = run.chain.next(records)
         if epoch is None or (last_epoch is not None and epoch.number > last_epoch):
             return records
-        if saver is not None:
-            saver.interruption.release()  # until the first batch there is nothing to save
         begun = entries.resume(epoch) or start(run, epoch, state)
         state = begun.state  # the device has no room for the network before it as well
         record = finish(run, epoch, begun, entries, observers, saver)
@@ -129,12 +127,7 @@ def start_stage(run: Run, epoch: Epoch, state: State) -> State:
 
 
 def finish(
-    run: Run,
-    epoch: Epoch,
-    begun: Checkpoint,
-    entries: RunLedger,
-    observers: Sequence[Observer] = (),
-    saver: Saver | None = None,
+    run: Run, epoch: Epoch, begun: Checkpoint, entries: RunLedger, observers: Sequence[Observer], saver: Saver | None
 ) -> Record:
     """Train what is left of an epoch, test it, and publish it."""
     state, clocks = begun.state, Clocks(run.device, begun.seconds)
