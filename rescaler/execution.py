@@ -117,6 +117,7 @@ def _train(
     experiment, ledger = run.experiment, run.ledger
     with _closing(close), ProgressBar(run.chain, enabled=experiment.progress) as bar:
         saver = Saver(ledger, interruption, experiment.checkpoint_every_min, on_save)
+        interruption.release()  # until the first batch begins, there is nothing to save
         train(run, ledger, folder, [*observers, bar], saver=saver, last_epoch=last_epoch, forks=forks)
 
 
