@@ -93,7 +93,7 @@ def train(
         if epoch is None or (last_epoch is not None and epoch.number > last_epoch):
             return records
         if saver is not None:
-            saver.interruption.release()  # until the first batch there is nothing to save
+            saver.interruption.release()  # until the first batch begins, there is nothing to save
         begun = entries.resume(epoch) or start(run, epoch, state)
         state = begun.state  # the device has no room for the network before it as well
         record = finish(run, epoch, begun, entries, observers, saver)
@@ -186,6 +186,8 @@ def train_epoch(
         step = Step(state, recipe)
         batches = run.batches(epoch, recipe.stage.image_px, start=progress.batches, share=ranks.share())
         for done, (images, labels) in enumerate(clocks.waiting(batches), start=first):
+            if saver is not None:
+                saver.interruption.hold()
             # Dropout draws what follows from the seed and the place, so that no generator needs saving.
             seed_all(seed_for(run.experiment.seed, "dropout", epoch.number, done, ranks.number()))
             with clocks.running("compile") if done in compiling else contextlib.nullcontext():
@@ -194,10 +196,8 @@ def train_epoch(
                 graphs = compilations()
             distributed.add_up(scores)  # at each batch, as the first process may save after any
             sums += scores
-            if saver is not None:
-                saver.interruption.hold()
-                if saver.due:
-                    saver.save(state, epoch, Progress.of(done, sums), clocks)
+            if saver is not None and saver.due:
+                saver.save(state, epoch, Progress.of(done, sums), clocks)
             if time.perf_counter() - looked > _LOOK_S:
                 if ranks.count() == 1:  # else they find out together, at the end
                     raise_if_diverged(sums[0].item(), epoch)
