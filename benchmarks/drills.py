@@ -45,6 +45,8 @@ def sweep(seed: int) -> list[str]:
 def call(folder: Path, words: Sequence[str], kill: int = 0, when: Callable[[], bool] = lambda: False) -> Ended:
     """Run ``rescaler WORDS`` in a folder; send it the signal ``kill`` when ``when`` says so, unless it has ended."""
     files = [folder.with_suffix(suffix) for suffix in (".out", ".err")]
+    for path in files:
+        path.write_bytes(b"")
     child = os.fork()
     if child == 0:
         _become(folder, words, files)
@@ -64,7 +66,7 @@ def _become(folder: Path, words: Sequence[str], files: Sequence[Path]) -> NoRetu
     try:
         os.chdir(folder)
         for number, path in enumerate(files, start=1):
-            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+            os.dup2(os.open(path, os.O_WRONLY), number)
         cli.main(list(words))
         code = 0
     except SystemExit as ended:

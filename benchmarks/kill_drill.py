@@ -13,7 +13,9 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from benchmarks.drills import SIGNALS, arguments, call, differing, records, sweep, until
 from benchmarks.reporting import provenance, write
@@ -36,11 +38,9 @@ def main() -> None:
         for number in until(options.minutes):
             folder = Path(made, str(number))
             folder.mkdir()
-            faults += [f"sweep {number}: {fault}" for fault in _drill(folder, draw, seconds, kills)]
-            found = records(folder)
-            if found != wanted:
-                odd = [*differing(found, wanted), *(wanted.keys() - found.keys())]
-                faults.append(f"sweep {number}: {len(odd)} of {len(wanted)} records differ or are missing")
+            faults += [
+                f"sweep {number}: {fault}" for fault in _drill(folder, draw, seconds, kills) or _odd(folder, wanted)
+            ]
             shutil.rmtree(folder)
             sweeps += 1
             print(f"{sweeps} sweeps, {kills.total()} kills, {len(faults)} faults", flush=True)
@@ -48,6 +48,16 @@ def main() -> None:
     write(options.out, {**provenance("kill_drill"), **report})
     if faults:
         sys.exit("\n".join(faults))
+
+
+def _odd(folder: Path, wanted: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """What of a sweep's records is not as in the undisturbed one."""
+    found = records(folder)
+    for key in differing(found, wanted):
+        other = wanted.get(key, {})
+        yield f"record {key} differs: {[name for name, value in found[key].items() if other.get(name) != value]}"
+    if missing := len(wanted.keys() - found.keys()):
+        yield f"{missing} of {len(wanted)} records are missing"
 
 
 def _drill(folder: Path, draw: random.Random, seconds: float, kills: Counter[str]) -> list[str]:
@@ -60,7 +70,7 @@ def _drill(folder: Path, draw: random.Random, seconds: float, kills: Counter[str
         ended = call(folder, words, SIGNALS[name], functools.partial(_is_over, end))
         if ended.code == 0:
             return []
-        interrupted = name == "SIGINT" and "Traceback" not in ended.error and "interrupted" in ended.error
+        interrupted = name == "SIGINT" and ("interrupted" in ended.error or not ended.error)
         if ended.code != -SIGNALS[name] and not interrupted:
             return [f"{' '.join(words[:2])} ended with {ended.code} after {name}: {ended.error[-2000:]}"]
         kills[name] += 1

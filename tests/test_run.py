@@ -165,6 +165,17 @@ def test_a_killed_run_ends_with_the_same_bits(
     pd.testing.assert_frame_equal(metrics(resumed).drop(columns=drop), metrics(undisturbed).drop(columns=drop))
 
 
+def test_ctrl_c_inside_of_a_library_is_one_line(application: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: object) -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise AttributeError("of a library's cleaning up")
+
+    monkeypatch.setattr("rescaler.run.run", interrupted)
+    assert application("resize_epoch=3") == "interrupted"
+
+
 def test_relative_paths_start_where_the_command_was_typed(tmp_path: Path, application: Application) -> None:
     for more in ([], ["-m"]):
         assert application("resize_epoch=3", "hydra.job.chdir=true", *TINY, *more) is None

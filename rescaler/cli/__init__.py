@@ -24,23 +24,28 @@ STDOUT = "-"
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; a mistake in the input ends it with one line and exit code 1."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # an encoding that lacks a sign is no reason to lose a result
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR", "0") != "0"
     try:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="replace")  # an encoding that lacks a sign is no reason to lose a result
         parsed = _parse(words)
         _check_paths(words)
         importlib.import_module(_MODULES.get(parsed.command, f"rescaler.cli.{parsed.command}")).run(parsed)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader at the other end of the pipe has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (InputError, ModuleNotFoundError) as error:
+    except (Exception, KeyboardInterrupt) as error:
+        if _comes_of_interrupt(error):
+            sys.exit("interrupted")
         if wants_traceback or not (isinstance(error, InputError) or missing_extra(error)):
             raise
         sys.exit(f"error: {missing_extra(error) or error}")
-    except KeyboardInterrupt:
-        sys.exit("interrupted")
+
+
+def _comes_of_interrupt(error: BaseException | None) -> bool:
+    """Whether it was raised while Ctrl-C ended what a library was doing, as argparse and matplotlib have it."""
+    return error is not None and (isinstance(error, KeyboardInterrupt) or _comes_of_interrupt(error.__context__))
 
 
 def _check_paths(words: Sequence[str]) -> None:
