@@ -44,8 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _comes_of_interrupt(error: BaseException | None) -> bool:
-    """Whether it was raised while Ctrl-C ended what a library was doing, as argparse and matplotlib have it."""
-    return error is not None and (isinstance(error, KeyboardInterrupt) or _comes_of_interrupt(error.__context__))
+    """Whether it was raised while Ctrl-C ended what a library was doing; one raised `from None` says so itself."""
+    if error is None or isinstance(error, KeyboardInterrupt):
+        return error is not None
+    return _comes_of_interrupt(error.__cause__ if error.__suppress_context__ else error.__context__)
 
 
 def _check_paths(words: Sequence[str]) -> None:
