@@ -36,7 +36,7 @@ def cifar(folder: Path) -> ImageSet:
 
 RAW = Path("FashionMNIST", "raw")
 COUNTS = {"train": 12, "t10k": 6}
-DEBIAN = readers.DEBIAN_FOLDER
+DEBIAN, PUBLISHED = readers.DEBIAN_FOLDER, readers._FILES
 
 
 def idx(shape: tuple[int, ...], content: bytes) -> bytes:
@@ -80,6 +80,11 @@ def assert_is_the_small_fashion_mnist(images: ImageSet) -> None:
 def no_source(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nothing is installed and nothing can be downloaded; each test opens the source that it is about."""
     monkeypatch.setattr(readers, "DEBIAN_FOLDER", tmp_path / "usr/share/datasets/fashion-mnist")
+    small = {
+        name: ((28, 28) if "images" in name else (), hashlib.sha256(content).hexdigest())
+        for name, content in files().items()
+    }
+    monkeypatch.setattr(readers, "_FILES", small)
     monkeypatch.setattr(FashionMNIST, "mirrors", ["http://127.0.0.1:9/"])
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
 
@@ -191,19 +196,13 @@ def test_unwritable_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "damage", "message"),
     [
-        ("train-images-idx3-ubyte", lambda whole: whole[:-5], r"damaged \(9419 bytes, 9424 expected\)"),
-        (
-            "train-images-idx3-ubyte.gz",
-            lambda whole: gzip.compress(whole[:-5]),
-            r"damaged \(9419 bytes, 9424 expected\)",
-        ),
+        ("train-images-idx3-ubyte", lambda whole: whole[:-5], "check sum"),
+        ("train-images-idx3-ubyte", lambda whole: whole[:5000] + b"\1" + whole[5001:], "check sum"),
+        ("train-images-idx3-ubyte.gz", lambda whole: gzip.compress(whole[:-5]), "check sum"),
         ("train-images-idx3-ubyte.gz", lambda whole: gzip.compress(whole)[:-20], "damaged .*Compressed file ended"),
         ("train-images-idx3-ubyte.gz", lambda _: b"<html>not found</html>", "damaged .*Not a gzipped file"),
-        ("train-images-idx3-ubyte", lambda _: idx((12,), bytes(12)), "damaged .*not an idx file with 3 dimensions"),
-        ("train-images-idx3-ubyte", lambda _: b"", "damaged .*not an idx file with 3 dimensions"),
-        ("train-images-idx3-ubyte", lambda _: idx((12, 14, 14), b""), r"items of .*; its header says 12 of \(14, 14\)"),
-        ("t10k-labels-idx1-ubyte", lambda _: idx((6,), bytes([0, 1, 2, 3, 4, 10])), "label 10, at most 9 expected"),
-        ("t10k-labels-idx1-ubyte", lambda _: idx((5,), bytes(5)), "has 5 labels for 6 images"),
+        ("train-images-idx3-ubyte", lambda _: b"", "check sum"),
+        ("t10k-labels-idx1-ubyte", lambda whole: whole[:-1] + b"\4", "check sum"),
     ],
 )
 def test_damaged_file_is_named(tmp_path: Path, name: str, damage: Callable[[bytes], bytes], message: str) -> None:
@@ -217,6 +216,7 @@ def test_damaged_file_is_named(tmp_path: Path, name: str, damage: Callable[[byte
 @pytest.mark.skipif(not DEBIAN.is_dir(), reason="Debian's dataset-fashion-mnist is not installed")
 def test_the_real_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readers, "DEBIAN_FOLDER", DEBIAN)
+    monkeypatch.setattr(readers, "_FILES", PUBLISHED)
     images = fashion_mnist(tmp_path / "data")
     assert torch.bincount(images.train.labels).tolist() == [6000] * 10
     assert torch.bincount(images.test.labels).tolist() == [1000] * 10
