@@ -138,6 +138,23 @@ def test_weights_tied_by_their_memory_stay_tied() -> None:
         shrink(target, 16)
 
 
+@pytest.mark.parametrize(
+    "view", [lambda weight: weight.transpose(2, 3), lambda weight: weight[1:], lambda weight: weight[:1]]
+)
+def test_weights_that_are_other_views_of_one_memory_are_refused(view: Callable[[Tensor], Tensor]) -> None:
+    target: Any = Net(lambda net, images: net.b(net.a(images)).mean((2, 3)), a=conv(4, 4), b=conv(4, 4, bias=False))
+    target.b.weight = nn.Parameter(view(target.a.weight.data))
+    with pytest.raises(InputError, match="layers (a and b|b and a) share a weight"):
+        shrink(target, 16)
+
+
+def test_separate_weights_may_lie_in_one_memory() -> None:
+    target: Any = Net(lambda net, images: net.b(net.a(images)).mean((2, 3)), a=conv(4, 4), b=conv(4, 4))
+    memory = torch.randn(2, *target.a.weight.shape)
+    target.a.weight, target.b.weight = nn.Parameter(memory[0]), nn.Parameter(memory[1])
+    assert [layer.pretrain_kernel for layer in shrink(target, 16).layers] == [(2, 2), (2, 2)]
+
+
 def test_layers_that_return_more_than_a_map_are_followed() -> None:
     class Twofold(nn.Conv2d):
         def forward(self, images: Tensor) -> Any:

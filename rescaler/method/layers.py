@@ -120,14 +120,26 @@ def _smaller_weights(target: nn.Module, layers: Iterable[Layer]) -> dict[int, nn
         if memory_of(weight) not in owners:
             owners[memory_of(weight)] = layer, weight, _smaller_weight(weight.detach(), layer)
         owner, tied, smaller = owners[memory_of(weight)]
-        if owner.pretrain_kernel != layer.pretrain_kernel or tied.shape != weight.shape:
+        same = tied.shape == weight.shape and tied.stride() == weight.stride()
+        if owner.pretrain_kernel != layer.pretrain_kernel or not same:
             _refuse_tied(owner, name)
         found.setdefault(id(weight), nn.Parameter(smaller, weight.requires_grad))
+    extents = {start: (*_extent(weight), layer) for start, (layer, weight, _) in owners.items()}
     for name, module in target.named_modules():
         for parameter in module.parameters(recurse=False):
-            if name not in changed and memory_of(parameter) in owners:
-                _refuse_tied(owners[memory_of(parameter)][0], name)
+            start, end = _extent(parameter)
+            for owner_start, owner_end, layer in extents.values():
+                apart = start >= owner_end or end <= owner_start
+                if not apart and (name not in changed or start != owner_start):
+                    _refuse_tied(layer, name)
     return found
+
+
+def _extent(tensor: Tensor) -> tuple[int, int]:
+    """First and last address of a tensor's memory; those of views of one storage may overlap."""
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    start = memory_of(tensor)
+    return start, start + (last * tensor.element_size() if tensor.data_ptr() else 0) + 1
 
 
 def _smaller_weight(weight: Tensor, layer: Layer) -> Tensor:
