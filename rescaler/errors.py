@@ -1,6 +1,10 @@
 """The one exception for what a person can mend, and how errors are put into words."""
 
 import contextlib
+import importlib
+import os
+import pkgutil
+import traceback
 from collections.abc import Iterable, Iterator
 
 
@@ -47,6 +51,19 @@ def one_line(error: BaseException) -> str:
     """What an error says, without line breaks; its type where it says nothing. Names that are no UTF-8 are escaped."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def one_line_with_place(error: BaseException) -> str:
+    """What an error says, with its type, and the file and line that raised it below the caller."""
+    if isinstance(error, SyntaxError):  # says both
+        return one_line(error)
+    imports = ("<frozen", pkgutil.__file__, importlib.__file__)
+    frames = [
+        frame for frame in traceback.extract_tb(error.__traceback__)[1:] if not frame.filename.startswith(imports)
+    ]
+    place = f" ({os.path.basename(frames[-1].filename)}, line {frames[-1].lineno})" if frames else ""  # noqa: PTH119
+    said = one_line(error)
+    return (said if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {said}") + place
 
 
 def first_line(error: BaseException) -> str:

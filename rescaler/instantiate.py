@@ -5,7 +5,7 @@ import pkgutil
 from collections.abc import Mapping
 from typing import Any
 
-from rescaler.errors import InputError, one_line
+from rescaler.errors import InputError, one_line, one_line_with_place
 
 
 def partial(options: Mapping[str, Any], key: str) -> "functools.partial[Any]":
@@ -28,6 +28,7 @@ def partial(options: Mapping[str, Any], key: str) -> "functools.partial[Any]":
         from hydra.utils import instantiate
 
         found: functools.partial[Any] = instantiate({**options, "_partial_": True, "_convert_": "all"})
-    except Exception as error:  # whatever a user's module raises
-        raise InputError(f"{key}._target_={path}: {one_line(error.__cause__ or error)}") from error
+    except (Exception, SystemExit) as error:  # whatever a user's module raises
+        said = one_line(error) if isinstance(error, InputError) else one_line_with_place(error.__cause__ or error)
+        raise InputError(f"{key}._target_={path}: {said}") from error
     return found

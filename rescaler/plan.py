@@ -145,10 +145,17 @@ def plan(
         "fingerprint": data and data.fingerprint,
     }
     # Code of a custom optimizer, interpolation or augmentation.
-    others = [experiment.optim.arguments, {"_target_": experiment.rescale.interpolation}, experiment.data.augment]
-    if any(
-        codes := [code_digest(nn.Identity(), options)[0] for options in others if "." in options.get("_target_", "")]
-    ):
+    others = {
+        "optim._target_": experiment.optim.arguments,
+        "rescale.interpolation": {"_target_": experiment.rescale.interpolation},
+        "data.augment._target_": experiment.data.augment,
+    }
+    codes = [
+        code_digest(nn.Identity(), options, key)[0]
+        for key, options in others.items()
+        if "." in options.get("_target_", "")
+    ]
+    if any(codes):
         same["code"] = codes
     origin = Origin(digest([same, found.definition, experiment.seed]), initial_values(experiment, found))
     schedule = identity(experiment.schedule, compared=True)

@@ -133,6 +133,9 @@ def _users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     for name, text in {
         "users_nets": USERS_NETS,
         "users_mistakes": "def net(num_classes):\n    return Conv2d(\n",
+        "users_crash": "table = {}\ntable[3]\n",
+        "users_exit": "import argparse\n\nraise SystemExit(2)\n",
+        "users_import": "import no_such_package\n",
     }.items():
         (tmp_path / f"{name}.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
@@ -181,10 +184,13 @@ def test_build_torchvisions_own(name: str) -> None:
 @pytest.mark.parametrize(
     ("target", "arguments", "message"),
     [
-        (None, {}, r"model\._target_ must be the import path of a network; got None; ours: rescaler\.models\."),
+        (None, {}, r"model\._target_ must be an import path; got None; ours: rescaler\.models\."),
         ("rescaler.models.alexnet", {}, r"model\._target_=.*\.alexnet cannot be imported .* ours:"),
         ("no_such_package.net", {}, r"no_such_package\.net cannot be imported \(No module named .*ours:"),
         ("users_mistakes.net", {}, r"=users_mistakes\.net cannot be imported \(.* \(users_mistakes.py, line 2\)"),
+        ("users_crash.net", {}, r"imported \(KeyError: 3 \(users_crash.py, line 2\)\)"),
+        ("users_exit.net", {}, r"imported \(SystemExit: 2 \(users_exit.py, line 3\)\)"),
+        ("users_import.net", {}, r"imported \(No module named 'no_such_package' \(users_import.py, line 1\)\)"),
         ("not a path", {}, "model._target_=not a path cannot be imported .* ours:"),
         ("users_nets.constant", {}, "is no function or class; ours: rescaler"),
         (SMALL, {"width": 3}, rf"model\._target_={SMALL}: fails .* unexpected keyword argument 'width'"),

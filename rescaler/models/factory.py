@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from rescaler.errors import InputError, one_line
+from rescaler.errors import InputError, one_line, one_line_with_place
 
 _OURS = "ours: rescaler.models.overfeat_fast, overfeat_small, resnet18, resnet34, resnet_small"
 
@@ -45,7 +45,7 @@ def build(options: Mapping[str, Any], *, classes: int, channels: int) -> nn.Modu
         try:
             network = make(**arguments, **implied)
             break
-        except Exception as error:  # whatever a custom network raises
+        except (Exception, SystemExit) as error:  # whatever a custom network raises
             at = re.search(r"full_key: (\S+)", str(error))
             is_hydras = type(error).__module__.startswith("hydra.")
             cause = (error.__cause__ if is_hydras else None) or error
@@ -77,21 +77,22 @@ def targets(options: object) -> Iterator[object]:
             yield from targets(value)
 
 
-def resolve(path: object) -> Any:
-    """Import the function or class that ``_target_`` names.
+def resolve(path: object, key: str = "model._target_") -> Any:
+    """Import the function or class that the setting ``key`` names.
 
     Raises:
         InputError: it cannot be imported, or is something else.
     """
+    ours = f"; {_OURS}" if key == "model._target_" else ""
     if not isinstance(path, str) or not path:
-        raise InputError(f"model._target_ must be the import path of a network; got {path!r}; {_OURS}")
+        raise InputError(f"{key} must be an import path; got {path!r}{ours}")
     try:
         found = pkgutil.resolve_name(path)
-    except Exception as error:  # whatever a custom module raises
-        raise InputError(f"model._target_={path} cannot be imported ({one_line(error)}); {_OURS}") from error
+    except (Exception, SystemExit) as error:  # whatever a custom module raises
+        raise InputError(f"{key}={path} cannot be imported ({one_line_with_place(error)}){ours}") from error
     if isinstance(found, ModuleType):  # a function may have its module's name, as torchvision.models.alexnet
         package, _, name = path.rpartition(".")
         found = getattr(sys.modules.get(package), name, found)
     if not callable(found):
-        raise InputError(f"model._target_={path} is no function or class; {_OURS}")
+        raise InputError(f"{key}={path} is no function or class{ours}")
     return found

@@ -16,11 +16,13 @@ from rescaler.models.factory import resolve, targets
 _BY_VERSION = {"torch", "torchvision", "timm", "rescaler", *sys.stdlib_module_names}  # identified by their versions
 
 
-def code_digest(network: nn.Module, options: Mapping[str, object]) -> tuple[str, tuple[str, ...]]:
+def code_digest(
+    network: nn.Module, options: Mapping[str, object], key: str = "model._target_"
+) -> tuple[str, tuple[str, ...]]:
     """Hash the syntax of the modules that define a network, without comments, docstrings and layout.
 
     These are the modules of its layers' classes and of all ``_target_`` in ``options``, and their imports from their
-    own package or folder, without torch, torchvision, timm and rescaler.
+    own package or folder, without torch, torchvision, timm and rescaler. ``key`` is of the options, for errors.
 
     Returns:
         Hex digest, empty where no module is left, and the names of classes and functions without source code.
@@ -28,7 +30,7 @@ def code_digest(network: nn.Module, options: Mapping[str, object]) -> tuple[str,
     classes = {kind for module in network.modules() for kind in type(module).__mro__}
     hidden: set[str] = set()
     files: dict[Path, Any] = {}
-    for each in (*classes, *map(resolve, targets(options))):
+    for each in (*classes, *(resolve(path, key) for path in targets(options))):
         home = getattr(each, "__module__", None) or type(each).__module__
         if home.partition(".")[0] in _BY_VERSION:
             continue
