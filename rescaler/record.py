@@ -133,8 +133,10 @@ def read_sealed(path: Path) -> dict[str, Any]:
     """
     try:
         return unsealed(read_json(path))
+    except InputError:
+        raise
     except ValueError as error:
-        raise error if isinstance(error, InputError) else InputError(f"{path}: {error}") from error
+        raise InputError(f"{path}: {error}") from error
 
 
 def _check_sum(values: Mapping[str, Any]) -> str:

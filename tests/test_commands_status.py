@@ -206,6 +206,14 @@ def test_a_sweep_sends_nobody_out_of_its_folder(tmp_path: Path, folder: str) -> 
         main(["retry", str(tmp_path)])
 
 
+@pytest.mark.parametrize("content", ["", "{", '{"check": "0"}'], ids=["empty", "half", "another check sum"])
+@pytest.mark.parametrize("command", ["status", "retry"])
+def test_a_damaged_sweep_is_one_line(tmp_path: Path, command: str, content: str) -> None:
+    (tmp_path / "sweep.json").write_text(content)
+    with pytest.raises(SystemExit, match=f"^error: .*{tmp_path}/sweep.json"):
+        main([command, str(tmp_path)])
+
+
 def test_verify_says_what_is_damaged_and_what_will_happen(
     tmp_path: Path, make_experiment: MakeExperiment, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -45,9 +45,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _comes_of_interrupt(error: BaseException | None) -> bool:
     """Whether it was raised while Ctrl-C ended what a library was doing; one raised `from None` says so itself."""
-    if error is None or isinstance(error, KeyboardInterrupt):
-        return error is not None
-    return _comes_of_interrupt(error.__cause__ if error.__suppress_context__ else error.__context__)
+    seen = set[int]()  # an error may be its own cause
+    while error is not None and id(error) not in seen:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        seen.add(id(error))
+        error = error.__cause__ if error.__suppress_context__ else error.__context__
+    return False
 
 
 def _check_paths(words: Sequence[str]) -> None:
