@@ -102,7 +102,7 @@ def jobs(
     config_name: str | None = None,
 ) -> list[Job]:
     """Compose the runs of ``rescaler run -m OVERRIDES``, in its order; one if nothing is swept."""
-    refuse_unnamed_choices(overrides)
+    check_overrides(overrides)
     try:
         with hydra_over(config_dir, config_path) as hydra:
             master = hydra.compose_config(config_name or NAME, list(overrides), run_mode=RunMode.MULTIRUN)
@@ -133,8 +133,12 @@ def compose_jobs(
     return found
 
 
-def refuse_unnamed_choices(overrides: Sequence[str]) -> None:
-    """Raise if the name of a config is a number or null, which Hydra reports as a fault of its own."""
+def check_overrides(overrides: Sequence[str]) -> None:
+    """Raise where Hydra says nothing, or reports a fault of its own.
+
+    Raises:
+        InputError: the name of a config is a number or null, or a value is ``{}``, which Hydra merges.
+    """
     parser = OverridesParser.create()
     for word in overrides:
         with contextlib.suppress(OverrideParseException):  # Hydra reports it
@@ -143,6 +147,11 @@ def refuse_unnamed_choices(overrides: Sequence[str]) -> None:
                 continue
             configs = sorted(path.stem for path in (CONF / override.key_or_group).glob("*.yaml"))
             value = override.value()
+            if value == {} and override.type is OverrideType.CHANGE:
+                key = override.key_or_group
+                raise InputError(
+                    f"{key}={{}} changes nothing: it keeps the entries that are there; ~{key}.KEY removes one"
+                )
             values = value.list if isinstance(value, ChoiceSweep) else [value]
             if configs and any(isinstance(one, bool | int | float | None) for one in values):
                 raise InputError(
@@ -323,6 +332,8 @@ def explain(error: BaseException) -> str:
     text = str(cause).partition("\nConfig search path:")[0]
     full_key = re.search(r"^\s*full_key: (\S+)", text, flags=re.MULTILINE)
     text = " ".join(re.sub(r"^\s*(full_key|object_type|reference_type)[:=].*$", "", text, flags=re.MULTILINE).split())
+    if isinstance(error, OverrideParseException):
+        return f"cannot read {error.override}: {text}"
     if full_key is None:
         return text
     addition = _addition(full_key[1])

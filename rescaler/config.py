@@ -40,6 +40,7 @@ def each(check: Check) -> Check:
 
 _FRACTION = Check(lambda value: 0 <= value < 1, "in [0, 1)")
 _POSITIVE = Check(lambda value: value > 0, "positive")
+_FOLDER = Check(lambda value: value.strip() != "", "a folder")
 
 
 def setting(
@@ -134,9 +135,16 @@ class DataSettings:
     """A data set and how its images are fed."""
 
     name: str = setting("fashion_mnist", "which data set", check=one_of(*DATA_SETS))
-    folder: str | None = setting(None, "where the images are, or are put; null: data/ here", affects="nothing")
-    image_px: int = setting(28, "side of the target network's images", unit="px", check=at_least(1))
-    classes: int = setting(10, "number of classes", check=at_least(1))
+    folder: str | None = setting(
+        None, "where the images are, or are put; null: data/ here", check=_FOLDER, affects="nothing"
+    )
+    image_px: int = setting(
+        28,
+        "side of the target network's images",
+        unit="px",
+        check=Check(lambda value: 1 <= value <= 16_384, "at least 1 and at most 16,384"),
+    )
+    classes: int = setting(10, "number of classes", check=at_least(2))
     channels: int = setting(1, "colour channels", check=at_least(1))
     mean: list[float] = setting(
         list,
@@ -278,9 +286,7 @@ class LoggerSettings:
 class LedgerSettings:
     """Where records and states of epochs are kept, and which states stay."""
 
-    folder: str = setting(
-        "ledger", "folder of the ledger", check=Check(lambda value: value.strip() != "", "a folder"), affects="nothing"
-    )
+    folder: str = setting("ledger", "folder of the ledger", check=_FOLDER, affects="nothing")
     keep: str = setting(
         "forks",
         "states that stay: the last, those before a rescale too, or all",
@@ -499,6 +505,8 @@ def _check_optim(experiment: Experiment) -> None:
             fits, f"optim.groups.{pattern}", values, "lr_factor, decay_factor or arguments of the optimizer by name"
         )
     size = step.micro_batch_size
+    most = f"at most optim.batch_size (={optim.batch_size})"
+    require(size is None or size <= optim.batch_size, "step.micro_batch_size", size, most)
     # The gradients are in the graphs' own memory, which the next part of the batch takes again.
     require(size is None or not step.cuda_graphs, "step.micro_batch_size", size, "null with step.cuda_graphs")
     require(step.compile or not step.cuda_graphs, "step.compile", step.compile, "true with step.cuda_graphs")

@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    compose.refuse_unnamed_choices(arguments.overrides)
+    compose.check_overrides(arguments.overrides)
     names = ("run", "multirun", "cfg", "info", "shell_completion")
     modes = [f"--{name.replace('_', '-')}" for name in names if getattr(arguments, name) not in (None, False)]
     if len(modes) > 1:

@@ -165,6 +165,8 @@ def test_a_damaged_config_is_one_line(tmp_path: Path, content: bytes) -> None:
         (["shrink.padding={layer4.*: 1}"], r"^unknown key shrink.padding.layer4.\*: to add .*LAYER: PIXELS}'$"),
         (["+shrink.padding.layer4.0.conv1=1"], r"^shrink.padding.layer4: .* write '\+shrink.padding={LAYER: PIXELS}'$"),
         (["+shrink.padding.layer4.*=1"], r"^cannot read \+shrink.padding.layer4.\*=1: to add .*={LAYER: PIXELS}'$"),
+        (["shrink.table={}"], r"^shrink\.table={} changes nothing: it keeps the entries that are there"),
+        (["experiment={a:"], "^cannot read experiment={a:: no viable alternative"),
         (["name=it's"], "^cannot read name=it's: quote a value of other than plain characters"),
         (["step=nan"], "^step must be one of .*bf16.*, default.*; got nan$"),
         (["model=resnet_small,2"], "^model must be one of .*resnet_small; got resnet_small,2$"),

@@ -133,6 +133,11 @@ def test_impossible_resize_epochs_are_refused(value: object) -> None:
         ({"step__precision": "fp8"}, "step.precision must be one of default, fp32, tf32, bf16, fp16; got 'fp8'"),
         ({"step__micro_batch_size": 0}, "step.micro_batch_size must be at least 1, or null for whole batches; got 0"),
         (
+            {"optim__batch_size": 16, "step__micro_batch_size": 17},
+            r"step.micro_batch_size must be at most optim.batch_size \(=16\); got 17",
+        ),
+        ({"data__folder": ""}, "data.folder must be a folder; got ''"),
+        (
             {"step__cuda_graphs": True, "step__compile": True, "step__micro_batch_size": 8},
             "step.micro_batch_size must be null with step.cuda_graphs; got 8",
         ),
@@ -150,7 +155,9 @@ def test_impossible_resize_epochs_are_refused(value: object) -> None:
             {"schedule__rule": "one_cycle", "schedule__milestones": [], "schedule__learning_rates": [0.1]},
             "schedule.warmup_epochs must be from 1 to 54 with schedule.rule=one_cycle; got 0",
         ),
-        ({"data__image_px": 0}, "data.image_px must be at least 1; got 0"),
+        ({"data__image_px": 0}, "data.image_px must be at least 1 and at most 16,384; got 0"),
+        ({"data__image_px": 10**9}, "data.image_px must be at least 1 and at most 16,384; got 1000000000"),
+        ({"data__classes": 1}, "data.classes must be at least 2; got 1"),
         (
             {"data__train_images": 500},
             "data.train_images must be 0 with data=fashion_mnist, which is always used whole",
