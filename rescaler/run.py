@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import errno
 import functools
 import logging
 import os
@@ -46,9 +47,10 @@ def run(arguments: argparse.Namespace) -> None:
         raise InputError(compose.explain(error)) from error
     except (OSError, ValueError) as error:
         refused = error.__cause__ if isinstance(error, ValueError) else error  # logging wraps what it cannot open
-        if not isinstance(refused, OSError) or refused.filename is None:
+        full = isinstance(refused, OSError) and refused.errno in (errno.ENOSPC, errno.EDQUOT)  # while Hydra writes
+        if not isinstance(refused, OSError) or (refused.filename is None and not full):
             raise
-        raise InputError(f"{refused.filename}: {refused.strerror}") from error
+        raise InputError(f"{refused.filename or 'cannot write the folder of the run'}: {refused.strerror}") from error
     except KeyboardInterrupt:
         sys.exit("interrupted: start the same command again to continue from its last save")
 

@@ -86,7 +86,7 @@ def test_augmentation_differs_between_epochs() -> None:
     assert len(set(seeds.tolist())) == 200
 
 
-@pytest.mark.parametrize("name", ["fashion_mnist", "cifar10", "imagenet"])
+@pytest.mark.parametrize("name", ["fashion_mnist", "cifar10"])
 def test_a_named_folder_that_is_missing_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match=rf"^data\.folder must be a folder; there is none at {tmp_path}/typo"):
         load_data(DataSettings(name=name, folder=str(tmp_path / "typo")), CPU)

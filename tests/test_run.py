@@ -1,5 +1,6 @@
 """The application as a user starts it, in processes of its own."""
 
+import errno
 import json
 import os
 import re
@@ -243,6 +244,16 @@ def test_an_error_that_names_no_file_keeps_its_traceback(tmp_path: Path, monkeyp
     monkeypatch.setattr("rescaler.execution.execute", fail)
     monkeypatch.setattr(sys, "argv", ["rescaler.run", *TINY])
     with pytest.raises(OSError, match="^of the training$"):
+        main()
+
+
+def test_a_disk_that_is_full_when_hydra_writes_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("rescaler.run._run", write)
+    monkeypatch.setattr(sys, "argv", ["rescaler.run", *TINY])
+    with pytest.raises(SystemExit, match="^error: cannot write the folder of the run: No space left on device$"):
         main()
 
 

@@ -62,7 +62,7 @@ def load_data(settings: DataSettings, device: "torch.device") -> ImageData:
     if settings.name not in DATA_SETS:
         raise InputError(f"data.name must be one of {', '.join(DATA_SETS)}; got {settings.name!r}")
     folder = image_folder(settings)
-    if settings.folder is not None and not folder.is_dir():
+    if settings.folder is not None and not streams_from_files(settings) and not folder.is_dir():
         raise InputError(f"data.folder must be a folder; there is none at {folder}: make it, to have images put there")
     resolved = dataclasses.replace(settings, folder=str(folder))
     return _load(json.dumps(dataclasses.asdict(resolved)), str(device))
