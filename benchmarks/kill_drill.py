@@ -70,7 +70,8 @@ def _drill(folder: Path, draw: random.Random, seconds: float, kills: Counter[str
         ended = call(folder, words, SIGNALS[name], functools.partial(_is_over, end))
         if ended.code == 0:
             return []
-        interrupted = name == "SIGINT" and ("interrupted" in ended.error or not ended.error)
+        said = "interrupted" in ended.error and "Traceback" not in ended.error
+        interrupted = name == "SIGINT" and (said or not ended.error)
         if ended.code != -SIGNALS[name] and not interrupted:
             return [f"{' '.join(words[:2])} ended with {ended.code} after {name}: {ended.error[-2000:]}"]
         kills[name] += 1

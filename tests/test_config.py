@@ -19,6 +19,7 @@ from rescaler.config import (
 from rescaler.data import DATA_SETS as READERS
 from rescaler.errors import InputError
 from rescaler.method import kernels
+from rescaler.method.shrinking import MAX_IMAGE_PX
 from rescaler.precision import MEMORY_FORMATS
 from rescaler.schedule import resolve_resize_epoch, stage_epochs
 
@@ -213,3 +214,9 @@ def test_auto_is_a_third_of_the_epochs_where_the_rate_always_changes() -> None:
     assert resolve_resize_epoch(experiment(**cosine)) == 18
     with pytest.raises(InputError, match=r"resize_epoch=auto gives 0 \(a third of schedule.epochs"):
         check(experiment(**cosine, schedule__epochs=1))
+
+
+def test_images_are_as_large_as_the_method_takes_them() -> None:
+    check(experiment(data__image_px=MAX_IMAGE_PX))
+    with pytest.raises(InputError, match="data.image_px must be at least 1 and at most 16,384"):
+        check(experiment(data__image_px=MAX_IMAGE_PX + 1))

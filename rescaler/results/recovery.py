@@ -23,8 +23,10 @@ def recover(folder: Path) -> tuple[dict[str, Any], list[tuple[Record, bool]]]:
         ledger = Ledger(Path(os.path.normpath(folder.absolute() / chain["ledger"])))
         found = [(ledger.record(key), reused) for key, reused in zip(chain["epochs"], chain["reused"], strict=True)]
         summary = dict(chain["summary"])
+    except InputError:
+        raise
     except (KeyError, TypeError, ValueError) as error:
-        raise error if isinstance(error, InputError) else InputError(f"{path}: {one_line(error)}") from error
+        raise InputError(f"{path}: {one_line(error)}") from error
     epochs = [(record, reused) for record, reused in found if record is not None]
     if len(epochs) < len(found):
         raise InputError(f"{ledger.folder} lacks {len(found) - len(epochs)} of its epochs")
