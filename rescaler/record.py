@@ -21,6 +21,8 @@ METRICS_FILE = "metrics.csv"
 """Names of files in a run's folder: its settings, the run in one object, and its epochs' records in one table."""
 CHAIN_FILE = "chain.json"
 """Name in a run's folder: keys of its epochs in the ledger, and what else its other files are rebuilt from."""
+MODEL_FILE = "model.safetensors"
+"""Name in a run's folder: the network that its last epoch left."""
 TRUNK_FILE = "trunk.json"
 """Name in a trunk's folder: how far it is."""
 

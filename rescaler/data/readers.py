@@ -45,6 +45,10 @@ _SHAPES: Mapping[str, tuple[int, ...]] = {
 }
 """Files of Fashion-MNIST (Xiao et al., 2017), in the idx format, and the shape of one item in each."""
 
+_GARMENTS = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"
+)  # fmt: skip
+
 
 def fashion_mnist(folder: Path, _: DataSettings) -> ImageSet:
     """Read Fashion-MNIST from the first source that has it.
@@ -65,7 +69,7 @@ def fashion_mnist(folder: Path, _: DataSettings) -> ImageSet:
             path = files[f"{part}-labels-idx1-ubyte"]
             raise InputError(f"{path} has {len(labels)} labels for {len(images)} images")
         splits[part] = Split(images.unsqueeze(1), labels.long())
-    return ImageSet(splits["train"], splits["t10k"], classes=10)
+    return ImageSet(splits["train"], splits["t10k"], len(_GARMENTS), _GARMENTS)
 
 
 def _files_in(place: Path) -> dict[str, Path]:
@@ -181,7 +185,7 @@ def cifar(folder: Path, settings: DataSettings) -> ImageSet:
         Split(torch.from_numpy(split.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(split.targets))
         for split in read
     )
-    return ImageSet(train, test, classes=len(read[0].classes))
+    return ImageSet(train, test, len(read[0].classes), read[0].classes)
 
 
 def _fetch_cifar(reader: Any, folder: Path) -> None:
