@@ -192,12 +192,13 @@ def totals(epochs: Sequence[tuple[Record, bool]]) -> dict[str, Any]:
         epochs: records in order, each with whether the run read it back from the ledger rather than trained it.
 
     Returns:
-        Best and last accuracy (None without epochs), seconds by clock as if the run had run alone, and ``computed_s``,
+        Best accuracy of the epochs with the last one's network, and last accuracy (None without epochs), seconds by clock as if the run had run alone, and ``computed_s``,
         training and evaluation of what it did train itself.
     """
     records = [record for record, _ in epochs]
     computed = [record for record, reused in epochs if not reused]
-    best = max(records, key=lambda record: record.test_top1, default=None)
+    own = [record for record in records if record.stage == records[-1].stage]
+    best = max(own, key=lambda record: record.test_top1, default=None)
     return {
         "epochs": len(records),
         "best_top1": best and best.test_top1,
