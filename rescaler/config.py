@@ -316,9 +316,11 @@ class LedgerSettings:
 
 
 if TYPE_CHECKING:
-    _Optim, _Init = OptimSettings, InitSettings
+    _Optim = OptimSettings
+    _Init = InitSettings
 else:  # for OmegaConf: an optimizer takes arguments of its own, beside our fields; init has a key `from`
-    _Optim = _Init = dict[str, Any]
+    _Optim = dict[str, Any]
+    _Init = dict[str, Any]
 
 
 @dataclass

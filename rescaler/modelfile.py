@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 import safetensors.torch
 from torch import Tensor, nn
 
-from rescaler.config import DataSettings, Experiment, ShrinkSettings
+from rescaler.config import DataSettings, Experiment, ShrinkSettings, StageSettings
 from rescaler.data import streams_from_files
 from rescaler.errors import InputError, one_line
 from rescaler.files import replacing, sync
@@ -68,7 +68,9 @@ class Model:
         part = "ema." if any(name.startswith("ema.") for name in tensors) else "network."
         experiment, stage = run.experiment, run.chain.stage(record.epoch)
         settings = experiment.shrink.stages[run.chain.stages.index(stage)] if stage.layers else None
-        shrink = settings and {one.name: getattr(settings, one.name) for one in dataclasses.fields(settings)}
+        shrink = (
+            {one.name: getattr(settings, one.name) for one in dataclasses.fields(StageSettings)} if settings else None
+        )
         return cls(
             weights={name.removeprefix(part): value for name, value in tensors.items() if name.startswith(part)},
             model=experiment.model,
@@ -81,7 +83,7 @@ class Model:
             run=run.id,
             key=record.key,
             epoch=record.epoch,
-            shrink=shrink and {name: value for name, value in shrink.items() if name != "middle"},
+            shrink=shrink,
         )
 
     @classmethod
@@ -94,8 +96,8 @@ class Model:
         path = model_path(source)
         weights, texts = read_tensors(path)
         try:
-            words = {one.name for one in dataclasses.fields(cls) if one.type is str}
-            values = {name: text if name in words | {"format"} else json.loads(text) for name, text in texts.items()}
+            words = {one.name for one in dataclasses.fields(cls) if one.type is str} | {"format"}
+            values: dict[str, Any] = {name: text if name in words else json.loads(text) for name, text in texts.items()}
             data = {**values["data"], **{name: values[name] for name in _FLAT}}
             known = {one.name for one in dataclasses.fields(DataSettings)}
             names = {one.name for one in dataclasses.fields(cls)} - {"weights", "data"}
@@ -153,6 +155,7 @@ class Model:
             InputError: it cannot be read.
         """
         return _preprocess(self.data, self.image_px, self.cropped, picture)
+
 
 def write_model(run: "Run", record: Record, folder: Path) -> None:
     """Write the network that a run's last epoch left to its folder.

@@ -34,7 +34,7 @@ class Networks(NamedTuple):
     definition: str
     """Digest of the target's code, layers and shapes."""
     notes: list[str]
-    """What of its code cannot be read, or of the given weights is not used; what the pre-train networks leave as it is."""
+    """What of its code cannot be read, or of given weights is not used; what pre-train networks leave as it is."""
     values: dict[int, Values]
     """Sketches of the target's initial weights by seed, as far as they were asked for."""
 
@@ -52,7 +52,9 @@ def networks_of(experiment: Experiment, known: dict[str, Networks]) -> Networks:
     trains_small = resolve_resize_epoch(experiment) != 0
     settings = experiment.to_dict()
     given = weights_of(experiment.init)
-    key = digest([*(settings[name] for name in ("model", "data", "shrink", "init")), given and given.digest, trains_small])
+    key = digest(
+        [*(settings[name] for name in ("model", "data", "shrink", "init")), given and given.digest, trains_small]
+    )
     if key not in known:
         target = initial_target(experiment)
         _check_output(target, experiment)

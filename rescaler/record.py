@@ -192,7 +192,8 @@ def totals(epochs: Sequence[tuple[Record, bool]]) -> dict[str, Any]:
         epochs: records in order, each with whether the run read it back from the ledger rather than trained it.
 
     Returns:
-        Best accuracy of the epochs with the last one's network, and last accuracy (None without epochs), seconds by clock as if the run had run alone, and ``computed_s``,
+        Last accuracy, the best of the epochs with the last one's network (None without epochs), seconds by clock as if
+        the run had run alone, and ``computed_s``,
         training and evaluation of what it did train itself.
     """
     records = [record for record, _ in epochs]

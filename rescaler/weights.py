@@ -78,8 +78,7 @@ def load_weights(network: nn.Module, init: InitSettings) -> None:
     if missing:
         but = f"; it has {listed(more, _MOST_NAMES)}" if more else ""
         raise InputError(
-            f"{source} lacks {listed(missing, _MOST_NAMES)} of the network{but}: init.exclude=[PATTERN] starts such from "
-            "their own initial values"
+            f"{source} lacks {listed(missing, _MOST_NAMES)} of the network{but}: init.exclude=[PATTERN] leaves such out"
         )
     odd = [
         f"{name} is {tuple(value.shape)} there and {tuple(own[name].shape)} in the network"
@@ -166,7 +165,7 @@ def _from_library(library: str, name: str) -> Weights:
     except ModuleNotFoundError as error:
         raise InputError(f"{error.name} is not installed: pip install {error.name}") from error
     except Exception as error:  # an unknown name, a failed download: whatever the library raises
-        raise InputError(one_line(error)) from error
+        raise InputError(f"{library} cannot give them ({type(error).__name__}: {one_line(error)})") from error
 
 
 def _torchvision(name: str) -> nn.Module:
@@ -192,4 +191,3 @@ def _checked(tensors: Mapping[str, Tensor]) -> Weights:
     if odd := [name for name, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]:
         raise InputError(f"values of {listed(odd, _MOST_NAMES)} are not finite")
     return Weights(tensors, digest(tensors))
-

@@ -168,14 +168,16 @@ def _evaluate(command: argparse.ArgumentParser) -> None:
     settings = "settings of data; default: the run's own test set, at the size of the network's images"
     command.add_argument("overrides", nargs="*", metavar="data.KEY=VALUE", help=settings)
     command.add_argument("--config-dir", "-cd", metavar="DIR", help="folder of your own configs")
-    command.add_argument("--csv", metavar="FILE", help="write the confusion of all classes as CSV; - for standard output")
+    command.add_argument(
+        "--csv", metavar="FILE", help="write the confusion of all classes as CSV; - for standard output"
+    )
 
 
 def _predict(command: argparse.ArgumentParser) -> None:
     _model(command)
     command.add_argument("pictures", nargs="+", type=Path, metavar="PICTURE", help="image files, or folders of them")
     command.add_argument("--top", type=int, default=3, metavar="N", help="classes to name; default: %(default)s")
-    command.add_argument("--csv", metavar="FILE", help="write them as CSV; - for standard output")
+    _csv(command, "them")
 
 
 def _doctor(command: argparse.ArgumentParser) -> None:
@@ -225,8 +227,12 @@ def _sources(command: argparse.ArgumentParser) -> None:
 
 
 def _files(command: argparse.ArgumentParser, numbers: str) -> None:
-    command.add_argument("--csv", metavar="FILE", help=f"write {numbers} as CSV; - for standard output")
+    _csv(command, numbers)
     command.add_argument("--markdown", metavar="FILE", help="write the tables as Markdown; - for standard output")
+
+
+def _csv(command: argparse.ArgumentParser, what: str) -> None:
+    command.add_argument("--csv", metavar="FILE", help=f"write {what} as CSV; - for standard output")
 
 
 _COMMANDS = {

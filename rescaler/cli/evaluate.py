@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> None:
     step = StepSettings(precision=model.precision, memory_format=model.memory_format)
     scores = measure(network, step, data, image_px, confusion=confusion)
     names, confusion = list(data.class_names), confusion.cpu()
-    if STDOUT != arguments.csv:
+    if arguments.csv != STDOUT:
         heading = f"{source} on {settings.name}, {counted(data.test_count, 'test image')} of {image_px} px"
         top5 = f", top-5 {percent(scores.top5, 2)}" if settings.classes > 5 else ""
         print(f"{heading}: loss {scores.loss:.4f}, top-1 {percent(scores.top1, 2)}{top5}\n")
@@ -51,9 +51,7 @@ def run(arguments: argparse.Namespace) -> None:
         write(arguments.csv, _csv(confusion, names))
 
 
-def _data(
-    model: Model, source: Path, overrides: Sequence[str], config_dir: str | None
-) -> tuple[DataSettings, int]:
+def _data(model: Model, source: Path, overrides: Sequence[str], config_dir: str | None) -> tuple[DataSettings, int]:
     """Return the data to test on, and the image size: the network's own but for what the overrides say.
 
     Raises:
@@ -87,7 +85,9 @@ def _check_size(network: nn.Module, image: Tensor) -> None:
     try:
         network(image)
     except Exception as error:  # whatever a network raises on images of another size than its own
-        raise InputError(f"data.image_px={image.shape[-1]}: the network cannot take such images: {first_line(error)}") from error
+        raise InputError(
+            f"data.image_px={image.shape[-1]}: the network cannot take such images: {first_line(error)}"
+        ) from error
 
 
 def _table(confusion: Tensor, names: Sequence[str]) -> TextTable:

@@ -39,14 +39,15 @@ def run(arguments: argparse.Namespace) -> None:
         except (InputError, OSError, ModuleNotFoundError):
             raise
         except Exception as error:  # whatever an exporter raises on a user's network
-            raise InputError(f"--format {arguments.format}: the network cannot be exported: {one_line(error)}") from error
+            raise InputError(
+                f"--format {arguments.format}: the network cannot be exported: {one_line(error)}"
+            ) from error
         difference = float((got - wanted).abs().max() / wanted.abs().max().clamp_min(1e-12))
         if not difference <= _TOLERANCE:
             raise InputError(f"--format {arguments.format}: scores differ from the network's by {difference:.1e}")
-    size = output.stat().st_size / 1e6
     print(
-        f"{output}: {size:,.1f} MB, images of {model.data.channels}x{model.image_px}x{model.image_px}; scores of a batch "
-        f"differ from the network's by {difference:.0e} at most"
+        f"{output}: {output.stat().st_size / 1e6:,.1f} MB, images of {'x'.join(map(str, images.shape[1:]))}; scores of "
+        f"a batch differ from the network's by {difference:.0e} at most"
     )
 
 
@@ -92,7 +93,8 @@ def _of_onnx(_model: Model, path: Path, images: Tensor) -> Tensor:
     import onnx
     from onnx.reference import ReferenceEvaluator
 
-    return torch.from_numpy(ReferenceEvaluator(onnx.load(path)).run(None, {"images": images.numpy()})[0])
+    (scores,) = ReferenceEvaluator(onnx.load(path)).run(None, {"images": images.numpy()})
+    return torch.from_numpy(scores)
 
 
 @torch.inference_mode()

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -117,7 +117,7 @@ class FolderImages:
         else:
             tree = read_tree(folder, classes=settings.classes)
             train, test, self.fingerprint = *tree, tree.fingerprint
-        self.class_names = Manifest.read(folder).classes if is_prepared(folder) else tree.train.classes
+        self.class_names: Sequence[str] = Manifest.read(folder).classes if is_prepared(folder) else tree.train.classes
         self.train_count, self.test_count = len(train.labels), len(test.labels)
         self._sampler = _Requests()
         self._loader: DataLoader[Any] = DataLoader(

@@ -63,4 +63,5 @@ class Preprocess:
 def _grey(pixels: Tensor) -> Tensor:
     """Return the brightness of RGB pixels, uint8 ``(1, h, w)``, as Pillow has it; of grey ones the same."""
     red, green, blue = pixels.int()
-    return ((19595 * red + 38470 * green + 7471 * blue + 2**15) >> 16).to(torch.uint8)[None]
+    grey: Tensor = (19595 * red + 38470 * green + 7471 * blue + 2**15) >> 16
+    return grey.to(torch.uint8)[None]

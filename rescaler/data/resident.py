@@ -77,7 +77,7 @@ class ResidentImages:
         self._padded: dict[int, Tensor] = {}
         self._resized_test: dict[int, Tensor] = {}
         self.train_count, self.test_count = len(images.train.labels), len(images.test.labels)
-        self.class_names = list(images.names) or [str(number) for number in range(images.classes)]
+        self.class_names: Sequence[str] = list(images.names) or [str(number) for number in range(images.classes)]
         hasher = hashlib.sha256()
         for tensor in (*images.train, *images.test):
             hasher.update(f"{tensor.dtype} {tuple(tensor.shape)};".encode())

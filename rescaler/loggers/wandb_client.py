@@ -102,6 +102,7 @@ def answering(when: str = "") -> Iterator[None]:
 
 
 def is_logged_in() -> bool:
+    """Whether the user has a login for the W&B server that is set."""
     settings = wandb.setup().settings
     return bool(settings.api_key or settings.identity_token_file) or in_netrc(settings.base_url)
 

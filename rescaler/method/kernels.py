@@ -91,7 +91,7 @@ def shrink_kernel(weight: Tensor, size: Size) -> Tensor:
     dtype = torch.promote_types(weight.dtype, torch.float32)
     matrix = _matrix(size, (weight.shape[2], weight.shape[3]), "bilinear")
     matrix = torch.linalg.pinv(matrix * (len(matrix) / matrix.shape[1]))
-    kernel = weight.flatten(2).to(dtype) @ matrix.to(weight.device, dtype)
+    kernel: Tensor = weight.flatten(2).to(dtype) @ matrix.to(weight.device, dtype)
     return kernel.reshape(*weight.shape[:2], *size).to(weight.dtype)
 
 

@@ -94,9 +94,9 @@ def table(runs: DataFrame, epochs: DataFrame) -> DataFrame:
 
     Returns:
         ``network`` (label), ``final_top1`` (fraction) of the last epoch, ``best_top1`` and ``best_epoch`` of the epochs
-        with the network that the run is about: the target, unless it is the pre-train baseline; ``training_s``, ``saved_s`` and
-        ``saved_fraction`` (missing for the target itself and for unfinished runs), ``evaluation_s``, ``complete``, and
-        what identifies the run.
+        with the network that the run is about: the target, unless it is the pre-train baseline; ``training_s``,
+        ``saved_s`` and ``saved_fraction`` (missing for the target itself and for unfinished runs), ``evaluation_s``,
+        ``complete``, and what identifies the run.
     """
     pretrain = set(runs["run"][runs["resize_epoch"] == "never"])
     rows = runs[_RUN].join(_by_run(epochs, pretrain), on="run")

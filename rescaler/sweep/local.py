@@ -113,12 +113,11 @@ def show_results(folders: Sequence[Path], *, plot: Path | None, console: Console
     models = rows.assign(checkpoint=rows["run"].map(runs.set_index("run")["checkpoint"]))
     models = models.dropna(subset=["checkpoint", "final_top1"])
     if not models.empty:
-        best = models.loc[models["final_top1"].idxmax()]
+        best = models.sort_values("final_top1", kind="stable", ascending=False).iloc[0]
         which = "Model" if len(models) == 1 else f"Most accurate of {len(models)} models ({best['network']})"
         folder, path = (os.path.relpath(best[key]) for key in ("folder", "checkpoint"))
         text = f"{which}: {path}; test it: python -m rescaler evaluate {shlex.quote(folder)}"
         console.print(text, markup=False, highlight=False, soft_wrap=True)
-
 
 
 def show(found: Sequence[TextTable], epochs: "DataFrame", plot: Path | None, console: Console) -> None:
