@@ -47,11 +47,11 @@ def weights_of(init: InitSettings) -> Weights | None:
             return _from_library(*source.split(":", 1))
         path = model_path(Path(source).expanduser())
         try:
-            stamp = path.stat().st_mtime_ns
+            found = path.stat()
         except OSError as error:
             allowed = ", ".join(f"{library}NAME" for library in _LIBRARIES)
             raise InputError(f"{error.strerror}; allowed: a file of weights, a run's folder, {allowed}") from error
-        return _from_file(path.absolute(), stamp)
+        return _from_file(path.absolute(), (found.st_mtime_ns, found.st_size, found.st_ino))
     except InputError as error:
         raise InputError(f"init.from={source}: {error}") from error
 
@@ -151,7 +151,7 @@ def _unwrapped(saved: Any) -> dict[str, Tensor]:
 
 
 @functools.lru_cache(maxsize=1)  # the runs of a sweep start from the same
-def _from_file(path: Path, _stamp: int) -> Weights:
+def _from_file(path: Path, _stamp: tuple[int, ...]) -> Weights:
     return _checked(read_tensors(path)[0])
 
 
