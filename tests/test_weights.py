@@ -15,7 +15,7 @@ from torchvision.models import ResNet18_Weights, resnet18
 
 from rescaler import rescale, shrink
 from rescaler.compose import jobs, read_experiment
-from rescaler.config import Experiment, InitSettings, check, fields
+from rescaler.config import Experiment, InitSettings, check, fields, identity
 from rescaler.errors import InputError
 from rescaler.execution import execute
 from rescaler.method.kernels import rescale_kernel, shrink_kernel
@@ -146,6 +146,7 @@ def test_settings_have_the_keys_that_yaml_has(make_experiment: MakeExperiment, t
     write_config(tmp_path, job.experiment)
     assert f"init:\n  from: {given}\n  exclude:\n  - conv1.*\n" in (tmp_path / "config.yaml").read_text()
     assert read_experiment(tmp_path).init == job.experiment.init
+    assert "init" not in identity(make_experiment()), "as before there was such a setting"
     assert {"init.from", "init.exclude"} <= {key for key, _, _ in fields(make_experiment())}
     check(make_experiment())
 

@@ -11,7 +11,6 @@ from rescaler.ledger import Ledger
 from rescaler.loggers.wandb_client import is_logged_in
 from rescaler.plan import device_for
 from rescaler.provenance import commit, device_name, version
-from rescaler.text import TextTable
 
 _PACKAGES = ("torch", "torchvision", "numpy", "pandas", "hydra-core", "safetensors", "submitit", "wandb")
 _OPTIONAL = ("pillow", "pyarrow", "simplejpeg", "jinja2", "onnxscript", "timm")
@@ -19,7 +18,8 @@ _OPTIONAL = ("pillow", "pyarrow", "simplejpeg", "jinja2", "onnxscript", "timm")
 
 def run(arguments: argparse.Namespace) -> None:
     """Print what was found."""
-    print(TextTable("rescaler doctor", ["", ""], [list(row) for row in _rows(arguments)], (), ("",)))
+    for name, found in _rows(arguments):
+        print(f"{name:<10}{found}")
 
 
 def _rows(arguments: argparse.Namespace) -> Iterator[tuple[str, str]]:
