@@ -109,7 +109,8 @@ def model_path(source: Path) -> Path:
         return path
     if (source / SUMMARY_FILE).exists():
         raise InputError(f"{source} has no {MODEL_FILE}: the run is not done; the command that started it finishes it")
-    raise InputError(f"{source} is no folder of a run: it has no {MODEL_FILE}")
+    below = listed(sorted(str(path.parent) for path in source.glob(f"*/{MODEL_FILE}")), _MOST_NAMES)
+    raise InputError(f"{source} is no folder of a run: it has no {MODEL_FILE}{f'; name one of {below}' * bool(below)}")
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
