@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from rescaler.method.kernels import KERNEL_TABLE, TABLE_1, rescale_kernel
     from rescaler.method.rescaling import rescale, rescale_tensors
     from rescaler.method.shrinking import Shrunk, shrink
+    from rescaler.modelfile import load
 
 __all__ = [
     "KERNEL_TABLE",
@@ -18,6 +19,7 @@ __all__ = [
     "Description",
     "Shrunk",
     "describe",
+    "load",
     "rescale",
     "rescale_kernel",
     "rescale_tensors",
@@ -27,6 +29,7 @@ __all__ = [
 _HOMES = {
     "Description": "rescaler.method.description",
     "describe": "rescaler.method.description",
+    "load": "rescaler.modelfile",
     "KERNEL_TABLE": "rescaler.method.kernels",
     "TABLE_1": "rescaler.method.kernels",
     "rescale_kernel": "rescaler.method.kernels",

@@ -30,7 +30,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from rescaler.config import Experiment, OptimSettings, SlurmSettings, architecture, check, help_text
+from rescaler.config import Experiment, InitSettings, OptimSettings, SlurmSettings, architecture, check, help_text
 from rescaler.errors import InputError, one_line
 from rescaler.files import read_yaml
 from rescaler.loggers import check_loggers
@@ -355,7 +355,7 @@ def _explain_unknown(key: str) -> str:
     if key in _RENAMED:
         return f"{key} is gone: use {_RENAMED[key]}"
     of_slurm = list(_keys(SlurmSettings, "hydra.launcher."))
-    known = [*_keys(Experiment), *_keys(OptimSettings, "optim."), *of_slurm]
+    known = [*_keys(Experiment), *_keys(OptimSettings, "optim."), *_keys(InitSettings, "init."), *of_slurm]
     if addition := _addition(key):
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.9)
         return f"unknown key {key}: " + (f"did you mean {near[0]}, or {addition}" if near else addition)
@@ -373,6 +373,6 @@ def _addition(key: str) -> str:
 
 def _keys(settings: Any, prefix: str = "") -> Iterator[str]:
     for field in dataclasses.fields(settings):
-        yield prefix + field.name
+        yield prefix + field.name.rstrip("_")
         if dataclasses.is_dataclass(field.type):
             yield from _keys(field.type, f"{prefix}{field.name}.")

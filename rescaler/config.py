@@ -197,6 +197,32 @@ class ScheduleSettings:
     hold_limit: int = setting(20, "most epochs that are held", check=at_least(1), method=True)
 
 
+@dataclass
+class InitSettings:
+    """Weights that the target network starts from; without them, its own initial ones."""
+
+    from_: str | None = setting(
+        None, "FILE of weights, folder of a RUN, torchvision:WEIGHTS_NAME or timm:NAME", absent=None
+    )
+    exclude: list[str] = setting(list, "patterns of names that keep their own initial values", absent=[])
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> "InitSettings":
+        """Read the ``init`` of a config, whose key ``from`` is no name in Python.
+
+        Raises:
+            InputError: a key is unknown, or a value has the wrong type.
+        """
+        for key in options:
+            require(key in ("from", "exclude"), f"init.{key}", options[key], "left out: init has from and exclude")
+        source, patterns = options.get("from"), options.get("exclude") or []
+        require(source is None or isinstance(source, str), "init.from", source, "a text or null")
+        texts = isinstance(patterns, list) and all(isinstance(one, str) for one in patterns)
+        require(texts, "init.exclude", patterns, "a list of patterns, such as [fc.*]")
+        require(not patterns or source is not None, "init.exclude", patterns, "empty without init.from")
+        return cls(source, list(patterns))
+
+
 SGD: Mapping[str, Any] = {"_target_": "torch.optim.SGD", "momentum": 0.9, "nesterov": False}
 
 
@@ -297,8 +323,10 @@ class LedgerSettings:
 
 if TYPE_CHECKING:
     _Optim = OptimSettings
-else:
-    _Optim = dict[str, Any]  # for OmegaConf: an optimizer takes arguments of its own, beside our fields
+    _Init = InitSettings
+else:  # for OmegaConf: an optimizer takes arguments of its own, beside our fields; init has a key `from`
+    _Optim = dict[str, Any]
+    _Init = dict[str, Any]
 
 
 @dataclass
@@ -312,6 +340,7 @@ class Experiment:
     data: DataSettings = field(default_factory=DataSettings)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     optim: _Optim = field(default_factory=dict)  # type: ignore[assignment]
+    init: _Init = field(default_factory=dict, metadata={"absent": InitSettings()})  # type: ignore[assignment]
     step: StepSettings = field(default_factory=StepSettings)
     logger: LoggerSettings = field(default_factory=LoggerSettings)
     ledger: LedgerSettings = field(default_factory=LedgerSettings)
@@ -335,11 +364,14 @@ class Experiment:
     def __post_init__(self) -> None:
         if isinstance(self.optim, Mapping):
             self.optim = OptimSettings.of(self.optim)
+        if isinstance(self.init, Mapping):
+            self.init = InitSettings.of(self.init)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as ``config.yaml`` and W&B show them."""
         values = dataclasses.asdict(self)
         values["optim"] = {**values["optim"].pop("arguments"), **values["optim"]}
+        values["init"] = {"from": values["init"].pop("from_"), **values["init"]}
         return values
 
 
@@ -424,7 +456,7 @@ def _plain(value: Any) -> Any:
 def fields(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
     """Yield key, value and declaration of every setting, those of nested settings too."""
     for one in dataclasses.fields(settings):
-        key, value = f"{prefix}{one.name}", getattr(settings, one.name)
+        key, value = f"{prefix}{one.name.rstrip('_')}", getattr(settings, one.name)
         for part in [value] if not isinstance(value, list) else value:
             if dataclasses.is_dataclass(part):
                 nested = key if part is value else f"{key}[{value.index(part)}]"

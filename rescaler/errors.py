@@ -96,7 +96,14 @@ def listed(names: Iterable[str], most: int = 4) -> str:
     return ", ".join(names[:most]) + more
 
 
-_EXTRAS = {"jinja2": "report", "PIL": "images", "pyarrow": "images", "simplejpeg": "images"}
+_EXTRAS = {
+    "jinja2": "report",
+    "onnx": "onnx",
+    "onnxscript": "onnx",
+    "PIL": "images",
+    "pyarrow": "images",
+    "simplejpeg": "images",
+}
 """Packages that only an extra of ours installs."""
 
 

@@ -11,6 +11,7 @@ from rescaler.checkpoint import Saver
 from rescaler.config import Experiment
 from rescaler.errors import enough_memory, one_line
 from rescaler.loggers import Logger, build_loggers
+from rescaler.modelfile import write_model
 from rescaler.plan import Run, device_for, plan
 from rescaler.progress import LoadingWarning, ProgressBar
 from rescaler.record import Record
@@ -118,7 +119,9 @@ def _train(
     with _closing(close), ProgressBar(run.chain, enabled=experiment.progress) as bar:
         saver = Saver(ledger, interruption, experiment.checkpoint_every_min, on_save)
         interruption.release()  # until the first batch begins, there is nothing to save
-        train(run, ledger, folder, [*observers, bar], saver=saver, last_epoch=last_epoch, forks=forks)
+        records = train(run, ledger, folder, [*observers, bar], saver=saver, last_epoch=last_epoch, forks=forks)
+        if last_epoch is None:
+            write_model(run, records[-1], folder)
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from rescaler.models import build, loss_and_scores
 from rescaler.models.sources import code_digest
 from rescaler.randomness import seed_for, seeded
 from rescaler.schedule import resolve_resize_epoch
+from rescaler.weights import load_weights, unused_weights, weights_of
 
 VERSION = "_version_"
 """Key of ``model`` that stands for code that cannot be read; no argument of the network."""
@@ -33,7 +34,7 @@ class Networks(NamedTuple):
     definition: str
     """Digest of the target's code, layers and shapes."""
     notes: list[str]
-    """What of its code cannot be read; what the pre-train networks leave as it is, and why."""
+    """What of its code cannot be read, or of given weights is not used; what pre-train networks leave as it is."""
     values: dict[int, Values]
     """Sketches of the target's initial weights by seed, as far as they were asked for."""
 
@@ -50,7 +51,10 @@ def networks_of(experiment: Experiment, known: dict[str, Networks]) -> Networks:
     """
     trains_small = resolve_resize_epoch(experiment) != 0
     settings = experiment.to_dict()
-    key = digest([settings["model"], settings["data"], settings["shrink"], trains_small])
+    given = weights_of(experiment.init)
+    key = digest(
+        [*(settings[name] for name in ("model", "data", "shrink", "init")), given and given.digest, trains_small]
+    )
     if key not in known:
         target = initial_target(experiment)
         _check_output(target, experiment)
@@ -60,6 +64,7 @@ def networks_of(experiment: Experiment, known: dict[str, Networks]) -> Networks:
             f"the code of {name} cannot be read, and a change of it is not seen: set +model.{VERSION}=N, and raise N"
             for name in sourceless
         ]
+        notes += filter(None, [unused_weights(target, experiment.init)])
         notes += dict.fromkeys(note for network in shrunk for note in network.notes)
         known[key] = Networks(target, shrunk, definition, notes, {experiment.seed: _sketches(target)})
     return known[key]
@@ -115,14 +120,16 @@ def _sketches(network: nn.Module) -> Values:
 
 
 def initial_target(experiment: Experiment) -> nn.Module:
-    """Build the target network with the initial weights that follow from the seed, on the CPU.
+    """Build the target network with the initial weights that follow from the seed or are given, on the CPU.
 
     Raises:
-        InputError: ``model`` does not describe a network.
+        InputError: ``model`` does not describe a network, or the given weights do not fit it.
     """
     with seeded(seed_for(experiment.seed, "init")):
         options = {key: value for key, value in experiment.model.items() if key != VERSION}
-        return build(options, classes=experiment.data.classes, channels=experiment.data.channels)
+        network = build(options, classes=experiment.data.classes, channels=experiment.data.channels)
+    load_weights(network, experiment.init)
+    return network
 
 
 def _check_output(target: nn.Module, experiment: Experiment) -> None:
@@ -216,7 +223,10 @@ def shrunk_stage(experiment: Experiment, target: nn.Module, number: int) -> Shru
     try:
         pretrain_px = options.pop("image_px")
         data = experiment.data
-        return shrink(target, data.image_px, pretrain_px=pretrain_px, channels=data.channels, **options)
+        trained = experiment.init.from_ is not None
+        return shrink(
+            target, data.image_px, pretrain_px=pretrain_px, channels=data.channels, trained=trained, **options
+        )
     except ArgumentError as error:
         keys = {
             "image_px": "data.image_px",

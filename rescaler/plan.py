@@ -32,6 +32,7 @@ from rescaler.optim import make_optimizer
 from rescaler.precision import MEMORY_FORMATS, resolve_step
 from rescaler.randomness import seed_for
 from rescaler.schedule import batches_per_epoch, resolve_resize_epoch, stage_epochs
+from rescaler.weights import weights_of
 
 EVALUATION_IMAGES = {"cpu": 250, "cuda": 1024}
 """Images tested at once, by device; fewer where the memory is too small."""
@@ -144,6 +145,8 @@ def plan(
         "data": identity(experiment.data),
         "fingerprint": data and data.fingerprint,
     }
+    if given := weights_of(experiment.init):
+        same["init"] = [given.digest, experiment.init.exclude]
     # Code of a custom optimizer, interpolation or augmentation.
     others = {
         "optim._target_": experiment.optim.arguments,

@@ -21,6 +21,8 @@ METRICS_FILE = "metrics.csv"
 """Names of files in a run's folder: its settings, the run in one object, and its epochs' records in one table."""
 CHAIN_FILE = "chain.json"
 """Name in a run's folder: keys of its epochs in the ledger, and what else its other files are rebuilt from."""
+MODEL_FILE = "model.safetensors"
+"""Name in a run's folder: the network that its last epoch left."""
 TRUNK_FILE = "trunk.json"
 """Name in a trunk's folder: how far it is."""
 
@@ -192,12 +194,14 @@ def totals(epochs: Sequence[tuple[Record, bool]]) -> dict[str, Any]:
         epochs: records in order, each with whether the run read it back from the ledger rather than trained it.
 
     Returns:
-        Best and last accuracy (None without epochs), seconds by clock as if the run had run alone, and ``computed_s``,
+        Last accuracy, the best of the epochs with the last one's network (None without epochs), seconds by clock as if
+        the run had run alone, and ``computed_s``,
         training and evaluation of what it did train itself.
     """
     records = [record for record, _ in epochs]
     computed = [record for record, reused in epochs if not reused]
-    best = max(records, key=lambda record: record.test_top1, default=None)
+    own = [record for record in records if record.stage == records[-1].stage]
+    best = max(own, key=lambda record: record.test_top1, default=None)
     return {
         "epochs": len(records),
         "best_top1": best and best.test_top1,

@@ -11,23 +11,24 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from rescaler import distributed, ranks
-from rescaler.chain import Epoch, Recipe
+from rescaler.chain import Epoch, Recipe, Stage
 from rescaler.checkpoint import Progress, Saver
 from rescaler.clocks import Clocks
 from rescaler.data import ImageData
-from rescaler.errors import InputError, is_out_of_memory
+from rescaler.errors import InputError
+from rescaler.evaluation import measure
 from rescaler.ledger import Ledger
 from rescaler.models import loss_and_scores
 from rescaler.optim import Average, Update
-from rescaler.plan import EVALUATION_IMAGES, Run
-from rescaler.precision import MEMORY_FORMATS, autocast, compilations, computing, keep_freed_memory
+from rescaler.plan import Run
+from rescaler.precision import autocast, compilations, computing, keep_freed_memory
 from rescaler.randomness import seed_all, seed_for
 from rescaler.record import Record
 from rescaler.resume import Checkpoint, RunLedger, Scores, make_record, pin_states
 from rescaler.state import State, rescaled
+from rescaler.text import percent
 
 log = logging.getLogger(__name__)
 
@@ -102,13 +103,33 @@ def train(
 
 def start(run: Run, epoch: Epoch, state: State | None) -> Checkpoint:
     """Return the beginning of an epoch: the state before it, built or rescaled where a stage begins."""
+    if state is None:
+        state = State(run.network(epoch.stage))
+        _log_given_weights(run, epoch, state.network)
     clocks = Clocks(run.device)
-    state = state or State(run.network(epoch.stage))
     if epoch.recipe.rescale is not None:
         state.share(epoch.recipe)  # BatchNorm is measured anew by all processes together
         with clocks.running("rescale"):
             state = start_stage(run, epoch, state)
     return Checkpoint(state, Progress(), clocks.seconds)
+
+
+def _log_given_weights(run: Run, epoch: Epoch, pretrain: nn.Module) -> None:
+    """Log what given weights know before and after they were shrunk; nothing where a part of them was left out."""
+    init, data = run.experiment.init, run.experiment.data
+    if init.from_ is None or init.exclude or not epoch.stage.layers:
+        return
+    target = run.network(Stage("target", data.image_px, 0))
+    before = measure(target, epoch.recipe.step, run.data, data.image_px).top1
+    after = evaluate(pretrain, epoch.recipe, run.data).top1
+    log.info(
+        "init.from=%s: test accuracy %s at %d px, %s at %d px after its kernels were shrunk",
+        init.from_,
+        percent(before, 2),
+        data.image_px,
+        percent(after, 2),
+        epoch.stage.image_px,
+    )
 
 
 def start_stage(run: Run, epoch: Epoch, state: State) -> State:
@@ -258,36 +279,7 @@ def evaluate(
     network: nn.Module, recipe: Recipe, data: ImageData, after_batch: Callable[[], None] = lambda: None
 ) -> Scores:
     """Return loss and accuracies over the whole test set at the stage's image size."""
-    at_once = EVALUATION_IMAGES[next(network.parameters()).device.type]
-    while True:
-        try:
-            return _evaluate(network, recipe, data, after_batch, at_once)
-        except RuntimeError as error:
-            if at_once == 1 or not is_out_of_memory(error):
-                raise
-            at_once //= 2
-
-
-@torch.inference_mode()
-def _evaluate(
-    network: nn.Module, recipe: Recipe, data: ImageData, after_batch: Callable[[], None], at_once: int
-) -> Scores:
-    network.eval()
-    device, step = next(network.parameters()).device, recipe.step
-    sums = torch.zeros(3, dtype=torch.float64, device=device)
-    # A multiple of the processes' number, so that each image is one process's alone whatever has room in the others.
-    size = at_once * ranks.count()
-    with computing(step):
-        for images, labels in data.test_batches(image_px=recipe.stage.image_px, batch_size=size, share=ranks.share()):
-            if len(labels) == 0:  # the last batch was too short for all processes
-                continue
-            with autocast(step.precision, device.type):
-                scores = network(images.contiguous(memory_format=MEMORY_FORMATS[step.memory_format])).float()
-            hits = scores.topk(min(5, scores.shape[1]), dim=1).indices == labels[:, None]
-            sums += torch.stack([cross_entropy(scores, labels, reduction="sum"), hits[:, 0].sum(), hits.sum()])
-            after_batch()
-    distributed.add_up(sums)
-    return Scores(*(sums / data.test_count).tolist())
+    return measure(network, recipe.step, data, recipe.stage.image_px, after_batch=after_batch)
 
 
 def raise_if_diverged(loss_sum: float, epoch: Epoch) -> None:

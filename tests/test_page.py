@@ -131,7 +131,7 @@ def test_page_has_the_numbers_of_networks_and_runs(standard: str) -> None:
     found = text(standard)
     assert "Target (28×28) 3 of 3 91.00 ± 1.00 % (4) 16.00 ± 0.00 s" in found
     assert "Resized at epoch 2 3 of 3 91.00 ± 0.00 % (4) 10.50 ± 0.00 s 34.4 ± 0.0 %" in found
-    assert "2 91.00 % (4) 10.50 s 5.50 s (34.4 %)" in found, "the run of seed 2"
+    assert "2 91.00 % 91.00 % (4) 10.50 s 5.50 s (34.4 %)" in found, "the run of seed 2"
 
 
 def test_runs_of_a_network_stand_under_one_name(standard: str) -> None:

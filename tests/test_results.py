@@ -241,7 +241,8 @@ def test_read_at_an_earlier_epoch(tmp_path: Path) -> None:
     assert list(rows["training_s"]) == [3, 12, 6.5]
     assert rows["saved_s"].fillna(-1).tolist() == [9, -1, 5.5]
     assert list(rows["status"]) == ["done"] * 3
-    assert list(rows["best_top1"]) == [0.7, 0.7, 0.6]
+    assert list(rows["best_top1"]) == [0.7, 0.7, 0.55], "a pre-train epoch of a resized run does not count"
+    assert list(rows["final_top1"]) == [0.7, 0.7, 0.55]
 
 
 def test_read_at_leaves_out_held_epochs_only_once(tmp_path: Path) -> None:
@@ -298,8 +299,8 @@ def test_time_unit(longest_s: float, unit: str) -> None:
 
 def test_seeds_of_other_settings_are_not_averaged(tmp_path: Path) -> None:
     """Whichever seeds there are of each: those of one setting are one row, and nothing else is in it."""
-    bilinear = [FakeRun(2, [0.5, 0.6], variant="bilinear", seed=seed, epochs_planned=2) for seed in (0, 1, 2)]
-    fitted = [FakeRun(2, [0.5, 0.7], variant="fit", seed=seed, epochs_planned=2) for seed in (0, 3)]
+    bilinear = [FakeRun(1, [0.5, 0.6], variant="bilinear", seed=seed, epochs_planned=2) for seed in (0, 1, 2)]
+    fitted = [FakeRun(1, [0.5, 0.7], variant="fit", seed=seed, epochs_planned=2) for seed in (0, 3)]
     seeds = over_seeds(table(*load(write(tmp_path, *bilinear, *fitted)))).set_index("distinction")
     assert seeds["n"].to_dict() == {"bilinear": 3, "fit": 2}
     assert seeds["best_top1"].round(6).to_dict() == {"bilinear": 0.6, "fit": 0.7}

@@ -87,6 +87,7 @@ def test_an_array_behind_its_trunk_gives_what_this_machine_gives(cluster: SlurmC
     assert "Resized at epoch 20" in out
 
     assert digests(there) == digests(here)
+    assert len(list(there.glob("**/model.safetensors"))) == 4
     assert all(len(found) == 55 for found in digests(there).values())
     # 20 epochs before any rescale, then those of each run alone.
     assert len(list(Ledger(there / "ledger").records())) == 20 + (55 - 17) + (55 - 18) + (55 - 19) + (55 - 20)

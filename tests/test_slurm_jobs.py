@@ -55,6 +55,7 @@ def test_a_job_that_never_comes_to_a_save_is_not_requeued_for_ever(
 def test_a_job_trains_its_run(job: TrainingJob) -> None:
     job()
     assert (job.folder / "metrics.csv").read_text().count("\n") == 1 + 6
+    assert (job.folder / "model.safetensors").is_file()
 
 
 def test_a_node_that_sees_another_ledger_does_not_train(job: TrainingJob) -> None:

@@ -160,6 +160,39 @@ def _report(command: argparse.ArgumentParser) -> None:
     command.add_argument("-o", "--output", type=Path, default=output, metavar="FILE", help="default: %(default)s")
 
 
+def _export(command: argparse.ArgumentParser) -> None:
+    _model(command)
+    formats = "safetensors (default), torch (a state_dict), onnx or torchscript"
+    command.add_argument("--format", default="safetensors", metavar="FORMAT", help=formats)
+    command.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: the run's name, in this folder")
+
+
+def _evaluate(command: argparse.ArgumentParser) -> None:
+    _model(command)
+    settings = "settings of data; default: the run's own test set, at the size of the network's images"
+    command.add_argument("overrides", nargs="*", metavar="data.KEY=VALUE", help=settings)
+    command.add_argument("--config-dir", "-cd", metavar="DIR", help="folder of your own configs")
+    command.add_argument(
+        "--csv", metavar="FILE", help="write the confusion of all classes as CSV; - for standard output"
+    )
+
+
+def _predict(command: argparse.ArgumentParser) -> None:
+    _model(command)
+    command.add_argument("pictures", nargs="+", type=Path, metavar="PICTURE", help="image files, or folders of them")
+    command.add_argument("--top", type=int, default=3, metavar="N", help="classes to name; default: %(default)s")
+    _csv(command, "them")
+
+
+def _doctor(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--folder", type=Path, default=Path("ledger"), help="of the ledger; default: %(default)s")
+
+
+def _model(command: argparse.ArgumentParser) -> None:
+    which = "folder of a run that is done, or its model.safetensors"
+    command.add_argument("model", type=Path, metavar="RUN", help=which)
+
+
 def _upload(command: argparse.ArgumentParser) -> None:
     command.add_argument("folders", nargs="*", type=Path, default=[RUNS], metavar="DIR", help=f"default: {RUNS}")
     command.add_argument("--project", help="default: the runs' own logger.project")
@@ -198,8 +231,12 @@ def _sources(command: argparse.ArgumentParser) -> None:
 
 
 def _files(command: argparse.ArgumentParser, numbers: str) -> None:
-    command.add_argument("--csv", metavar="FILE", help=f"write {numbers} as CSV; - for standard output")
+    _csv(command, numbers)
     command.add_argument("--markdown", metavar="FILE", help="write the tables as Markdown; - for standard output")
+
+
+def _csv(command: argparse.ArgumentParser, what: str) -> None:
+    command.add_argument("--csv", metavar="FILE", help=f"write {what} as CSV; - for standard output")
 
 
 _COMMANDS = {
@@ -215,7 +252,11 @@ _COMMANDS = {
     "cancel": (_sweep, "end the runs of a sweep that wait or run; what is trained stays in the ledger"),
     "tables": (_tables, "accuracy, training time and time saved of all runs in and below some folders"),
     "report": (_report, "one HTML page with tables, figures and settings, to send to a colleague"),
+    "export": (_export, "write a run's trained network in a format for use elsewhere, and check it"),
+    "evaluate": (_evaluate, "loss, accuracy and confusion of a trained network, at any image size"),
+    "predict": (_predict, "the most likely classes of pictures, by a trained network"),
     "upload": (_upload, "send recorded runs to W&B afterwards, but for what is there already"),
     "ledger": (_ledger, "what the ledger holds and how much disk it takes; prune or verify it"),
+    "doctor": (_doctor, "versions, device, SLURM, W&B, ledger and disk, to paste into a bug report"),
 }
 _MODULES = {"run": "rescaler.run", "report": "rescaler.cli.tables"}

@@ -53,19 +53,28 @@ def open_rgb(content: Content) -> Image.Image:
     """
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content)) as file:  # of odd metadata
-            image: Image.Image = ImageOps.exif_transpose(file)
-            if image.mode in ("I", "F"):
-                raise InputError(f"its grey values have no stated range (Pillow's mode {image.mode})")
-            if image.mode.startswith("I;16"):
-                image = Image.fromarray((np.asarray(image).astype(np.uint16) / 257).round().astype(np.uint8))
-            if image.has_transparency_data:
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            return image.convert("RGB")
+            return to_rgb(file)
     except UnidentifiedImageError as error:
         raise InputError("no image, or of no known kind") from error
     except Exception as error:  # Pillow raises many kinds
         raise InputError(one_line(error)) from error
+
+
+def to_rgb(picture: Image.Image) -> Image.Image:
+    """Convert an image to RGB, as :func:`open_rgb` does.
+
+    Raises:
+        InputError: its grey values are of no stated range.
+    """
+    image: Image.Image = ImageOps.exif_transpose(picture)
+    if image.mode in ("I", "F"):
+        raise InputError(f"its grey values have no stated range (Pillow's mode {image.mode})")
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image).astype(np.uint16) / 257).round().astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
 
 
 def random_crop(pixels: Tensor, image_px: int, *, flip: bool) -> Tensor:

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from rescaler.config import DataSettings
 from rescaler.data.decoding import Content, centre_crop, decode, random_crop, shorter_px
 from rescaler.data.order import EVERY_IMAGE, Batch, EpochImages, epoch_order, sample_seeds
-from rescaler.data.prepared import is_prepared, read_prepared
+from rescaler.data.prepared import Manifest, is_prepared, read_prepared
 from rescaler.data.resident import Normalise
 from rescaler.data.tree import TreeSplit, read_tree
 from rescaler.errors import InputError, one_line
@@ -117,6 +117,7 @@ class FolderImages:
         else:
             tree = read_tree(folder, classes=settings.classes)
             train, test, self.fingerprint = *tree, tree.fingerprint
+        self.class_names: Sequence[str] = Manifest.read(folder).classes if is_prepared(folder) else tree.train.classes
         self.train_count, self.test_count = len(train.labels), len(test.labels)
         self._sampler = _Requests()
         self._loader: DataLoader[Any] = DataLoader(

@@ -3,7 +3,7 @@
 Needs no torch until it draws, as names of data sets are checked without it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from rescaler.randomness import seed_for
@@ -54,6 +54,8 @@ class ImageData(Protocol):
     test_count: int
     fingerprint: str
     """Hex digest of the images and labels; the settings that say how they are fed are not in it."""
+    class_names: Sequence[str]
+    """In the order of the labels."""
 
     def train_batches(self, images: EpochImages) -> Iterator[Batch]:
         """Batches ``start .. batches - 1`` of an epoch: shuffled without replacement across epochs, augmented."""

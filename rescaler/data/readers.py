@@ -44,6 +44,10 @@ _FILES: Mapping[str, tuple[tuple[int, ...], str]] = {
 }
 """Files of Fashion-MNIST (Xiao et al., 2017): shape of one item, SHA-256 of the published content, uncompressed."""
 
+_GARMENTS = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"
+)  # fmt: skip
+
 
 def fashion_mnist(folder: Path, _: DataSettings) -> ImageSet:
     """Read Fashion-MNIST from the first source that has it.
@@ -61,7 +65,7 @@ def fashion_mnist(folder: Path, _: DataSettings) -> ImageSet:
     for part in ("train", "t10k"):
         images, labels = (_items(files, f"{part}-{name}-ubyte") for name in ("images-idx3", "labels-idx1"))
         splits[part] = Split(images.unsqueeze(1), labels.long())
-    return ImageSet(splits["train"], splits["t10k"], classes=10)
+    return ImageSet(splits["train"], splits["t10k"], len(_GARMENTS), _GARMENTS)
 
 
 def _files_in(place: Path) -> dict[str, Path]:
@@ -169,7 +173,7 @@ def cifar(folder: Path, settings: DataSettings) -> ImageSet:
         Split(torch.from_numpy(split.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(split.targets))
         for split in read
     )
-    return ImageSet(train, test, classes=len(read[0].classes))
+    return ImageSet(train, test, len(read[0].classes), read[0].classes)
 
 
 def _fetch_cifar(reader: Any, folder: Path) -> None:

@@ -1,7 +1,7 @@
 """Small sets, whole on the device as uint8: a batch is one gather, without file access or workers."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -28,6 +28,8 @@ class ImageSet(NamedTuple):
     train: Split
     test: Split
     classes: int
+    names: Sequence[str] = ()
+    """Of the classes; without, they are numbers."""
 
 
 class Normalise:
@@ -75,6 +77,7 @@ class ResidentImages:
         self._padded: dict[int, Tensor] = {}
         self._resized_test: dict[int, Tensor] = {}
         self.train_count, self.test_count = len(images.train.labels), len(images.test.labels)
+        self.class_names: Sequence[str] = list(images.names) or [str(number) for number in range(images.classes)]
         hasher = hashlib.sha256()
         for tensor in (*images.train, *images.test):
             hasher.update(f"{tensor.dtype} {tuple(tensor.shape)};".encode())

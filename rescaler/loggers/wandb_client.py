@@ -72,7 +72,7 @@ def mirror(messages: Iterable[Mapping[str, Any]], **settings: Any) -> None:
 
 def connect() -> "wandb.Api":
     """W&B's server, for reading."""
-    if not _is_logged_in():
+    if not is_logged_in():
         raise InputError("not logged in to W&B: run `wandb login`, or set WANDB_API_KEY")
     with answering():
         return wandb.Api()
@@ -101,7 +101,8 @@ def answering(when: str = "") -> Iterator[None]:
         raise InputError(f"W&B: {text} ({when})" if when else f"W&B: {text}") from error
 
 
-def _is_logged_in() -> bool:
+def is_logged_in() -> bool:
+    """Whether the user has a login for the W&B server that is set."""
     settings = wandb.setup().settings
     return bool(settings.api_key or settings.identity_token_file) or in_netrc(settings.base_url)
 
@@ -109,7 +110,7 @@ def _is_logged_in() -> bool:
 def _preferred_mode() -> str:
     """What the user told the client before, by ``wandb offline`` or ``wandb login``; asks nobody."""
     mode = wandb.setup().settings.mode
-    return "offline" if mode == "online" and not _is_logged_in() else mode
+    return "offline" if mode == "online" and not is_logged_in() else mode
 
 
 @dataclass

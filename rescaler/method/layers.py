@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from rescaler.errors import InputError
-from rescaler.method.kernels import Size
+from rescaler.method.kernels import Size, shrink_kernel
 
 FeatureMap = tuple[int, int, int]
 """Channels, height, width."""
@@ -83,10 +83,12 @@ def refuse_computed(name: str) -> NoReturn:
     raise InputError(f"layer {name}: its weight is computed (a parametrization); remove that first")
 
 
-def pretrain_network(target: nn.Module, layers: Iterable[Layer], *, share: bool = False) -> nn.Module:
+def pretrain_network(
+    target: nn.Module, layers: Iterable[Layer], *, share: bool = False, trained: bool = False
+) -> nn.Module:
     """Copy a network with these layers shrunk or padded; with ``share``, all other parameters are the target's."""
     layers = tuple(layers)
-    weights = _smaller_weights(target, layers)
+    weights = _smaller_weights(target, layers, trained)
     memo: dict[int, Any] = {id(value): value for value in target.parameters()} if share else _tied(target, weights)
     network = copy.deepcopy(target, memo | weights)
     for layer in layers:
@@ -105,7 +107,7 @@ def pretrain_network(target: nn.Module, layers: Iterable[Layer], *, share: bool 
     return network
 
 
-def _smaller_weights(target: nn.Module, layers: Iterable[Layer]) -> dict[int, nn.Parameter]:
+def _smaller_weights(target: nn.Module, layers: Iterable[Layer], trained: bool) -> dict[int, nn.Parameter]:
     """Make the weights of the shrunk layers, by ``id`` of the target's; tied ones stay tied."""
     owners: dict[int, tuple[Layer, Tensor, Tensor]] = {}
     found: dict[int, nn.Parameter] = {}
@@ -118,7 +120,7 @@ def _smaller_weights(target: nn.Module, layers: Iterable[Layer]) -> dict[int, nn
             refuse_computed(name)
         weight = module.weight
         if memory_of(weight) not in owners:
-            owners[memory_of(weight)] = layer, weight, _smaller_weight(weight.detach(), layer)
+            owners[memory_of(weight)] = layer, weight, _smaller_weight(weight.detach(), layer, trained)
         owner, tied, smaller = owners[memory_of(weight)]
         same = tied.shape == weight.shape and tied.stride() == weight.stride()
         if owner.pretrain_kernel != layer.pretrain_kernel or not same:
@@ -142,10 +144,13 @@ def _extent(tensor: Tensor) -> tuple[int, int]:
     return start, start + (last * tensor.element_size() if tensor.data_ptr() else 0) + 1
 
 
-def _smaller_weight(weight: Tensor, layer: Layer) -> Tensor:
-    """Crop kernels to their centre, with the variance of an initialisation of that size."""
+def _smaller_weight(weight: Tensor, layer: Layer, trained: bool) -> Tensor:
+    """Resize trained kernels; crop others to their centre, with the variance of an initialisation of that size."""
     (h, w), (small_h, small_w) = layer.target_kernel, layer.pretrain_kernel
     kernel = weight.reshape(len(weight), -1, h, w)
+    if trained:
+        smaller = shrink_kernel(kernel, layer.pretrain_kernel)
+        return smaller if weight.dim() == 4 else smaller.flatten(1)
     top, left = (h - small_h) // 2, (w - small_w) // 2
     centre = kernel[..., top : top + small_h, left : left + small_w] * math.sqrt(h * w / (small_h * small_w))
     return centre if weight.dim() == 4 else centre.flatten(1)

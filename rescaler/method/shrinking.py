@@ -43,6 +43,7 @@ def shrink(
     padding: Mapping[str, int] | None = None,
     channels: int | None = None,
     input_only: bool = False,
+    trained: bool = False,
 ) -> Shrunk:
     """Make the pre-train network, with smaller kernels for smaller images.
 
@@ -53,7 +54,9 @@ def shrink(
     pre-train network's map.
 
     Each smaller kernel is the centre of the target's, times the root of the ratio of their areas: for initialisations
-    scaled by fan-in or fan-out, the distribution of the smaller layer's own. All else is copied.
+    scaled by fan-in or fan-out, the distribution of the smaller layer's own. All else is copied. The centre of a
+    trained kernel responds to something else: with ``trained``, kernels are resized by the least-squares inverse of
+    :func:`rescaler.rescale` (bilinear).
 
     Args:
         target: network of ``Conv2d`` layers, on any device; not changed.
@@ -66,6 +69,7 @@ def shrink(
             same form, which overrides the rule above.
         channels: of the images; default: what the first convolution takes.
         input_only: progressive resizing, for comparison: kernels and padding stay, only images become smaller.
+        trained: the target has trained weights, which are to keep what they know as far as smaller kernels can.
 
     Raises:
         InputError: the target cannot be shrunk this way, or the images are too small for either network.
@@ -111,7 +115,7 @@ def shrink(
     layers += _interfaces(target, calls, pretrain_calls, whole)
     del outlined, outlined_pretrain  # free their memory
     notes = () if input_only else _notes(target, kernels, traced, table)
-    return Shrunk(pretrain_network(target, layers), pretrain_px, tuple(layers), notes)
+    return Shrunk(pretrain_network(target, layers, trained=trained), pretrain_px, tuple(layers), notes)
 
 
 def _find_convolutions(target: nn.Module) -> Convolutions:

@@ -19,6 +19,7 @@ from rescaler.record import (
     CHAIN_FILE,
     EPOCH_FIELDS,
     METRICS_FILE,
+    MODEL_FILE,
     SUMMARY_FILE,
     TRAINING_CLOCKS,
     VARIANT_SEPARATOR,
@@ -186,7 +187,8 @@ def load_runs(sources: Source | Iterable[Source]) -> DataFrame:
             ``wandb:ENTITY/PROJECT`` (or ``wandb:PROJECT``) for a project on W&B's server.
 
     Returns:
-        The fields of ``summary.json``; ``folder``, the run's own; ``source``, where it was found; ``last_epoch``, up to
+        The fields of ``summary.json``; ``folder``, the run's own; ``checkpoint``, the path of its trained network, None
+        without; ``source``, where it was found; ``last_epoch``, up to
         which to read it: all; ``distinction``, what tells the run from others of its comparison, resize epoch and seed;
         of W&B's runs ``mirrored``, their epochs, for a second request would cost minutes.
 
@@ -298,18 +300,23 @@ def _read_source(source: Source) -> DataFrame:
 
 def _from_wandb(source: str, runs: "Sequence[Mirrored]") -> DataFrame:
     rows = DataFrame([run.summary for run in runs])
-    return rows.assign(source=source, mirrored=pd.Series([run.epochs for run in runs], dtype=object))
+    return rows.assign(source=source, checkpoint=None, mirrored=pd.Series([run.epochs for run in runs], dtype=object))
 
 
 def _summaries(folder: Path) -> DataFrame:
     found = ((file, _summary(folder / file)) for file in _find(folder))
     return DataFrame(
         [
-            {**summary, "folder": folder / file.removesuffix(SUMMARY_FILE)}
+            {**summary, "folder": (own := folder / file.removesuffix(SUMMARY_FILE)), "checkpoint": _checkpoint(own)}
             for file, summary in found
             if summary is not None
         ]
     )
+
+
+def _checkpoint(folder: Path) -> Path | None:
+    path = folder / MODEL_FILE
+    return path if path.exists() else None
 
 
 def _find(folder: Path) -> Iterator[str]:

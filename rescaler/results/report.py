@@ -220,6 +220,7 @@ def _cells(rows: DataFrame, time: Quantity) -> DataFrame:
     if rows["seed"].nunique() > 1:
         cells["Seed"] = rows["seed"].astype(str)
     trained = rows["epochs"] > 0
+    cells["Last accuracy"] = rows["final_top1"].map(ACCURACY.show)
     cells["Best accuracy (epoch)"] = rows.apply(best, axis=1).where(rows["best_top1"].notna(), NONE)
     cells["Training time"] = rows["training_s"].map(time.show).where(trained, NONE)
     cells["Time saved"] = rows.apply(saved, axis=1).where(rows["saved_s"].notna(), NONE)

@@ -2,6 +2,7 @@
 
 import math
 import pkgutil
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -92,11 +93,13 @@ def table(runs: DataFrame, epochs: DataFrame) -> DataFrame:
         epochs: theirs, from :func:`rescaler.results.load_epochs`.
 
     Returns:
-        ``network`` (label), ``best_top1`` (fraction) and ``best_epoch``, ``training_s``, ``saved_s`` and
-        ``saved_fraction`` (missing for the target itself and for unfinished runs), ``evaluation_s``, ``complete``, and
-        what identifies the run.
+        ``network`` (label), ``final_top1`` (fraction) of the last epoch, ``best_top1`` and ``best_epoch`` of the epochs
+        with the network that the run is about: the target, unless it is the pre-train baseline; ``training_s``,
+        ``saved_s`` and ``saved_fraction`` (missing for the target itself and for unfinished runs), ``evaluation_s``,
+        ``complete``, and what identifies the run.
     """
-    rows = runs[_RUN].join(_by_run(epochs), on="run")
+    pretrain = set(runs["run"][runs["resize_epoch"] == "never"])
+    rows = runs[_RUN].join(_by_run(epochs, pretrain), on="run")
     rows[["error", "folder"]] = runs[["error", "folder"]]
     for name in ("epochs", "held_epochs"):
         rows[name] = rows[name].fillna(0).astype(int)
@@ -137,14 +140,17 @@ def add_column(rows: DataFrame, epochs: DataFrame, path: str) -> str:
     return name
 
 
-def _by_run(epochs: DataFrame) -> DataFrame:
+def _by_run(epochs: DataFrame, pretrain: Collection[str]) -> DataFrame:
+    """Numbers of each run; ``pretrain``: the runs whose network is a pre-train network."""
     by_run = epochs.groupby("run", observed=True)
-    measured = epochs.dropna(subset="test_top1").groupby("run", observed=True)
+    own = epochs[(epochs["stage"] == "target") | epochs["run"].isin(pretrain)]
+    measured = own.dropna(subset="test_top1").groupby("run", observed=True)
     best = epochs.loc[measured["test_top1"].idxmax(), ["run", "test_top1", "epoch"]].set_index("run")
     # A target run has no rescale to pay for.
     target = epochs[epochs["stage"] == "target"]
     target_s = (target["train_s"] + target["data_s"]).groupby(target["run"], observed=True).mean()
     columns = {
+        "final_top1": measured["test_top1"].last(),
         "best_top1": best["test_top1"],
         "best_epoch": best["epoch"],
         "training_s": by_run["training_s"].sum(),

@@ -2,6 +2,8 @@
 
 import contextlib
 import logging
+import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -108,6 +110,14 @@ def show_results(folders: Sequence[Path], *, plot: Path | None, console: Console
     epochs = load_epochs(runs)
     rows = table(runs, epochs)
     show(reports(rows, over_seeds(rows), epochs), epochs, plot, console)
+    models = rows.assign(checkpoint=rows["run"].map(runs.set_index("run")["checkpoint"]))
+    models = models.dropna(subset=["checkpoint", "final_top1"])
+    if not models.empty:
+        best = models.sort_values("final_top1", kind="stable", ascending=False).iloc[0]
+        which = "Model" if len(models) == 1 else f"Most accurate of {len(models)} models ({best['network']})"
+        folder, path = (os.path.relpath(best[key]) for key in ("folder", "checkpoint"))
+        text = f"{which}: {path}; test it: python -m rescaler evaluate {shlex.quote(folder)}"
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def show(found: Sequence[TextTable], epochs: "DataFrame", plot: Path | None, console: Console) -> None:

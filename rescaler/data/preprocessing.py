@@ -1,0 +1,67 @@
+"""Turn single pictures into a network's input, in the way that test images are."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2 import functional
+
+from rescaler.config import DataSettings
+from rescaler.data.decoding import centre_crop, decode, to_rgb
+from rescaler.data.resident import Normalise, resize
+from rescaler.errors import InputError, one_line
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
+"""Of files that a folder's pictures have."""
+
+
+class Preprocess:
+    """Turns a picture into a normalised tensor ``(channels, image_px, image_px)``, float32, on the CPU.
+
+    Args:
+        settings: channels, mean and standard deviation.
+        image_px: side of the network's images.
+        cropped: the middle of a picture, 224/256 of its shorter side, as of ImageNet's; else all of its shorter side.
+
+    Raises:
+        InputError: the network takes images of neither 1 nor 3 channels.
+    """
+
+    def __init__(self, settings: DataSettings, image_px: int, *, cropped: bool) -> None:
+        if settings.channels not in (1, 3):
+            raise InputError(f"pictures have 1 or 3 channels; the network takes {settings.channels}")
+        self._channels, self._cropped = settings.channels, cropped
+        self.image_px = image_px
+        self._normalise = Normalise(settings, torch.device("cpu"))
+
+    def __call__(self, picture: "str | Path | Image.Image") -> Tensor:
+        """Decode, resize, crop and normalise a picture: a path, or Pillow's image.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        if isinstance(picture, Image.Image):
+            pixels = torch.from_numpy(np.array(to_rgb(picture))).permute(2, 0, 1)
+        else:
+            try:
+                pixels = decode(Path(picture).read_bytes())
+            except OSError as error:
+                raise InputError(f"cannot read the picture {picture}: {error.strerror}") from error
+            except (InputError, RuntimeError) as error:
+                raise InputError(f"cannot read the picture {picture}: {one_line(error)}") from error
+        if self._channels == 1:
+            pixels = _grey(pixels)
+        if self._cropped:
+            pixels = centre_crop(pixels, self.image_px)
+        else:
+            pixels = resize(functional.center_crop(pixels, [min(pixels.shape[1:])])[None], self.image_px)[0]
+        return self._normalise(pixels)
+
+
+def _grey(pixels: Tensor) -> Tensor:
+    """Return the brightness of RGB pixels, uint8 ``(1, h, w)``, as Pillow has it; of grey ones the same."""
+    red, green, blue = pixels.int()
+    grey: Tensor = (19595 * red + 38470 * green + 7471 * blue + 2**15) >> 16
+    return grey.to(torch.uint8)[None]
