@@ -35,7 +35,7 @@ from rescaler.errors import InputError, one_line
 from rescaler.files import read_yaml
 from rescaler.loggers import check_loggers
 from rescaler.record import CONFIG_FILE
-from rescaler.schedule import stage_epochs
+from rescaler.schedule import check_stages
 
 log = logging.getLogger(__name__)
 
@@ -284,7 +284,7 @@ def to_experiment(config: DictConfig) -> Experiment:
     if not name.isprintable() or name.startswith("/") or not {"", ".."}.isdisjoint(name.split("/")):
         raise InputError(f"name must be a folder below runs/, such as mine or team/mine; got {name!r}")
     check(experiment)
-    stage_epochs(experiment)
+    check_stages(experiment)
     check_loggers(experiment.logger)
     return experiment
 

@@ -16,7 +16,7 @@ from rescaler.method.trace import Shapes, outline
 from rescaler.models import build, loss_and_scores
 from rescaler.models.sources import code_digest
 from rescaler.randomness import seed_for, seeded
-from rescaler.schedule import resolve_resize_epoch
+from rescaler.schedule import trains_small as has_small_stage
 
 VERSION = "_version_"
 """Key of ``model`` that stands for code that cannot be read; no argument of the network."""
@@ -48,7 +48,7 @@ def networks_of(experiment: Experiment, known: dict[str, Networks]) -> Networks:
     Raises:
         InputError: the networks cannot be built, or do not fit the data.
     """
-    trains_small = resolve_resize_epoch(experiment) != 0
+    trains_small = has_small_stage(experiment)
     settings = experiment.to_dict()
     key = digest([settings["model"], settings["data"], settings["shrink"], trains_small])
     if key not in known:

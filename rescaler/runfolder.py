@@ -95,7 +95,7 @@ class RunFolder(TrunkFolder):
         self._identity = _identity(run)
         self._records: list[tuple[Record, bool]] = []
         write_config(path, run.experiment)
-        super().__init__(path, run.chain.schedule.epochs)
+        super().__init__(path, run.chain.epochs)
 
     def epoch(self, record: Record, *, reused: bool) -> None:
         """Add an epoch to the files."""
@@ -154,7 +154,7 @@ def variant(run: Run) -> str:
     stages = [stage for stage in chain.stages if stage.layers]
     parts = [f"{_kernels(stage)} at {stage.image_px} px" for stage in stages]
     if len(stages) > 1:
-        parts = [f"{part} to epoch {stage.last_epoch}" for part, stage in zip(parts, stages, strict=True)]
+        parts = [f"{part} to epoch {end}" for part, end in zip(parts, chain.ends, strict=False)]
     for settings in run.experiment.shrink.stages[: len(stages)]:
         parts += [f"padding {layer}={pixels}" for layer, pixels in sorted(settings.padding.items())]
     if chain.forks:

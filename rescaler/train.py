@@ -86,7 +86,7 @@ def train(
             for observer in observers:
                 observer.epoch(record, reused=True)
         if cached:
-            log.info("%d of %d epochs: read from the ledger", len(cached), run.chain.schedule.epochs)
+            log.info("%d of %d epochs: read from the ledger", len(cached), run.chain.epochs)
         epoch = run.chain.next(records)
         if epoch is None or (last_epoch is not None and epoch.number > last_epoch):
             return records
@@ -184,7 +184,7 @@ def train_epoch(
             # Dropout draws what follows from the seed and the place, so that no generator needs saving.
             seed_all(seed_for(run.experiment.seed, "dropout", epoch.number, done, ranks.number()))
             with clocks.running("compile") if done in compiling else contextlib.nullcontext():
-                scores = step(images, labels, recipe.learning_rate_of(done), (epoch.number - 1) * recipe.batches + done)
+                scores = step(images, labels, recipe.learning_rate_of(done), epoch.batches_before + done)
             if done in compiling:
                 graphs = compilations()
             distributed.add_up(scores)  # at each batch, as the first process may save after any
@@ -278,7 +278,7 @@ def _evaluate(
     # A multiple of the processes' number, so that each image is one process's alone whatever has room in the others.
     size = at_once * ranks.count()
     with computing(step):
-        for images, labels in data.test_batches(image_px=recipe.stage.image_px, batch_size=size, share=ranks.share()):
+        for images, labels in data.test_batches(image_px=recipe.stage.test_px, batch_size=size, share=ranks.share()):
             if len(labels) == 0:  # the last batch was too short for all processes
                 continue
             with autocast(step.precision, device.type):

@@ -20,13 +20,13 @@ from rescaler.data import DATA_SETS as READERS
 from rescaler.errors import InputError
 from rescaler.method import kernels
 from rescaler.precision import MEMORY_FORMATS
-from rescaler.schedule import resolve_resize_epoch, stage_epochs
+from rescaler.schedule import check_stages, resolve_resize_epoch, stage_epochs
 
 
 def check(made: Experiment) -> None:
     """All that is checked before anything is loaded."""
     config.check(made)
-    stage_epochs(made)
+    check_stages(made)
 
 
 def experiment(**changes: Any) -> Experiment:
