@@ -49,6 +49,7 @@ _OPEN = {
     "model": "+model.KEY=VALUE",
     "optim.groups": "'+optim.groups={PATTERN: {lr_factor: 0.1}}'",
     "optim": "+optim.KEY=VALUE",
+    "stages": "+stages.NAME.KEY=VALUE, NAME one of pretrain, middle, target",
     "data.augment": "+data.augment.KEY=VALUE",
     "shrink.table": "'+shrink.table={TARGET: PRETRAIN}'",
     "shrink.padding": "'+shrink.padding={LAYER: PIXELS}'",  # names of layers have dots, at which Hydra splits keys

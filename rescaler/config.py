@@ -374,6 +374,7 @@ class Experiment:
         absent=None,
         method=True,
     )
+    arm: str = setting("", "name of the run's arm in a comparison (rescaler fair)", affects="nothing")
     seed: int = setting(0, "of all random numbers", method=True)
     device: str = setting("auto", "what trains", check=one_of("auto", "cpu", "cuda"))
     checkpoint_every_min: float = setting(

@@ -29,6 +29,8 @@ from rescaler.text import status_line
 log = logging.getLogger(__name__)
 
 _FOLDER = "reference"
+_NO_TIME = ("lr_factor", "label_smoothing", "no_decay")
+"""Settings of ``optim`` that change no step's time."""
 
 
 class Reference(NamedTuple):
@@ -127,7 +129,8 @@ def _networks(experiment: Experiment) -> dict[Path, Callable[[], Candidate]]:
     for number, (image_px, layers) in enumerate([*each, (experiment.data.image_px, [])]):
         one = experiment.of_stage(names[number])
         step = resolve_step(one.step, one.optim.batch_size, device.type, is_here=True)
-        what = [found.definition, layers, image_px, one.data.classes, identity(one.optim), identity(step)]
+        optim = {key: value for key, value in identity(one.optim).items() if key not in _NO_TIME}
+        what = [found.definition, layers, image_px, one.data.classes, optim, identity(step)]
         loads = [one.data.name, one.data.folder, one.data.workers]
         key = digest([what, loads, device_name(device), torch.get_num_threads(), torch_version()])
         paths[folder / f"{key}.json"] = _maker(experiment, number)

@@ -139,6 +139,9 @@ def _identity(run: Run) -> dict[str, Any]:
         "resize_epoch": run.resize_epoch,
         "hold": run.chain.holds,
         "variant": variant(run),
+        "arm": experiment.arm,
+        "image_costs": _image_costs(run),
+        "reference_s": experiment.cost.reference,
         "device": provenance.device_name(run.device),
         "torch": provenance.torch_version(),
         "version": provenance.version(),
@@ -146,6 +149,15 @@ def _identity(run: Run) -> dict[str, Any]:
         "host": socket.gethostname(),
         "started": _now(),
     }
+
+
+def _image_costs(run: Run) -> dict[str, float]:
+    """Return the cost of training on an image in each stage, in runs of the target; nothing where it is not known."""
+    chain = run.chain
+    if not run.experiment.cost.reference and any(stage.layers for stage in chain.stages):
+        return {}
+    whole = chain.schedule.epochs * chain.stages[-1].stretch.batches
+    return {stage.name: stage.stretch.step_cost / stage.optim.batch_size / whole for stage in chain.stages}
 
 
 def variant(run: Run) -> str:
