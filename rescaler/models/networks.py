@@ -142,6 +142,35 @@ def resnet_small(
     return network
 
 
+def vgg_small(
+    num_classes: int = 10, in_channels: int = 1, blocks: int = 2, widths: Sequence[int] = (16, 32, 64)
+) -> nn.Module:
+    """Build a plain network with BatchNorm for 28 to 32 px (Simonyan and Zisserman, 2015): a 5x5 stem, 3x3 kernels.
+
+    ``widths`` are the channels of each group of ``blocks`` convolutions; pooling halves the map between two groups. The
+    stem is the first convolution of the first group.
+    """
+    if blocks < 1 or not widths:
+        raise InputError(
+            f"model.blocks must be at least 1 and model.widths hold a number; got {blocks}, {list(widths)}"
+        )
+    layers, channels = OrderedDict[str, nn.Module](), in_channels
+    for group, width in enumerate(widths, 1):
+        for block in range(1, blocks + 1):
+            name, side = f"{group}_{block}", 3 if layers else 5
+            layers[f"conv{name}"] = nn.Conv2d(channels, width, side, padding=side // 2, bias=False)
+            layers[f"bn{name}"] = nn.BatchNorm2d(width)
+            layers[f"relu{name}"] = nn.ReLU(inplace=True)
+            channels = width
+        if group < len(widths):
+            layers[f"pool{group}"] = nn.MaxPool2d(2)
+    layers.update(avgpool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), fc=nn.Linear(channels, num_classes))
+    network = nn.Sequential(layers)
+    for module in network.modules():
+        _initialise(module)
+    return network
+
+
 def _torchvisions(name: str, num_classes: int, in_channels: int) -> nn.Module:
     from torchvision import models
 
