@@ -168,6 +168,21 @@ def check_single_image(target: nn.Module, experiment: Experiment, key: str, *, t
         )
 
 
+def check_test_size(network: nn.Module, experiment: Experiment, test_px: int, key: str) -> None:
+    """Check that a network takes test images of a size of their own.
+
+    Raises:
+        InputError: it does not; the message names ``key``.
+    """
+    data = experiment.data
+    try:
+        with Shapes():
+            outline(network).eval()(torch.zeros(2, data.channels, test_px, test_px))
+    except Exception as error:  # whatever the user's network raises
+        name = experiment.model["_target_"]
+        raise InputError(f"{key}={test_px}: {name} cannot take such images: {first_line(error)}") from error
+
+
 def shrunk_stages(experiment: Experiment, target: nn.Module) -> list[Shrunk]:
     """Shrink the target to all pre-train networks, the smallest first.
 

@@ -25,6 +25,7 @@ from rescaler.networks import (
     Networks,
     Values,
     check_single_image,
+    check_test_size,
     initial_target,
     initial_values,
     networks_of,
@@ -152,7 +153,7 @@ def plan(
         _check_last_parts(target, one, its, data, device_type)
     images = data.train_count if data else published_size(experiment.data)
     batches = batches_per_epoch(experiment, images)
-    stages = _stages(experiment, each, steps, found.pretrain, images)
+    stages = _stages(experiment, each, steps, target, found.pretrain, images)
     warmup = experiment.rescale.warmup_batches
     if warmup > batches:
         raise InputError(f"rescale.warmup_batches must be at most {batches}, the batches of an epoch; got {warmup}")
@@ -208,6 +209,7 @@ def _stages(
     experiment: Experiment,
     each: Sequence[Experiment],
     steps: Sequence[StepSettings],
+    target: nn.Module,
     pretrain: Sequence[Shrunk],
     train_images: int,
 ) -> tuple[Stage, ...]:
@@ -217,20 +219,24 @@ def _stages(
         experiment: the experiment.
         each: it with the settings of each stage.
         steps: resolved, of each stage.
+        target: the target network.
         pretrain: the pre-train networks; none where only the target is trained.
         train_images: images of the training set.
     """
-    base, costs = identity(experiment.data), step_costs(experiment)
+    base, costs, names = identity(experiment.data), step_costs(experiment), stage_names(len(each) - 1)
     batches = [batches_per_epoch(one, train_images) for one in each]
     stages = []
     for number, stretch in enumerate(stretches(experiment, batches, costs)):
         if stretch.epochs == 0:
             continue
-        one, data = each[number], identity(each[number].data)
+        one, name, data = each[number], names[number], identity(each[number].data)
         small = pretrain[number] if number < len(each) - 1 else None
+        if one.data.test_px is not None:
+            key = "data.test_px" if one.data.test_px == experiment.data.test_px else f"stages.{name}.data.test_px"
+            check_test_size(small.network if small else target, experiment, one.data.test_px, key)
         stages.append(
             Stage(
-                name=stage_names(len(each) - 1)[number],
+                name=name,
                 image_px=small.image_px if small else experiment.data.image_px,
                 stretch=stretch,
                 optim=one.optim,
@@ -238,7 +244,7 @@ def _stages(
                 data=one.data,
                 weight_decay=one.schedule.weight_decay,
                 layers=tuple(dataclasses.asdict(layer) for layer in small.layers) if small else (),
-                feeding={key: value for key, value in data.items() if value != base.get(key)},
+                feeding={key: data.get(key) for key in {*data, *base} if data.get(key) != base.get(key)},
             )
         )
     return tuple(stages)

@@ -128,7 +128,10 @@ def launch(overrides: list[str], jobs: list[list[str]], folder: Path, arguments:
             hydra_context=context, task_function=train_job, config=config
         )
         launcher.shows_results = False  # type: ignore[attr-defined]  # of our launchers
-        launcher.launch([[*overrides, *job] for job in jobs], initial_job_idx=0)
+        try:
+            launcher.launch([[*overrides, *job] for job in jobs], initial_job_idx=0)
+        except compose.MISTAKES as error:
+            raise InputError(compose.explain(error)) from error
 
 
 def _train(experiment: Experiment, folder: Path, _: DictConfig) -> None:

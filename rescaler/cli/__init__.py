@@ -142,6 +142,11 @@ def _fair(command: argparse.ArgumentParser) -> None:
     command.add_argument("--csv", metavar="FILE", help="write each run's result as CSV; - for standard output")
 
 
+def _measure(command: argparse.ArgumentParser) -> None:
+    _settings(command)
+    command.add_argument("--again", action="store_true", help="measure anew what was measured before")
+
+
 def _prepare(command: argparse.ArgumentParser) -> None:
     _settings(command)
     command.add_argument("-o", "--output", type=Path, metavar="DIR", help="default: prepared/ below data.folder")
@@ -224,6 +229,7 @@ _COMMANDS = {
         "the time that runs and sweeps will take; times training steps on this device, unless --hours says",
     ),
     "fair": (_fair, "kernel rescaling against its opponents at equal cost, with seeds, intervals and a verdict"),
+    "measure": (_measure, "reference time of each network's step, by which budgets and comparisons count"),
     "prepare": (_prepare, "copy ImageNet's files to the sizes that runs need, or check such copies"),
     "status": (_status, "how the runs of a sweep stand, on this machine or on a cluster"),
     "retry": (_retry, "run again the runs of a sweep that failed, were lost or cancelled, from their last saves"),

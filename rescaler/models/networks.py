@@ -120,10 +120,7 @@ def resnet_small(
     """
     from torchvision.models.resnet import BasicBlock
 
-    if blocks < 1:
-        raise InputError(f"model.blocks must be at least 1; got {blocks}")
-    if not widths:
-        raise InputError("model.widths must name the channels of at least one group; got none")
+    _check_groups(blocks, widths)
     stem = nn.Conv2d(in_channels, widths[0], 3, padding=1, bias=False)
     layers = OrderedDict[str, nn.Module](conv1=stem, bn1=nn.BatchNorm2d(widths[0]), relu=nn.ReLU(inplace=True))
     channels = widths[0]
@@ -142,6 +139,13 @@ def resnet_small(
     return network
 
 
+def _check_groups(blocks: int, widths: Sequence[int]) -> None:
+    if blocks < 1:
+        raise InputError(f"model.blocks must be at least 1; got {blocks}")
+    if not widths:
+        raise InputError("model.widths must name the channels of at least one group; got none")
+
+
 def vgg_small(
     num_classes: int = 10, in_channels: int = 1, blocks: int = 2, widths: Sequence[int] = (16, 32, 64)
 ) -> nn.Module:
@@ -150,10 +154,7 @@ def vgg_small(
     ``widths`` are the channels of each group of ``blocks`` convolutions; pooling halves the map between two groups. The
     stem is the first convolution of the first group.
     """
-    if blocks < 1 or not widths:
-        raise InputError(
-            f"model.blocks must be at least 1 and model.widths hold a number; got {blocks}, {list(widths)}"
-        )
+    _check_groups(blocks, widths)
     layers, channels = OrderedDict[str, nn.Module](), in_channels
     for group, width in enumerate(widths, 1):
         for block in range(1, blocks + 1):
