@@ -15,6 +15,7 @@ from rescaler.plan import plan
 
 NO_NUMBER = {
     "name",
+    "arm",
     "progress",
     "checkpoint_every_min",  # a save changes nothing
     "data__folder",  # of synthetic images; other sets have a fingerprint
@@ -93,6 +94,7 @@ OTHER = {
 LINEAR = {"schedule__rule": "linear", "schedule__milestones": [], "schedule__learning_rates": [0.03]}
 NEEDED: dict[str, dict[str, Any]] = {
     "rescale__recalibrate": {"model": RESNET},
+    "data__test_px": {"model": RESNET},
     "rescale__calibration_batches": {"rescale__interpolation": "fit"},
     "data__channels": {"data__mean": [0.5] * 3, "data__std": [0.25] * 3},
     "data__image_px": {"model__image_px": 32},
