@@ -63,7 +63,9 @@ def ours(folder: Path) -> Read:
 def epoch(data: FolderImages, image_px: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
     """An epoch of many batches, of which the first few are read."""
     return data.train_batches(
-        EpochImages(image_px=image_px, seed=0, epoch=1, batches=EPOCH_BATCHES, batch_size=BATCH_SIZE, start=start)
+        EpochImages(
+            image_px=image_px, seed=0, epoch=1, batches=EPOCH_BATCHES, batch_size=BATCH_SIZE, start=start, flip=True
+        )
     )
 
 

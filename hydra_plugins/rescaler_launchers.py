@@ -22,6 +22,9 @@ from rescaler.config import SlurmSettings
 class LocalLauncher(Launcher):
     """Trains the jobs of a sweep on this machine, one after the other."""
 
+    shows_results = True
+    """Whether tables and a figure follow."""
+
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep the context; the task function is not needed, as the jobs carry their settings."""
         del task_function
@@ -32,7 +35,8 @@ class LocalLauncher(Launcher):
         """Check all jobs, then train them."""
         from rescaler.sweep import local
 
-        return local.launch(self._context, self._config, job_overrides, initial_job_idx)
+        show = self.shows_results
+        return local.launch(self._context, self._config, job_overrides, initial_job_idx, shows_results=show)
 
 
 class SlurmLauncher(LocalLauncher):
@@ -45,7 +49,8 @@ class SlurmLauncher(LocalLauncher):
         """Check all jobs, then submit them."""
         from rescaler.sweep import slurm
 
-        slurm.launch(self._context, self._config, job_overrides, initial_job_idx, self._settings)
+        show = self.shows_results
+        slurm.launch(self._context, self._config, job_overrides, initial_job_idx, self._settings, shows_results=show)
         return [JobReturn(overrides=one, status=JobStatus.COMPLETED) for one in job_overrides]
 
 

@@ -10,12 +10,13 @@ import functools
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from rescaler.config import OptimSettings, RescaleSettings, ScheduleSettings, StepSettings, identity
+from rescaler.config import DataSettings, OptimSettings, RescaleSettings, ScheduleSettings, StepSettings, identity
 from rescaler.record import Record
-from rescaler.schedule import next_rule
+from rescaler.schedule import Slot, Stretch, next_rule, timetable
 
 if TYPE_CHECKING:
     from rescaler.ledger import Ledger
@@ -32,19 +33,29 @@ def digest(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stretch of epochs with one network at one image size."""
+    """A stretch of epochs with one network at one image size, and its settings."""
 
     name: str
     image_px: int
-    last_epoch: int
-    """Scheduled number of its last epoch; the network is rescaled after it, unless it is the last stage."""
+    stretch: Stretch
+    optim: OptimSettings
+    step: StepSettings
+    data: DataSettings
+    weight_decay: float
     layers: tuple[Mapping[str, Any], ...] = ()
     """How the network differs from the target network, layer by layer; empty for the target itself."""
+    feeding: Mapping[str, Any] = field(default_factory=dict)
+    """What its ``data`` has other than the experiment's."""
 
     @functools.cached_property
     def network(self) -> str:
         """Digest of its network and image size."""
         return digest([self.image_px, self.layers])
+
+    @property
+    def test_px(self) -> int:
+        """Side of its test images."""
+        return self.data.test_px or self.image_px
 
 
 @dataclass(frozen=True)
@@ -59,9 +70,17 @@ class Recipe:
     learning_rate_end: float
     weight_decay: float
     batches: int
-    optim: OptimSettings
-    step: StepSettings
     device_type: str
+
+    @property
+    def optim(self) -> OptimSettings:
+        """Of its stage."""
+        return self.stage.optim
+
+    @property
+    def step(self) -> StepSettings:
+        """Of its stage."""
+        return self.stage.step
 
     @property
     def mean_learning_rate(self) -> float:
@@ -86,6 +105,9 @@ class Epoch:
     parent: str
     held: bool
     recipe: Recipe
+    batches_before: int
+    """Mini-batches of all epochs before it."""
+    images_before: int
 
     @property
     def stage(self) -> Stage:
@@ -101,25 +123,32 @@ class Chain:
     stages: tuple[Stage, ...]
     schedule: ScheduleSettings
     rescale: RescaleSettings
-    optim: OptimSettings
-    step: StepSettings
-    batches: int
     device_type: str
+
+    @functools.cached_property
+    def slots(self) -> tuple[Slot, ...]:
+        """The scheduled epochs."""
+        return timetable(self.schedule, [stage.stretch for stage in self.stages])
+
+    @property
+    def epochs(self) -> int:
+        """Scheduled epochs."""
+        return len(self.slots)
+
+    @functools.cached_property
+    def ends(self) -> tuple[int, ...]:
+        """Number of each stage's last epoch."""
+        return tuple(accumulate(stage.stretch.epochs for stage in self.stages))
 
     @property
     def forks(self) -> tuple[int, ...]:
         """Epochs after which the network is rescaled: where runs of a sweep part from their trunk."""
-        return tuple(stage.last_epoch for stage in self.stages[:-1])
+        return self.ends[:-1]
 
     @property
     def holds(self) -> bool:
         """Whether the learning rule is held after the last rescale, as long as accuracies say (section 5.2)."""
         return self.schedule.hold_after_resize and bool(self.forks)
-
-    @functools.cached_property
-    def _constants(self) -> str:
-        """Digest of what is the same in the recipes of all epochs."""
-        return digest([self.batches, identity(self.optim), identity(self.step), self.device_type])
 
     @functools.cached_property
     def run_id(self) -> str:
@@ -128,9 +157,33 @@ class Chain:
         if not self.holds:
             schedule.pop("hold_after_resize", None)
             del schedule["hold_limit"]
-        stages = [[stage.name, stage.network, stage.last_epoch] for stage in self.stages]
+        stages = [
+            [stage.name, stage.network, end, *self._own(stage)]
+            for stage, end in zip(self.stages, self.ends, strict=True)
+        ]
         rescale = identity(self.rescale) if self.forks else None
-        return digest([self.origin, stages, schedule, rescale, self._constants])[:16]
+        return digest([self.origin, stages, schedule, rescale, self._constants(self.stages[-1])])[:16]
+
+    def _own(self, stage: Stage) -> list[Any]:
+        """What a run id says of a stage beside its name, its network and its end; nothing where it is like the last."""
+        last, by_cost = self.stages[-1], self.schedule.budget is not None or self.schedule.clock == "cost"
+        differs = (stage.optim, stage.step) != (last.optim, last.step)
+        own = [
+            stage.stretch if by_cost else None,
+            stage.feeding or None,
+            self._constants(stage) if differs else None,
+            stage.weight_decay if stage.weight_decay != self.schedule.weight_decay else None,
+        ]
+        return [own] if any(value is not None for value in own) else []
+
+    def _constants(self, stage: Stage, batches: int = 0) -> str:
+        """Digest of what is the same in the recipes of a stage's epochs of so many mini-batches; 0: of whole ones."""
+        batches = batches or stage.stretch.batches
+        known = self._digests.get((stage.name, batches))
+        if known is None:
+            known = digest([batches, identity(stage.optim), identity(stage.step), self.device_type])
+            self._digests[stage.name, batches] = known
+        return known
 
     def next(self, records: Sequence[Record]) -> Epoch | None:
         """Return the epoch after ``records``, all earlier ones in order; None when the run is complete."""
@@ -140,7 +193,7 @@ class Chain:
     @functools.cached_property
     def known_keys(self) -> list[str]:
         """Keys of the epochs that do not depend on accuracies: all, or those up to the last rescale if it holds."""
-        last = self.forks[-1] if self.holds else self.stages[-1].last_epoch
+        last = self.forks[-1] if self.holds else self.epochs
         key, keys = self.origin, list[str]()
         for done in range(last):
             epoch = self._epoch(key, [0.0] * done)  # any accuracies will do
@@ -151,28 +204,48 @@ class Chain:
 
     def stage(self, number: int) -> Stage:
         """Return the stage of an epoch; held epochs, beyond all scheduled ones, belong to the last."""
-        return next((stage for stage in self.stages if number <= stage.last_epoch), self.stages[-1])
+        return self.stages[self.slots[min(number, self.epochs) - 1].stage]
 
     def _epoch(self, parent: str, test_top1: Sequence[float]) -> Epoch | None:
-        rule = next_rule(self.schedule, self.forks[-1] if self.forks else 0, test_top1)
+        rule = next_rule(self.schedule, self.slots, self.forks[-1] if self.forks else 0, test_top1)
         if rule is None:
             return None
-        number = len(test_top1) + 1
+        number, stage = len(test_top1) + 1, self.stages[rule.stage]
         recipe = Recipe(
-            stage=self.stage(number),
+            stage=stage,
             rescale=self.rescale if number - 1 in self.forks else None,
             learning_rate=rule.learning_rate,
             learning_rate_end=rule.learning_rate_end,
-            weight_decay=rule.weight_decay,
-            batches=self.batches,
-            optim=self.optim,
-            step=self.step,
+            weight_decay=stage.weight_decay if rule.decays else 0.0,
+            batches=rule.batches,
             device_type=self.device_type,
         )
         rescale = recipe.rescale and identity(recipe.rescale)
         rates = [recipe.learning_rate, recipe.learning_rate_end, recipe.weight_decay]
-        key = digest([parent, recipe.stage.network, rescale, rates, self._constants])
-        return Epoch(number, key, parent, rule.held, recipe)
+        feeding = [stage.feeding] if stage.feeding else []
+        key = digest([parent, stage.network, rescale, rates, self._constants(stage, rule.batches), *feeding])
+        return Epoch(number, key, parent, rule.held, recipe, *self._before(number))
+
+    def _before(self, number: int) -> tuple[int, int]:
+        """Return the mini-batches and the images before an epoch."""
+        batches, images = self._sums[min(number - 1, self.epochs)]
+        held = max(0, number - 1 - self.epochs)  # of the target network, as whole as its others
+        last = self.stages[-1]
+        more = held * last.stretch.batches
+        return batches + more, images + more * last.optim.batch_size
+
+    @functools.cached_property
+    def _sums(self) -> list[tuple[int, int]]:
+        """Mini-batches and images of the first 0, 1, 2 ... scheduled epochs."""
+        sums = [(0, 0)]
+        for slot in self.slots:
+            batches, images = sums[-1]
+            sums.append((batches + slot.batches, images + slot.batches * self.stages[slot.stage].optim.batch_size))
+        return sums
+
+    @functools.cached_property
+    def _digests(self) -> dict[tuple[str, int], str]:
+        return {}
 
     def is_complete(self, ledger: "Ledger") -> bool:
         """Return whether the ledger has the run's last epoch."""

@@ -35,7 +35,7 @@ from rescaler.errors import InputError, one_line
 from rescaler.files import read_yaml
 from rescaler.loggers import check_loggers
 from rescaler.record import CONFIG_FILE
-from rescaler.schedule import stage_epochs
+from rescaler.schedule import check_stages
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +49,7 @@ _OPEN = {
     "model": "+model.KEY=VALUE",
     "optim.groups": "'+optim.groups={PATTERN: {lr_factor: 0.1}}'",
     "optim": "+optim.KEY=VALUE",
+    "stages": "+stages.NAME.KEY=VALUE, NAME one of pretrain, middle, target",
     "data.augment": "+data.augment.KEY=VALUE",
     "shrink.table": "'+shrink.table={TARGET: PRETRAIN}'",
     "shrink.padding": "'+shrink.padding={LAYER: PIXELS}'",  # names of layers have dots, at which Hydra splits keys
@@ -293,7 +294,7 @@ def to_experiment(config: DictConfig) -> Experiment:
     if not name.isprintable() or name.startswith("/") or not {"", ".."}.isdisjoint(name.split("/")):
         raise InputError(f"name must be a folder below runs/, such as mine or team/mine; got {name!r}")
     check(experiment)
-    stage_epochs(experiment)
+    check_stages(experiment)
     check_loggers(experiment.logger)
     return experiment
 

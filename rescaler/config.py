@@ -41,6 +41,7 @@ def each(check: Check) -> Check:
 _FRACTION = Check(lambda value: 0 <= value < 1, "in [0, 1)")
 _POSITIVE = Check(lambda value: value > 0, "positive")
 _FOLDER = Check(lambda value: value.strip() != "", "a folder")
+_POSITIVE_OR_NULL = Check(_POSITIVE.passes, "positive, or null for none")
 
 
 def setting(
@@ -52,6 +53,7 @@ def setting(
     affects: Affects = "training",
     absent: Any = dataclasses.MISSING,
     method: bool = False,
+    by_stage: bool = False,
 ) -> Any:
     """Declare a setting.
 
@@ -63,8 +65,10 @@ def setting(
         affects: the numbers of training, those of evaluation alone, or none.
         absent: the value that means "as before this setting existed": it is in no key.
         method: runs that differ in it are what a table compares; others stand in tables of their own.
+        by_stage: ``stages`` may give it another value for one network.
     """
     metadata = {"help": help, "unit": unit, "check": check, "affects": affects, "absent": absent, "method": method}
+    metadata["by_stage"] = by_stage
     if callable(default):
         return field(default_factory=default, metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -156,9 +160,28 @@ class DataSettings:
         "of pixels in [0, 1], by channel",
         check=Check(lambda v: all(0 < x <= 1 for x in v), "in (0, 1], by channel"),
     )
-    pad_px: int = setting(0, "largest random shift in training", unit="px of the target's image", check=at_least(0))
-    flip: bool = setting(True, "random horizontal flip in training")
-    augment: dict[str, Any] = setting(dict, "_target_: a transform of an image; its arguments", absent={})
+    pad_px: int = setting(
+        0, "largest random shift in training", unit="px of the target's image", check=at_least(0), by_stage=True
+    )
+    flip: bool = setting(True, "random horizontal flip in training", by_stage=True)
+    augment: dict[str, Any] = setting(
+        dict, "_target_: a transform of an image; its arguments", absent={}, by_stage=True
+    )
+    test_px: int | None = setting(
+        None,
+        "side of test images; null: that of the training images",
+        unit="px",
+        check=at_least(1),
+        affects="evaluation",
+        absent=None,
+        by_stage=True,
+    )
+    holdout: float = setting(
+        0.0,
+        "share of each class's training images that is kept from training and tested on instead of the test set",
+        check=Check(lambda value: 0 <= value <= 0.5, "in [0, 0.5]"),
+        absent=0.0,
+    )
     workers: int = setting(2, "processes that decode image files", check=at_least(0), affects="nothing")
     train_images: int = setting(0, "size of the synthetic training set", check=at_least(0))
     test_images: int = setting(0, "size of the synthetic test set", check=at_least(0), affects="evaluation")
@@ -177,13 +200,27 @@ class ScheduleSettings:
     batches_per_epoch: int | None = setting(
         None, "mini-batches in an epoch", check=at_least(1, "for one pass over the training set")
     )
+    budget: float | None = setting(
+        None,
+        "cost at which the run ends, in runs of the target network over all epochs",
+        check=_POSITIVE_OR_NULL,
+        absent=None,
+        method=True,
+    )
+    clock: str = setting(
+        "epochs",
+        "what warm-up and decay run over: epochs, or the cost spent",
+        check=one_of("epochs", "cost"),
+        absent="epochs",
+        method=True,
+    )
     rule: str = setting("milestones", "how the learning rate changes", check=one_of(*RULES))
     learning_rates: list[float] = setting(
         list, "one after the other (milestones), or the peak", unit="per step", check=each(_POSITIVE)
     )
     milestones: list[int] = setting(list, "the next learning rate is taken after these epochs", unit="epochs")
     warmup_epochs: int = setting(0, "over which the learning rate rises from 0", unit="epochs", absent=0)
-    weight_decay: float = setting(1e-4, "strength of the weight decay", check=at_least(0))
+    weight_decay: float = setting(1e-4, "strength of the weight decay", check=at_least(0), by_stage=True)
     weight_decay_until: int | None = setting(None, "last epoch with weight decay", check=at_least(0, "for all epochs"))
     auto_resize_before: int = setting(
         1, "epochs from resize_epoch=auto to the first milestone", check=at_least(0), affects="nothing", method=True
@@ -231,14 +268,16 @@ class OptimSettings:
     """Optimizer, and what else a step does to the weights."""
 
     arguments: dict[str, Any] = setting(lambda: dict(SGD), "_target_: import path of an optimizer; its arguments")
-    batch_size: int = setting(128, "images in a step", check=at_least(1))
-    label_smoothing: float = setting(0.0, "share of a label spread over all classes", check=_FRACTION)
+    batch_size: int = setting(128, "images in a step", check=at_least(1), by_stage=True)
+    label_smoothing: float = setting(0.0, "share of a label spread over all classes", check=_FRACTION, by_stage=True)
     ema_decay: float | None = setting(
         None,
         "test the weights' exponential moving average, with this decay a step",
         check=Check(lambda value: 0 < value < 1, "between 0 and 1, or null for none"),
     )
-    lr_factor: float = setting(1.0, "the schedule's learning rates times this", check=_POSITIVE, absent=1.0)
+    lr_factor: float = setting(
+        1.0, "the schedule's learning rates times this", check=_POSITIVE, absent=1.0, by_stage=True
+    )
     no_decay: str | None = setting(
         None, "parameters without weight decay: norm_and_bias", check=one_of("norm_and_bias"), absent=None
     )
@@ -257,17 +296,7 @@ class OptimSettings:
         names = set(cls.__dataclass_fields__) - {"arguments"}
         own = {name: value for name, value in options.items() if name in names}
         rest = {name: value for name, value in options.items() if name not in {*names, "arguments"}}
-        for name, value in own.items():
-            hint = get_type_hints(cls)[name]
-            kinds = tuple(
-                get_origin(kind) or kind for kind in get_args(hint) or (hint,) if get_origin(hint) is not dict
-            )
-            kinds = kinds or (dict,)
-            if isinstance(value, int) and float in kinds and not isinstance(value, bool):
-                own[name] = float(value)
-            elif not isinstance(value, kinds) or isinstance(value, bool):
-                words = " or ".join(kind.__name__.replace("NoneType", "null") for kind in kinds)
-                raise InputError(f"optim.{name} must be of type {words}; got {value!r}")
+        own = {name: typed(cls, name, value, f"optim.{name}") for name, value in own.items()}
         arguments = {**options.get("arguments", {}), **rest}
         return cls(arguments=arguments if "_target_" in arguments else {**SGD, **arguments}, **own)
 
@@ -287,7 +316,27 @@ class StepSettings:
     compile: bool = setting(False, "torch.compile, once for each network", absent=False)
     cuda_graphs: bool = setting(False, "replay what is compiled as CUDA graphs", absent=False)
     micro_batch_size: int | None = setting(
-        None, "images at once, gradients accumulated", check=at_least(1, "for whole batches"), absent=None
+        None,
+        "images at once, gradients accumulated",
+        check=at_least(1, "for whole batches"),
+        absent=None,
+        by_stage=True,
+    )
+    dropout: float | None = setting(
+        None,
+        "probability of every dropout layer; null: the network's own",
+        check=_FRACTION,
+        absent=None,
+        by_stage=True,
+    )
+
+
+@dataclass
+class CostSettings:
+    """What a mini-batch of each network costs, where a budget or the schedule's clock needs it."""
+
+    reference: list[float] = setting(
+        list, "of a step of each network, the smallest first; empty: measured", unit="s", check=each(_POSITIVE)
     )
 
 
@@ -342,6 +391,10 @@ class Experiment:
     optim: _Optim = field(default_factory=dict)  # type: ignore[assignment]
     init: _Init = field(default_factory=dict, metadata={"absent": InitSettings()})  # type: ignore[assignment]
     step: StepSettings = field(default_factory=StepSettings)
+    stages: dict[str, Any] = setting(
+        dict, "settings of one network: NAME.KEY=VALUE; names: pretrain, middle, middle2 ..., target", absent={}
+    )
+    cost: CostSettings = field(default_factory=CostSettings, metadata={"absent": CostSettings()})
     logger: LoggerSettings = field(default_factory=LoggerSettings)
     ledger: LedgerSettings = field(default_factory=LedgerSettings)
     resize_epoch: Any = setting(
@@ -350,6 +403,13 @@ class Experiment:
         "pre-train network",
         method=True,
     )
+    resize_at: Any = setting(
+        None,
+        "in place of resize_epoch: share of schedule.budget when the target takes over, or for each pre-train network",
+        absent=None,
+        method=True,
+    )
+    arm: str = setting("", "name of the run's arm in a comparison (rescaler fair)", affects="nothing")
     seed: int = setting(0, "of all random numbers", method=True)
     device: str = setting("auto", "what trains", check=one_of("auto", "cpu", "cuda"))
     checkpoint_every_min: float = setting(
@@ -373,6 +433,14 @@ class Experiment:
         values["optim"] = {**values["optim"].pop("arguments"), **values["optim"]}
         values["init"] = {"from": values["init"].pop("from_"), **values["init"]}
         return values
+
+    def of_stage(self, name: str) -> "Experiment":
+        """Return the settings with which one network is trained.
+
+        Raises:
+            InputError: ``stages`` has a value of a wrong type or out of its range.
+        """
+        return _with(self, self.stages[name], f"stages.{name}.") if name in self.stages else self
 
 
 @dataclass
@@ -453,6 +521,51 @@ def _plain(value: Any) -> Any:
     return [_plain(entry) for entry in value] if isinstance(value, list) else value
 
 
+def stage_names(count: int) -> list[str]:
+    """Return the names of an experiment's networks, ``count`` pre-train networks and the target.
+
+    The smallest is called the same however many follow, as runs share its epochs.
+    """
+    return [*["pretrain", "middle", *(f"middle{number}" for number in range(2, count))][:count], "target"]
+
+
+def _with(settings: Any, changes: Any, prefix: str) -> Any:
+    """Return a copy of settings with those of ``stages``."""
+    if not isinstance(changes, Mapping):
+        raise InputError(f"{prefix[:-1]} must hold settings by name; got {changes!r}")
+    values = {}
+    for name, value in changes.items():
+        about: dict[str, Any] = {one.name: dict(one.metadata) for one in dataclasses.fields(settings)}
+        own = getattr(settings, name, None)
+        if name in about and dataclasses.is_dataclass(own):
+            values[name] = _with(own, value, f"{prefix}{name}.")
+            continue
+        if not about.get(name, {}).get("by_stage"):
+            allowed = [key for key, _, each in fields(Experiment()) if each.get("by_stage")]
+            raise InputError(f"{prefix}{name} is no setting of a single network; allowed: {', '.join(allowed)}")
+        values[name], rule = typed(settings, name, value, f"{prefix}{name}"), about[name]["check"]
+        if rule is not None and value is not None:
+            require(rule.passes(value), f"{prefix}{name}", value, rule.allowed)
+    return dataclasses.replace(settings, **values)
+
+
+def typed(settings: Any, name: str, value: Any, key: str) -> Any:
+    """Return a value of a setting, an integer as the float that the setting wants.
+
+    Raises:
+        InputError: it has the wrong type.
+    """
+    hint = get_type_hints(settings if isinstance(settings, type) else type(settings))[name]
+    parts = (hint,) if get_origin(hint) is dict else get_args(hint) or (hint,)
+    kinds = tuple(get_origin(kind) or kind for kind in parts)
+    if isinstance(value, int) and float in kinds and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        words = " or ".join(kind.__name__.replace("NoneType", "null") for kind in kinds)
+        raise InputError(f"{key} must be of type {words}; got {value!r}")
+    return value
+
+
 def fields(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
     """Yield key, value and declaration of every setting, those of nested settings too."""
     for one in dataclasses.fields(settings):
@@ -491,6 +604,13 @@ def check(experiment: Experiment) -> None:
     _check_data(experiment.data)
     _check_optim(experiment)
     _check_schedule(experiment.schedule)
+    names = stage_names(len(experiment.shrink.stages))
+    for name in experiment.stages:
+        if name not in names:
+            raise InputError(f"stages.{name} names no network; allowed: {', '.join(names)}")
+        _check_optim(experiment.of_stage(name))
+    reference, allowed = experiment.cost.reference, f"empty, or {len(names)} numbers ({', '.join(names)})"
+    require(len(reference) in (0, len(names)), "cost.reference", reference, allowed)
 
 
 def require(condition: bool, key: str, value: object, allowed: str) -> None:
@@ -546,6 +666,9 @@ def _check_optim(experiment: Experiment) -> None:
 
 def _check_schedule(schedule: ScheduleSettings) -> None:
     rates, milestones, rule = schedule.learning_rates, schedule.milestones, schedule.rule
+    by_epochs = schedule.budget is None and schedule.clock == "epochs"
+    allowed = "false with schedule.budget or schedule.clock=cost"
+    require(by_epochs or not schedule.hold_after_resize, "schedule.hold_after_resize", True, allowed)
     count = f"one more than schedule.milestones (={milestones})"
     require(len(rates) == len(milestones) + 1, "schedule.learning_rates", rates, count)
     rising = all(a < b for a, b in zip([0, *milestones], milestones, strict=False))

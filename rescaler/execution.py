@@ -15,6 +15,7 @@ from rescaler.modelfile import write_model
 from rescaler.plan import Run, device_for, plan
 from rescaler.progress import LoadingWarning, ProgressBar
 from rescaler.record import Record
+from rescaler.reference import resolve
 from rescaler.runfolder import RunFolder, Status, TrunkFolder
 from rescaler.signals import Interruption, following_the_first
 from rescaler.train import Observer, train
@@ -69,7 +70,7 @@ def execute(experiment: Experiment, folder: Path, *, group: str, on_save: OnSave
         run_folder = RunFolder(folder, run)
         loggers = build_loggers(experiment.logger, group=group, folder=folder)
         for logger in loggers:
-            logger.start(run_folder.summary, experiment.to_dict())
+            logger.start(run_folder.summary, run.experiment.to_dict())
 
         def close(status: Status, error: str | None) -> None:
             run_folder.note(status, error)
@@ -141,6 +142,7 @@ def _closing(close: Close) -> Iterator[None]:
 def _plan(experiment: Experiment) -> Run:
     """Plan a run together with the other processes that train it."""
     distributed.init_distributed(device_for(experiment.device))
+    experiment = distributed.from_first(lambda: resolve([experiment])[0])
     run = distributed.together(lambda: plan(experiment))
     distributed.from_first(run.ledger.check_writable)
     return run

@@ -15,14 +15,14 @@ import torch
 from torch import nn
 
 from rescaler.chain import Recipe, Stage
-from rescaler.config import DataSettings, Experiment
+from rescaler.config import DataSettings, Experiment, stage_names
 from rescaler.data import Batch, EpochImages, image_folder, load_data, streams_from_files
 from rescaler.errors import enough_memory
 from rescaler.networks import initial_target, shrunk_stages
 from rescaler.plan import device_for
 from rescaler.precision import MEMORY_FORMATS, computing, resolve_step
 from rescaler.provenance import device_name, torch_version
-from rescaler.schedule import network_names
+from rescaler.schedule import Stretch, network_names
 from rescaler.state import State
 from rescaler.text import status_line
 from rescaler.train import Step
@@ -84,6 +84,9 @@ class Candidate(NamedTuple):
     image_px: int
     channels: int
     classes: int
+    name: str = ""
+    recipe: Recipe | None = None
+    """Its own, where the settings of its stage differ from the others'."""
 
 
 def candidates(experiment: Experiment) -> dict[str, Candidate]:
@@ -91,18 +94,20 @@ def candidates(experiment: Experiment) -> dict[str, Candidate]:
     data, target = experiment.data, initial_target(experiment)
     networks = [(shrunk.network, shrunk.image_px) for shrunk in shrunk_stages(experiment, target)]
     networks.append((target, data.image_px))
-    return {
-        name: Candidate(network, image_px, data.channels, data.classes)
-        for name, (network, image_px) in zip(network_names(experiment), networks, strict=True)
-    }
+    stages, device_type = stage_names(len(experiment.shrink.stages)), device_for(experiment.device).type
+    found = {}
+    for name, stage, (network, image_px) in zip(network_names(experiment), stages, networks, strict=True):
+        own = step_recipe(experiment.of_stage(stage), device_type) if stage in experiment.stages else None
+        found[name] = Candidate(network, image_px, data.channels, data.classes, name, own)
+    return found
 
 
 def step_recipe(experiment: Experiment, device_type: str, *, is_here: bool = True) -> Recipe:
     """Recipe whose steps do the work of the experiment's, at learning rate 0: the weights stay as they are."""
-    optim = experiment.optim
+    optim, decay = experiment.optim, experiment.schedule.weight_decay
     step = resolve_step(experiment.step, optim.batch_size, device_type, is_here=is_here)
-    stage, decay = Stage("measured", 0, 0), experiment.schedule.weight_decay
-    return Recipe(stage, None, 0.0, 0.0, decay, batches=1, optim=optim, step=step, device_type=device_type)
+    stage = Stage("measured", 0, Stretch(1, 1, 1, 1.0), optim, step, experiment.data, decay)
+    return Recipe(stage, None, 0.0, 0.0, decay, batches=1, device_type=device_type)
 
 
 def time_steps(
@@ -132,7 +137,7 @@ def time_steps(
         trainers = {}
         for name, candidate in networks.items():
             progress(f"warming up {name}")
-            trainers[name] = _Trainer(candidate, recipe, device)
+            trainers[name] = _Trainer(candidate, candidate.recipe or recipe, device)
         start = time.perf_counter()
         for number, order in enumerate(turns(trainers, rounds)):
             if number >= _FEWEST_ROUNDS and time.perf_counter() - start > budget_s:
@@ -203,7 +208,7 @@ def batch_loading_s(
         progress(f"loading images of {image_px} pixels")
         most_batches = 1 + _MOST_IMAGES // batch_size
         batches = images.train_batches(
-            EpochImages(image_px, seed=0, epoch=1, batches=most_batches, batch_size=batch_size)
+            EpochImages(image_px, 0, 1, most_batches, batch_size, pad_px=data.pad_px, flip=data.flip)
         )
         for _ in itertools.islice(batches, 1 + _AHEAD * data.workers):
             pass

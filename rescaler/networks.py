@@ -16,7 +16,7 @@ from rescaler.method.trace import Shapes, outline
 from rescaler.models import build, loss_and_scores
 from rescaler.models.sources import code_digest
 from rescaler.randomness import seed_for, seeded
-from rescaler.schedule import resolve_resize_epoch
+from rescaler.schedule import trains_small as has_small_stage
 from rescaler.weights import load_weights, unused_weights, weights_of
 
 VERSION = "_version_"
@@ -49,7 +49,7 @@ def networks_of(experiment: Experiment, known: dict[str, Networks]) -> Networks:
     Raises:
         InputError: the networks cannot be built, or do not fit the data.
     """
-    trains_small = resolve_resize_epoch(experiment) != 0
+    trains_small = has_small_stage(experiment)
     settings = experiment.to_dict()
     given = weights_of(experiment.init)
     key = digest(
@@ -173,6 +173,21 @@ def check_single_image(target: nn.Module, experiment: Experiment, key: str, *, t
         raise InputError(
             f"{key} leaves a last part of one image, which {experiment.model['_target_']} cannot take: {got}"
         )
+
+
+def check_test_size(network: nn.Module, experiment: Experiment, test_px: int, key: str) -> None:
+    """Check that a network takes test images of a size of their own.
+
+    Raises:
+        InputError: it does not; the message names ``key``.
+    """
+    data = experiment.data
+    try:
+        with Shapes():
+            outline(network).eval()(torch.zeros(2, data.channels, test_px, test_px))
+    except Exception as error:  # whatever the user's network raises
+        name = experiment.model["_target_"]
+        raise InputError(f"{key}={test_px}: {name} cannot take such images: {first_line(error)}") from error
 
 
 def shrunk_stages(experiment: Experiment, target: nn.Module) -> list[Shrunk]:

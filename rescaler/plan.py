@@ -2,18 +2,19 @@
 
 import dataclasses
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 from rescaler import distributed
 from rescaler.chain import NUMERICS, Chain, Epoch, Stage, digest
-from rescaler.config import Experiment, RescaleSettings, StepSettings, identity
-from rescaler.data import DATA_SETS, EVERY_IMAGE, Batch, EpochImages, ImageData, load_data
+from rescaler.config import Experiment, RescaleSettings, StepSettings, identity, require, stage_names
+from rescaler.data import EVERY_IMAGE, Batch, EpochImages, ImageData, load_data, published_size
 from rescaler.data.augment import Augment
 from rescaler.errors import InputError
 from rescaler.ledger import Ledger
@@ -23,6 +24,7 @@ from rescaler.networks import (
     Networks,
     Values,
     check_single_image,
+    check_test_size,
     initial_target,
     initial_values,
     networks_of,
@@ -31,7 +33,7 @@ from rescaler.networks import (
 from rescaler.optim import make_optimizer
 from rescaler.precision import MEMORY_FORMATS, resolve_step
 from rescaler.randomness import seed_for
-from rescaler.schedule import batches_per_epoch, resolve_resize_epoch, stage_epochs
+from rescaler.schedule import batches_per_epoch, needs_reference, stretches
 from rescaler.weights import weights_of
 
 EVALUATION_IMAGES = {"cpu": 250, "cuda": 1024}
@@ -51,8 +53,8 @@ class Run:
     comparison: str
     """Shared by the runs whose times and accuracies may stand in one table: same target, data and schedule."""
     origin: "Origin"
-    augment: Augment | None = None
-    """Augmentation beside the data set's own."""
+    augments: Mapping[str, Augment]
+    """Augmentation beside the data set's own, by stage."""
     notes: tuple[str, ...] = ()
     """What the pre-train networks leave as it is, and why."""
 
@@ -74,20 +76,30 @@ class Run:
 
     def batches(self, epoch: Epoch, image_px: int, *, start: int = 0, share: slice = EVERY_IMAGE) -> Iterator[Batch]:
         """Yield an epoch's training images, at any size, from a batch on."""
-        size, layout = epoch.recipe.optim.batch_size, MEMORY_FORMATS[epoch.recipe.step.memory_format]
-        wanted = EpochImages(image_px, self.experiment.seed, epoch.number, epoch.recipe.batches, size, start, share)
+        recipe, stage = epoch.recipe, epoch.stage
+        size, layout = recipe.optim.batch_size, MEMORY_FORMATS[recipe.step.memory_format]
+        wanted = EpochImages(
+            image_px, self.experiment.seed, epoch.number, recipe.batches, size, start, share,
+            first=epoch.images_before, pad_px=stage.data.pad_px, flip=stage.data.flip,
+        )  # fmt: skip
+        augment = self.augments.get(stage.name)
         for number, (images, labels) in enumerate(self.data.train_batches(wanted), start=start):
-            if self.augment is not None:
+            if augment is not None:
                 positions = range(number * size, (number + 1) * size)[share]
                 seeds = (seed_for(self.experiment.seed, "transform", epoch.number, position) for position in positions)
-                images = self.augment(images, seeds)
+                images = augment(images, seeds)
             yield images.contiguous(memory_format=layout), labels
 
     def network(self, stage: Stage) -> nn.Module:
         """Build the stage's network with its initial weights, on the run's device."""
         network = initial_target(self.experiment)
         if stage.layers:
-            network = shrunk_stage(self.experiment, network, self.chain.stages.index(stage)).network
+            number = [one.name for one in self.chain.stages].index(stage.name)
+            network = shrunk_stage(self.experiment, network, number).network
+        if stage.step.dropout is not None:
+            for module in network.modules():
+                if isinstance(module, _DropoutNd):
+                    module.p = stage.step.dropout
         network = distributed.synchronised(network)
         network = network.to(memory_format=MEMORY_FORMATS[self.experiment.step.memory_format])
         return network.to(self.device)
@@ -126,16 +138,22 @@ def plan(
         device_type = device.type
     else:
         device, device_type = torch.device("cpu"), elsewhere if experiment.device == "auto" else experiment.device
-    resize_epoch = resolve_resize_epoch(experiment)
     found = networks_of(experiment, {} if networks is None else networks)
     target = found.target
-    distributed.check(target, experiment.optim.batch_size, experiment.step.micro_batch_size, device)
-    step = resolve_step(experiment.step, experiment.optim.batch_size, device_type, is_here=elsewhere is None and load)
-    make_optimizer(target, experiment.optim, step)
+    each = [experiment.of_stage(name) for name in stage_names(len(experiment.shrink.stages))]
+    steps = []
+    for one in each:
+        distributed.check(target, one.optim.batch_size, one.step.micro_batch_size, device)
+        is_here = elsewhere is None and load
+        steps.append(resolve_step(one.step, one.optim.batch_size, device_type, is_here=is_here))
+        make_optimizer(target, one.optim, steps[-1])
+    step = resolve_step(experiment.step, experiment.optim.batch_size, device_type, is_here=is_here)
     data = load_data(experiment.data, device) if load else None  # after all that can be refused without it
-    _check_last_parts(target, experiment, step, data, device_type)
-    images = data.train_count if data else DATA_SETS[experiment.data.name].train_images or experiment.data.train_images
+    for one, its in zip(each, steps, strict=True):
+        _check_last_parts(target, one, its, data, device_type)
+    images = data.train_count if data else published_size(experiment.data)
     batches = batches_per_epoch(experiment, images)
+    stages = _stages(experiment, each, steps, target, found.pretrain, images)
     warmup = experiment.rescale.warmup_batches
     if warmup > batches:
         raise InputError(f"rescale.warmup_batches must be at most {batches}, the batches of an epoch; got {warmup}")
@@ -148,11 +166,13 @@ def plan(
     if given := weights_of(experiment.init):
         same["init"] = [given.digest, experiment.init.exclude]
     # Code of a custom optimizer, interpolation or augmentation.
-    others = {
+    others: dict[str, Mapping[str, Any]] = {
         "optim._target_": experiment.optim.arguments,
         "rescale.interpolation": {"_target_": experiment.rescale.interpolation},
-        "data.augment._target_": experiment.data.augment,
     }
+    for stage in stages:
+        key = "data" if stage.data.augment == experiment.data.augment else f"stages.{stage.name}.data"
+        others[f"{key}.augment._target_"] = stage.data.augment
     codes = [
         code_digest(nn.Identity(), options, key)[0]
         for key, options in others.items()
@@ -165,16 +185,14 @@ def plan(
     comparison = digest([same, schedule, identity(experiment.optim), identity(step), batches, device_type])[:16]
     chain = Chain(
         origin=Ledger.of(experiment).origin(origin.constants, origin.values),
-        stages=_stages(experiment, found.pretrain),
+        stages=stages,
         schedule=experiment.schedule,
         rescale=_resolve_rescale(experiment.rescale, batches, target),
-        optim=experiment.optim,
-        step=step,
-        batches=batches,
         device_type=device_type,
     )
-    augment = Augment(experiment.data, device) if experiment.data.augment else None
-    return Run(experiment, resize_epoch, device, data, chain, comparison, origin, augment, tuple(found.notes))
+    augments_of = {stage.name: Augment(stage.data, device) for stage in stages if stage.data.augment}
+    resize_epoch: int | Literal["never"] = "never" if stages[-1].layers else chain.forks[-1] if chain.forks else 0
+    return Run(experiment, resize_epoch, device, data, chain, comparison, origin, augments_of, tuple(found.notes))
 
 
 def _check_last_parts(
@@ -197,17 +215,63 @@ def _resolve_rescale(settings: RescaleSettings, batches: int, target: nn.Module)
     return dataclasses.replace(settings, recalibrate=recalibrate, calibration_batches=calibration_batches)
 
 
-def _stages(experiment: Experiment, pretrain: Sequence[Shrunk]) -> tuple[Stage, ...]:
-    epochs = stage_epochs(experiment)
+def _stages(
+    experiment: Experiment,
+    each: Sequence[Experiment],
+    steps: Sequence[StepSettings],
+    target: nn.Module,
+    pretrain: Sequence[Shrunk],
+    train_images: int,
+) -> tuple[Stage, ...]:
+    """Return the stages that are trained.
+
+    Args:
+        experiment: the experiment.
+        each: it with the settings of each stage.
+        steps: resolved, of each stage.
+        target: the target network.
+        pretrain: the pre-train networks; none where only the target is trained.
+        train_images: images of the training set.
+    """
+    base, costs, names = identity(experiment.data), step_costs(experiment), stage_names(len(each) - 1)
+    batches = [batches_per_epoch(one, train_images) for one in each]
     stages = []
-    for number, shrunk in enumerate(pretrain):
-        # The smallest is called the same however many follow, as runs share its epochs.
-        name = ("pretrain", "middle")[number] if number < 2 else f"middle{number}"
-        layers = tuple(dataclasses.asdict(layer) for layer in shrunk.layers)
-        stages.append(Stage(name, shrunk.image_px, sum(epochs[: number + 1]), layers))
-    if epochs[-1] > 0:
-        stages.append(Stage("target", experiment.data.image_px, sum(epochs)))
+    for number, stretch in enumerate(stretches(experiment, batches, costs)):
+        if stretch.epochs == 0:
+            continue
+        one, name, data = each[number], names[number], identity(each[number].data)
+        small = pretrain[number] if number < len(each) - 1 else None
+        if one.data.test_px is not None:
+            key = "data.test_px" if one.data.test_px == experiment.data.test_px else f"stages.{name}.data.test_px"
+            check_test_size(small.network if small else target, experiment, one.data.test_px, key)
+        stages.append(
+            Stage(
+                name=name,
+                image_px=small.image_px if small else experiment.data.image_px,
+                stretch=stretch,
+                optim=one.optim,
+                step=steps[number],
+                data=one.data,
+                weight_decay=one.schedule.weight_decay,
+                layers=tuple(dataclasses.asdict(layer) for layer in small.layers) if small else (),
+                feeding={key: data.get(key) for key in {*data, *base} if data.get(key) != base.get(key)},
+            )
+        )
     return tuple(stages)
+
+
+def step_costs(experiment: Experiment) -> list[float]:
+    """Return the cost of a mini-batch of each network, in steps of the target network; 1 where none is needed.
+
+    Raises:
+        InputError: one is needed, and ``cost.reference`` is empty.
+    """
+    reference = experiment.cost.reference
+    if not reference:
+        needed = needs_reference(experiment)
+        require(not needed, "cost.reference", "[]", "given or measured (rescaler measure) for a budget or clock=cost")
+        return [1.0] * (len(experiment.shrink.stages) + 1)
+    return [seconds / reference[-1] for seconds in reference]
 
 
 def device_for(name: str) -> torch.device:

@@ -43,7 +43,7 @@ class ProgressBar:
             disable=not (enabled and self._console.is_terminal),
         )
         self._in_lines = enabled and not self._console.is_terminal
-        self._task: TaskID = self._bar.add_task("", total=chain.stages[-1].last_epoch, news="")
+        self._task: TaskID = self._bar.add_task("", total=chain.epochs, news="")
         self._epochs: list[tuple[Record, bool]] = []
         self._accuracy = ""
         self._lines = Lines()
@@ -119,7 +119,7 @@ class LoadingWarning:
 
 def epochs_planned(chain: Chain, epochs: Epochs) -> int:
     """Return the epochs that a run will have, those held so far (section 5.2) on top of the scheduled."""
-    return chain.stages[-1].last_epoch + sum(record.held for record, _ in epochs)
+    return chain.epochs + sum(record.held for record, _ in epochs)
 
 
 def left_s(chain: Chain, epochs: Epochs, done: float) -> float | None:

@@ -15,6 +15,7 @@ from hydra._internal.callbacks import Callbacks
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import _run_hydra, get_args_parser
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
 from hydra.core.utils import JobStatus, env_override, run_job
 from hydra.main import _get_rerun_conf
 from hydra.types import HydraContext, RunMode
@@ -109,6 +110,30 @@ def _run_single(hydra: Hydra, name: str, overrides: list[str]) -> None:
         from rescaler.sweep.local import show_results
 
         show_results([folder], plot=folder / "accuracy.png", console=Console())
+
+
+def launch(overrides: list[str], jobs: list[list[str]], folder: Path, arguments: argparse.Namespace) -> None:
+    """Train jobs as one sweep, by the launcher that the settings in common choose; whoever calls shows the results.
+
+    Args:
+        overrides: of all jobs.
+        jobs: further overrides of each.
+        folder: of the sweep.
+        arguments: of the command line, which say where configs are.
+    """
+    with compose.hydra_over(arguments.config_dir, arguments.config_path) as hydra:
+        common = [*overrides, f"hydra.sweep.dir={folder}"]
+        name = arguments.config_name or compose.NAME
+        config = hydra.compose_config(name, common, RunMode.MULTIRUN, with_log_configuration=True)
+        context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(config))
+        launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=context, task_function=train_job, config=config
+        )
+        launcher.shows_results = False  # type: ignore[attr-defined]  # of our launchers
+        try:
+            launcher.launch([[*overrides, *job] for job in jobs], initial_job_idx=0)
+        except compose.MISTAKES as error:
+            raise InputError(compose.explain(error)) from error
 
 
 def _train(experiment: Experiment, folder: Path, _: DictConfig) -> None:

@@ -95,7 +95,7 @@ class RunFolder(TrunkFolder):
         self._identity = _identity(run)
         self._records: list[tuple[Record, bool]] = []
         write_config(path, run.experiment)
-        super().__init__(path, run.chain.schedule.epochs)
+        super().__init__(path, run.chain.epochs)
 
     def epoch(self, record: Record, *, reused: bool) -> None:
         """Add an epoch to the files."""
@@ -139,6 +139,9 @@ def _identity(run: Run) -> dict[str, Any]:
         "resize_epoch": run.resize_epoch,
         "hold": run.chain.holds,
         "variant": variant(run),
+        "arm": experiment.arm,
+        "image_costs": _image_costs(run),
+        "reference_s": experiment.cost.reference,
         "device": provenance.device_name(run.device),
         "torch": provenance.torch_version(),
         "version": provenance.version(),
@@ -148,13 +151,22 @@ def _identity(run: Run) -> dict[str, Any]:
     }
 
 
+def _image_costs(run: Run) -> dict[str, float]:
+    """Return the cost of training on an image in each stage, in runs of the target; nothing where it is not known."""
+    chain = run.chain
+    if not run.experiment.cost.reference and any(stage.layers for stage in chain.stages):
+        return {}
+    whole = chain.schedule.epochs * chain.stages[-1].stretch.batches
+    return {stage.name: stage.stretch.step_cost / stage.optim.batch_size / whole for stage in chain.stages}
+
+
 def variant(run: Run) -> str:
     """Return how the run may differ from others of its comparison, beside the resize epoch and the seed."""
     chain = run.chain
     stages = [stage for stage in chain.stages if stage.layers]
     parts = [f"{_kernels(stage)} at {stage.image_px} px" for stage in stages]
     if len(stages) > 1:
-        parts = [f"{part} to epoch {stage.last_epoch}" for part, stage in zip(parts, stages, strict=True)]
+        parts = [f"{part} to epoch {end}" for part, end in zip(parts, chain.ends, strict=False)]
     for settings in run.experiment.shrink.stages[: len(stages)]:
         parts += [f"padding {layer}={pixels}" for layer, pixels in sorted(settings.padding.items())]
     if chain.forks:

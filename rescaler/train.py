@@ -1,6 +1,7 @@
 """Train a run: build or rescale, epoch, step, evaluation, in the order in which they happen."""
 
 import contextlib
+import dataclasses
 import itertools
 import logging
 import math
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from rescaler import distributed, ranks
-from rescaler.chain import Epoch, Recipe, Stage
+from rescaler.chain import Epoch, Recipe
 from rescaler.checkpoint import Progress, Saver
 from rescaler.clocks import Clocks
 from rescaler.data import ImageData
@@ -87,7 +88,7 @@ def train(
             for observer in observers:
                 observer.epoch(record, reused=True)
         if cached:
-            log.info("%d of %d epochs: read from the ledger", len(cached), run.chain.schedule.epochs)
+            log.info("%d of %d epochs: read from the ledger", len(cached), run.chain.epochs)
         epoch = run.chain.next(records)
         if epoch is None or (last_epoch is not None and epoch.number > last_epoch):
             return records
@@ -119,7 +120,7 @@ def _log_given_weights(run: Run, epoch: Epoch, pretrain: nn.Module) -> None:
     init, data = run.experiment.init, run.experiment.data
     if init.from_ is None or init.exclude or not epoch.stage.layers:
         return
-    target = run.network(Stage("target", data.image_px, 0))
+    target = run.network(dataclasses.replace(epoch.stage, name="target", image_px=data.image_px, layers=()))
     before = measure(target, epoch.recipe.step, run.data, data.image_px).top1
     after = evaluate(pretrain, epoch.recipe, run.data).top1
     log.info(
@@ -205,7 +206,7 @@ def train_epoch(
             # Dropout draws what follows from the seed and the place, so that no generator needs saving.
             seed_all(seed_for(run.experiment.seed, "dropout", epoch.number, done, ranks.number()))
             with clocks.running("compile") if done in compiling else contextlib.nullcontext():
-                scores = step(images, labels, recipe.learning_rate_of(done), (epoch.number - 1) * recipe.batches + done)
+                scores = step(images, labels, recipe.learning_rate_of(done), epoch.batches_before + done)
             if done in compiling:
                 graphs = compilations()
             distributed.add_up(scores)  # at each batch, as the first process may save after any
@@ -279,7 +280,7 @@ def evaluate(
     network: nn.Module, recipe: Recipe, data: ImageData, after_batch: Callable[[], None] = lambda: None
 ) -> Scores:
     """Return loss and accuracies over the whole test set at the stage's image size."""
-    return measure(network, recipe.step, data, recipe.stage.image_px, after_batch=after_batch)
+    return measure(network, recipe.step, data, recipe.stage.test_px, after_batch=after_batch)
 
 
 def raise_if_diverged(loss_sum: float, epoch: Epoch) -> None:

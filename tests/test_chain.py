@@ -1,14 +1,30 @@
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from bench import make_record
 
 from rescaler.chain import Chain, Epoch, Stage, digest
-from rescaler.config import OptimSettings, RescaleSettings, ScheduleSettings, StepSettings
+from rescaler.config import DataSettings, OptimSettings, RescaleSettings, ScheduleSettings, StepSettings
 from rescaler.ledger import Ledger
 from rescaler.record import Record
+from rescaler.schedule import Stretch
+
+
+def stage(
+    name: str,
+    image_px: int,
+    epochs: int,
+    layers: tuple[Mapping[str, Any], ...] = (),
+    *,
+    optim: OptimSettings | None = None,
+    cost: float = 1.0,
+) -> Stage:
+    stretch = Stretch(epochs, 50, 50, cost)
+    return Stage(name, image_px, stretch, optim or OptimSettings(), StepSettings(), DataSettings(), 0.0, layers)
 
 
 def chain(
@@ -22,14 +38,15 @@ def chain(
     optimizer_state: str = "reset",
 ) -> Chain:
     """A chain resized after ``resize_epoch``; None: never; 0: the target from the start."""
-    small = Stage("pretrain", 17, epochs if resize_epoch is None else resize_epoch, ({"name": "conv1"},))
-    full = Stage("target", 28, epochs)
+    first = epochs if resize_epoch is None else resize_epoch
+    small = stage("pretrain", 17, first, ({"name": "conv1"},), optim=optim)
+    full = stage("target", 28, epochs - first, optim=optim)
     stages = {None: (small,), 0: (full,)}.get(resize_epoch, (small, full))
     schedule = ScheduleSettings(
         epochs=epochs, learning_rates=[0.1, 0.01], milestones=[5], weight_decay=0.0, hold_after_resize=hold
     )
     rescale = RescaleSettings(optimizer_state=optimizer_state)
-    return Chain(origin, stages, schedule, rescale, optim or OptimSettings(), StepSettings(), 50, device_type)
+    return Chain(origin, stages, schedule, rescale, device_type)
 
 
 def record(epoch: Epoch, parent: Record | None, top1: float = 0.5) -> Record:
@@ -86,7 +103,8 @@ def test_keys_are_known_as_far_as_they_do_not_depend_on_accuracies() -> None:
 
 
 def test_three_stages_rescale_twice() -> None:
-    stages = (Stage("small", 14, 2, ({"name": "a"},)), Stage("middle", 20, 5, ({"name": "b"},)), Stage("target", 28, 8))
+    layers: tuple[tuple[Mapping[str, Any], ...], ...] = (({"name": "a"},), ({"name": "b"},))
+    stages = (stage("small", 14, 2, layers[0]), stage("middle", 20, 3, layers[1]), stage("target", 28, 3))
     made = dataclasses.replace(chain(3), stages=stages)
     assert [epoch.recipe.rescale is not None for epoch in walk(made)].count(True) == 2
     assert made.known_keys == keys(made)

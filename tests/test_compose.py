@@ -169,7 +169,7 @@ def test_a_damaged_config_is_one_line(tmp_path: Path, content: bytes) -> None:
         (["experiment={a:"], "^cannot read experiment={a:: no viable alternative"),
         (["name=it's"], "^cannot read name=it's: quote a value of other than plain characters"),
         (["step=nan"], "^step must be one of .*bf16.*, default.*; got nan$"),
-        (["model=resnet_small,2"], "^model must be one of .*resnet_small; got resnet_small,2$"),
+        (["model=resnet_small,2"], "^model must be one of .*vgg_small; got resnet_small,2$"),
         (["model=null"], "^model must be one of .*overfeat_small.*; got null$"),
         (["resize_epoch=1,2", "experiment=3"], "^experiment must be one of .*fashion_overfeat.*; got 3$"),
     ],

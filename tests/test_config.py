@@ -21,13 +21,13 @@ from rescaler.errors import InputError
 from rescaler.method import kernels
 from rescaler.method.shrinking import MAX_IMAGE_PX
 from rescaler.precision import MEMORY_FORMATS
-from rescaler.schedule import resolve_resize_epoch, stage_epochs
+from rescaler.schedule import check_stages, resolve_resize_epoch, stage_epochs
 
 
 def check(made: Experiment) -> None:
     """All that is checked before anything is loaded."""
     config.check(made)
-    stage_epochs(made)
+    check_stages(made)
 
 
 def experiment(**changes: Any) -> Experiment:

@@ -38,13 +38,17 @@ def tree(tmp_path: Path) -> Path:
     return plant(tmp_path)
 
 
-def made(tree: Path, workers: int = 0, *, flip: bool = True) -> FolderImages:
-    return FolderImages(tree, replace(SETTINGS, workers=workers, flip=flip), CPU)
+def made(tree: Path, workers: int = 0, **changes: Any) -> FolderImages:
+    return FolderImages(tree, replace(SETTINGS, workers=workers, **changes), CPU)
 
 
-def train(data: FolderImages, image_px: int, epoch: int, start: int = 0, share: slice = EVERY_IMAGE) -> Iterator[Batch]:
+def train(
+    data: FolderImages, image_px: int, epoch: int, start: int = 0, share: slice = EVERY_IMAGE, *, flip: bool = True
+) -> Iterator[Batch]:
     return data.train_batches(
-        EpochImages(image_px=image_px, seed=0, epoch=epoch, batches=4, batch_size=3, start=start, share=share)
+        EpochImages(
+            image_px, 0, epoch, batches=4, batch_size=3, start=start, share=share, first=12 * (epoch - 1), flip=flip
+        )
     )
 
 
@@ -143,8 +147,10 @@ def test_flip(tree: Path) -> None:
         Image.fromarray(gradient.numpy()).save(path)
 
     def mirrored(*, flip: bool) -> list[bool]:
-        data = made(tree, flip=flip)
-        return [bool(image[0, 0, 0] > image[0, 0, -1]) for pixels, _ in train(data, 24, 1) for image in pixels]
+        data = made(tree)
+        return [
+            bool(image[0, 0, 0] > image[0, 0, -1]) for pixels, _ in train(data, 24, 1, flip=flip) for image in pixels
+        ]
 
     assert set(mirrored(flip=True)) == {True, False}
     assert set(mirrored(flip=False)) == {False}

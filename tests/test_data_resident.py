@@ -30,7 +30,9 @@ def made(settings: DataSettings = SETTINGS, train: int = 8, test: int = 5) -> Re
 def epoch(data: ResidentImages, image_px: int, *, batches: int, batch_size: int, start: int = 0) -> list[Batch]:
     return list(
         data.train_batches(
-            EpochImages(image_px=image_px, seed=0, epoch=1, batches=batches, batch_size=batch_size, start=start)
+            EpochImages(
+                image_px, 0, 1, batches, batch_size, start, pad_px=data.settings.pad_px, flip=data.settings.flip
+            )
         )
     )
 

@@ -95,9 +95,9 @@ def test_resnet_takes_images_of_other_channels() -> None:
 def test_resnet_small_shrinks_with_all_shortcuts() -> None:
     target = resnet_small(num_classes=10)
     shrunk = shrink(target, 28)
-    assert shrunk.image_px == 19
-    assert set(_sides(shrunk)) == {(28, 19), (14, 10), (7, 5)}
-    assert shrunk.network(torch.randn(2, 1, 19, 19)).shape == (2, 10)
+    assert shrunk.image_px == 20
+    assert set(_sides(shrunk)) == {(28, 20), (28, 19), (14, 11), (14, 10), (14, 9), (7, 6), (7, 5), (7, 4)}
+    assert shrunk.network(torch.randn(2, 1, 20, 20)).shape == (2, 10)
     assert sum(isinstance(module, nn.Conv2d) for module in target.modules()) == 1 + 3 * 2 * 2 + 2
     assert rescale(shrunk.network, target)(torch.randn(2, 1, 28, 28)).shape == (2, 10)
 

@@ -15,6 +15,7 @@ from rescaler.plan import plan
 
 NO_NUMBER = {
     "name",
+    "arm",
     "progress",
     "checkpoint_every_min",  # a save changes nothing
     "data__folder",  # of synthetic images; other sets have a fingerprint
@@ -78,18 +79,32 @@ OTHER = {
     "step__optimizer": "foreach",
     "step__compile": True,
     "step__micro_batch_size": 4,
+    "step__dropout": 0.5,
+    "data__holdout": 0.25,
+    "data__test_px": 20,
+    "schedule__budget": 0.5,
+    "schedule__clock": "cost",
+    "cost__reference": [1.0, 3.0],
+    "stages": {"pretrain": {"optim": {"lr_factor": 2.0}}},
     "resize_epoch": 2,
+    "resize_at": 0.4,
     "seed": 1,
 }
 """Another value of each setting that changes numbers."""
+LINEAR = {"schedule__rule": "linear", "schedule__milestones": [], "schedule__learning_rates": [0.03]}
 NEEDED: dict[str, dict[str, Any]] = {
     "rescale__recalibrate": {"model": RESNET},
+    "data__test_px": {"model": RESNET},
     "rescale__calibration_batches": {"rescale__interpolation": "fit"},
     "data__channels": {"data__mean": [0.5] * 3, "data__std": [0.25] * 3},
     "data__image_px": {"model__image_px": 32},
     "schedule__rule": {"schedule__milestones": [], "schedule__learning_rates": [0.03]},
     "schedule__hold_limit": {"schedule__hold_after_resize": True},
     "schedule__auto_resize_before": {"resize_epoch": "auto"},
+    "schedule__budget": {"cost__reference": [1.0, 2.0]},
+    "schedule__clock": {"cost__reference": [1.0, 2.0], **LINEAR},
+    "cost__reference": {"schedule__clock": "cost", "cost__reference": [1.0, 2.0], **LINEAR},
+    "resize_at": {"schedule__budget": 0.5, "resize_epoch": "auto", "cost__reference": [1.0, 2.0]},
 }
 """What else must be set for it to act, or to be possible."""
 
@@ -161,7 +176,7 @@ def test_what_is_off_is_in_no_key(make_experiment: MakeExperiment) -> None:
     """Keys of runs that were made before there was a choice stay what they were."""
     run = plan(make_experiment())
     assert identity(run.chain.rescale) == {"interpolation": "bilinear", "optimizer_state": "resize"}
-    assert identity(run.chain.optim).keys() == {"arguments", "batch_size", "label_smoothing", "ema_decay"}
+    assert identity(run.chain.stages[0].optim).keys() == {"arguments", "batch_size", "label_smoothing", "ema_decay"}
 
 
 def test_what_acts_is_in_the_recipe_of_the_epoch_after_the_resize_alone(make_experiment: MakeExperiment) -> None:
@@ -183,11 +198,12 @@ MIDDLE = StageSettings(table={1: 1, 3: 2, 5: 4}, image_px=22)
 
 def test_stages_grow_from_the_smallest_network_to_the_target(make_experiment: MakeExperiment) -> None:
     run = plan(make_experiment(resize_epoch=4, shrink__middle=[MIDDLE]))
-    assert [(stage.name, stage.image_px, stage.last_epoch) for stage in run.chain.stages] == [
-        ("pretrain", 17, 2),
-        ("middle", 22, 4),
-        ("target", 28, 6),
+    assert [(stage.name, stage.image_px) for stage in run.chain.stages] == [
+        ("pretrain", 17),
+        ("middle", 22),
+        ("target", 28),
     ]
+    assert run.chain.ends == (2, 4, 6)
     kernels = [run.network(stage).get_parameter("conv1.weight").shape[-1] for stage in run.chain.stages]
     assert kernels == [3, 4, 5]
     assert run.resize_epoch == 4

@@ -6,7 +6,7 @@ import pytest
 import test_chain
 
 from rescaler import text
-from rescaler.chain import Chain, Epoch, Stage
+from rescaler.chain import Chain, Epoch
 from rescaler.config import DataSettings, ScheduleSettings
 from rescaler.progress import LoadingWarning, ProgressBar, epochs_planned, left_s
 from rescaler.record import Record
@@ -25,7 +25,7 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def chain() -> Chain:
-    stages = (Stage("pretrain", 17, 2, (LAYER,)), Stage("target", 28, 6))
+    stages = (test_chain.stage("pretrain", 17, 2, (LAYER,)), test_chain.stage("target", 28, 4))
     schedule = ScheduleSettings(epochs=6, learning_rates=[0.1])
     return dataclasses.replace(test_chain.chain(3), stages=stages, schedule=schedule)
 

@@ -128,6 +128,29 @@ def _plan(command: argparse.ArgumentParser) -> None:
     command.add_argument("--hours", nargs="+", metavar=("PRETRAIN", "TARGET"), help=hours)
 
 
+def _fair(command: argparse.ArgumentParser) -> None:
+    _settings(command)
+    command.add_argument("--budget", type=float, default=0.65, help="cost of all arms but the target in full; 0.65")
+    arms = "target,squeezed,input_only,rescaled"
+    command.add_argument("--arms", default=arms, help="configs of conf/arm, by commas; default: %(default)s")
+    command.add_argument("--seeds", type=int, default=10, metavar="N", help="of the claim; default: %(default)s")
+    factors = "learning rates to choose from, times the schedule's; default: %(default)s"
+    command.add_argument("--lr", default="0.5,1,2", metavar="FACTORS", help=factors)
+    tuning = "seeds that choose learning rates on a hold-out; default: %(default)s"
+    command.add_argument("--tuning-seeds", type=int, default=3, metavar="N", help=tuning)
+    held = "share of the training set that is held out to choose; default: %(default)s"
+    command.add_argument("--holdout", type=float, default=0.1, metavar="SHARE", help=held)
+    margin = "accuracy that may be lost to the target in full; default: %(default)s"
+    command.add_argument("--margin", type=float, default=0.3, metavar="POINTS", help=margin)
+    command.add_argument("--folder", type=Path, metavar="DIR", help="where the runs go; default: below runs/")
+    command.add_argument("--csv", metavar="FILE", help="write each run's result as CSV; - for standard output")
+
+
+def _measure(command: argparse.ArgumentParser) -> None:
+    _settings(command)
+    command.add_argument("--again", action="store_true", help="measure anew what was measured before")
+
+
 def _prepare(command: argparse.ArgumentParser) -> None:
     _settings(command)
     command.add_argument("-o", "--output", type=Path, metavar="DIR", help="default: prepared/ below data.folder")
@@ -246,6 +269,8 @@ _COMMANDS = {
         _plan,
         "the time that runs and sweeps will take; times training steps on this device, unless --hours says",
     ),
+    "fair": (_fair, "kernel rescaling against its opponents at equal cost, with seeds, intervals and a verdict"),
+    "measure": (_measure, "reference time of each network's step, by which budgets and comparisons count"),
     "prepare": (_prepare, "copy ImageNet's files to the sizes that runs need, or check such copies"),
     "status": (_status, "how the runs of a sweep stand, on this machine or on a cluster"),
     "retry": (_retry, "run again the runs of a sweep that failed, were lost or cancelled, from their last saves"),

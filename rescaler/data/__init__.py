@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DATA_SETS", "EVERY_IMAGE", "Batch", "DataSet", "EpochImages", "ImageData", "image_folder", "load_data",
-    "streams_from_files",
+    "published_size", "streams_from_files",
 ]  # fmt: skip
 
 
@@ -41,6 +41,12 @@ DATA_SETS: Mapping[str, DataSet] = MappingProxyType(
         "synthetic": DataSet(None, "synthetic"),
     }
 )
+
+
+def published_size(settings: DataSettings) -> int:
+    """Training images of a set, without a look at it."""
+    images = DATA_SETS[settings.name].train_images or settings.train_images
+    return images - round(settings.holdout * images)
 
 
 def streams_from_files(settings: DataSettings) -> bool:

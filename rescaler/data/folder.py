@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from rescaler.config import DataSettings
 from rescaler.data.decoding import Content, centre_crop, decode, random_crop, shorter_px
-from rescaler.data.order import EVERY_IMAGE, Batch, EpochImages, epoch_order, sample_seeds
+from rescaler.data.order import EVERY_IMAGE, Batch, EpochImages, epoch_order, sample_seeds, split_holdout
 from rescaler.data.prepared import Manifest, is_prepared, read_prepared
 from rescaler.data.resident import Normalise
 from rescaler.data.tree import TreeSplit, read_tree
@@ -46,37 +46,54 @@ class Split(Protocol):
         """Path of an image, for messages."""
 
 
+class _Part:
+    """Some images of a split."""
+
+    def __init__(self, split: Split, indices: Tensor) -> None:
+        self._split, self._indices = split, indices
+        self.labels = split.labels[indices]
+
+    def content(self, index: int, shorter_px: int) -> Content:
+        """As of :class:`Split`."""
+        return self._split.content(int(self._indices[index]), shorter_px)
+
+    def where(self, index: int) -> str:
+        """As of :class:`Split`."""
+        return self._split.where(int(self._indices[index]))
+
+
 class _Request(NamedTuple):
     """Batch to decode: training images and the seed of each one's augmentation, or test images without seeds."""
 
     indices: list[int]
     seeds: list[int] | None
     image_px: int
+    flip: bool = False
 
 
 class _Decoder(Dataset[tuple[Tensor, Tensor] | InputError]):
-    def __init__(self, train: Split, test: Split, *, flip: bool) -> None:
-        self._train, self._test, self._flip = train, test, flip
+    def __init__(self, train: Split, test: Split) -> None:
+        self._train, self._test = train, test
 
     def __getitem__(self, request: _Request) -> tuple[Tensor, Tensor] | InputError:
-        indices, seeds, image_px = request
+        indices, seeds, image_px, flip = request
         split = self._test if seeds is None else self._train
         pixels = torch.empty((len(indices), 3, image_px, image_px), dtype=torch.uint8)
         try:
             with seeded(0):  # restores the generators; once per batch, as it takes time
                 for target, index, seed in zip(pixels, indices, seeds or itertools.repeat(None), strict=False):
-                    target.copy_(self._image(split, index, seed, image_px))
+                    target.copy_(self._image(split, index, seed, image_px, flip=flip))
         except InputError as error:
             return error  # raised by the caller: a DataLoader would wrap a worker's exception into its traceback
         return pixels, split.labels[indices]
 
-    def _image(self, split: Split, index: int, seed: int | None, image_px: int) -> Tensor:
+    def _image(self, split: Split, index: int, seed: int | None, image_px: int, *, flip: bool) -> Tensor:
         try:
             pixels = decode(split.content(index, shorter_px(image_px)))
             if seed is None:
                 return centre_crop(pixels, image_px)
             seed_all(seed)
-            return random_crop(pixels, image_px, flip=self._flip)
+            return random_crop(pixels, image_px, flip=flip)
         except OSError as error:
             raise InputError(f"cannot read the image {split.where(index)}: {error.strerror}") from error
         except (InputError, RuntimeError, MemoryError) as error:
@@ -118,10 +135,12 @@ class FolderImages:
             tree = read_tree(folder, classes=settings.classes)
             train, test, self.fingerprint = *tree, tree.fingerprint
         self.class_names: Sequence[str] = Manifest.read(folder).classes if is_prepared(folder) else tree.train.classes
+        if settings.holdout:
+            train, test = (_Part(train, part) for part in split_holdout(train.labels, settings.holdout))
         self.train_count, self.test_count = len(train.labels), len(test.labels)
         self._sampler = _Requests()
         self._loader: DataLoader[Any] = DataLoader(
-            _Decoder(train, test, flip=settings.flip),
+            _Decoder(train, test),
             batch_size=None,  # a request is a batch
             sampler=self._sampler,
             num_workers=settings.workers,
@@ -134,10 +153,11 @@ class FolderImages:
 
     def train_batches(self, images: EpochImages) -> Iterator[Batch]:
         """See :meth:`rescaler.data.ImageData.train_batches`."""
-        order = epoch_order(self.train_count, seed=images.seed, epoch=images.epoch, size=images.size)
+        order = epoch_order(self.train_count, seed=images.seed, first=images.first, size=images.size)
         seeds = sample_seeds(seed=images.seed, epoch=images.epoch, size=images.size)
         for_batches = zip(images.wanted(order), images.wanted(seeds), strict=True)
-        requests = (_Request(index.tolist(), seed.tolist(), images.image_px) for index, seed in for_batches)
+        image_px, flip = images.image_px, images.flip
+        requests = (_Request(index.tolist(), seed.tolist(), image_px, flip) for index, seed in for_batches)
         for pixels, labels in self._decoded(requests):
             yield self._normalise(pixels), labels
 

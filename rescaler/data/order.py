@@ -6,6 +6,7 @@ Needs no torch until it draws, as names of data sets are checked without it.
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
+from rescaler.config import require
 from rescaler.randomness import seed_for
 
 if TYPE_CHECKING:
@@ -28,10 +29,13 @@ class EpochImages(NamedTuple):
     image_px: int
     seed: int  # the run's
     epoch: int  # from 1
-    batches: int  # mini-batches in every epoch
+    batches: int  # mini-batches in the epoch
     batch_size: int
     start: int = 0
     share: slice = EVERY_IMAGE
+    first: int = 0  # images of all epochs before
+    pad_px: int = 0  # largest random shift, in pixels of the target's image
+    flip: bool = False  # at random
 
     @property
     def size(self) -> int:
@@ -71,19 +75,43 @@ def generator_for(seed: int, *parts: str | int) -> "torch.Generator":
     return torch.Generator().manual_seed(seed_for(seed, *parts))
 
 
-def epoch_order(count: int, *, seed: int, epoch: int, size: int) -> "Tensor":
+def epoch_order(count: int, *, seed: int, first: int, size: int) -> "Tensor":
     """Indices of an epoch's training images, int64 ``(size,)``, of a set of ``count``.
 
-    They are the next ``size`` of an endless stream of permutations, as an epoch is a number of mini-batches (paper,
-    section 4): a part of a pass over the set, or several. Every image is seen once in each pass.
+    They are ``size`` from ``first`` on of an endless stream of permutations, as an epoch is a number of mini-batches
+    (paper, section 4): a part of a pass over the set, or several. Every image is seen once in each pass.
     """
     import torch
 
-    first = (epoch - 1) * size
     passes = range(first // count, (first + size - 1) // count + 1)
     stream = torch.cat([torch.randperm(count, generator=generator_for(seed, "order", number)) for number in passes])
     skip = first - passes.start * count
     return stream[skip : skip + size]
+
+
+def split_holdout(labels: "Tensor", share: float) -> "tuple[Tensor, Tensor]":
+    """Draw a hold-out from a training set: the same share of every class, the same images whatever a run's seed.
+
+    Args:
+        labels: of all training images, int64 ``(n,)``.
+        share: of the images that are held out, in (0, 1).
+
+    Returns:
+        Indices of the images that stay, and of those held out, both rising.
+
+    Raises:
+        InputError: a class would have no image on one side.
+    """
+    import torch
+
+    held = torch.zeros(len(labels), dtype=torch.bool)
+    for label in sorted(set(labels.tolist())):
+        own = (labels == label).nonzero()[:, 0]
+        count = round(share * len(own))
+        allowed = f"so large that class {label} with its {len(own)} training images has one on either side"
+        require(0 < count < len(own), "data.holdout", share, allowed)
+        held[own[torch.randperm(len(own), generator=generator_for(0, "holdout", label))[:count]]] = True
+    return (~held).nonzero()[:, 0], held.nonzero()[:, 0]
 
 
 def shifts_and_flips(pad_px: int, *, seed: int, epoch: int, size: int) -> "tuple[Tensor, Tensor, Tensor]":

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rescaler.config import DataSettings
-from rescaler.data.order import EVERY_IMAGE, Batch, EpochImages, epoch_order, shifts_and_flips
+from rescaler.data.order import EVERY_IMAGE, Batch, EpochImages, epoch_order, shifts_and_flips, split_holdout
 from rescaler.errors import InputError
 
 _CHUNK = 1024  # images resized at a time, since their float copies take memory
@@ -71,10 +71,14 @@ class ResidentImages:
         for key, found in (("channels", images.train.images.shape[1]), ("classes", images.classes)):
             if (got := getattr(settings, key)) != found:
                 raise InputError(f"data.{key} must be {found}, as in {settings.name}; got {got}")
-        self._images, self._settings, self._device = images, settings, device
+        if settings.holdout:
+            stays, held = split_holdout(images.train.labels, settings.holdout)
+            train, test = (Split(*(tensor[part] for tensor in images.train)) for part in (stays, held))
+            images = images._replace(train=train, test=test)
+        self._images, self.settings, self._device = images, settings, device
         self._normalise = Normalise(settings, device)
         self._labels = images.train.labels.to(device), images.test.labels.to(device)
-        self._padded: dict[int, Tensor] = {}
+        self._padded: dict[tuple[int, int], Tensor] = {}
         self._resized_test: dict[int, Tensor] = {}
         self.train_count, self.test_count = len(images.train.labels), len(images.test.labels)
         self.class_names: Sequence[str] = list(images.names) or [str(number) for number in range(images.classes)]
@@ -87,18 +91,18 @@ class ResidentImages:
     def train_batches(self, images: EpochImages) -> Iterator[Batch]:
         """See :meth:`rescaler.data.ImageData.train_batches`."""
         image_px = images.image_px
-        pad_px = round(self._settings.pad_px * image_px / self._settings.image_px)
-        if image_px not in self._padded:
+        pad_px = round(images.pad_px * image_px / self.settings.image_px)
+        if (image_px, pad_px) not in self._padded:
             resized = resize(self._images.train.images, image_px)
-            self._padded[image_px] = (F.pad(resized, [pad_px] * 4) if pad_px else resized).to(self._device)
+            self._padded[image_px, pad_px] = (F.pad(resized, [pad_px] * 4) if pad_px else resized).to(self._device)
         # Every crop of every image, (n, channels, 2 * pad_px + 1, 2 * pad_px + 1, px, px): a view, nothing is copied.
-        crops = self._padded[image_px].unfold(2, image_px, 1).unfold(3, image_px, 1)
-        order = epoch_order(self.train_count, seed=images.seed, epoch=images.epoch, size=images.size)
+        crops = self._padded[image_px, pad_px].unfold(2, image_px, 1).unfold(3, image_px, 1)
+        order = epoch_order(self.train_count, seed=images.seed, first=images.first, size=images.size)
         draws = order, *shifts_and_flips(pad_px, seed=images.seed, epoch=images.epoch, size=images.size)
         for_batches = [images.wanted(draw.to(self._device)) for draw in draws]
         for index, top, left, flip in zip(*for_batches, strict=True):
             pixels = crops[index, :, top, left]
-            if self._settings.flip:
+            if images.flip:
                 pixels = torch.where(flip[:, None, None, None], pixels.flip(3), pixels)
             yield self._normalise(pixels), self._labels[0][index]
 

@@ -1,6 +1,6 @@
 """Derive the pre-train network from the target network (Gusmão et al., section 3.2)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal
@@ -15,9 +15,12 @@ from torch.nn.utils.parametrize import is_parametrized
 from rescaler.errors import ArgumentError, InputError, listed, one_line
 from rescaler.method.kernels import KERNEL_TABLE, Size, two_thirds
 from rescaler.method.layers import Layer, Margins, Weighted, margins, pretrain_network, refuse_computed, size_of
+from rescaler.method.padding import copies, without_copies
 from rescaler.method.trace import Call, Shapes, Trace, first_tensor, outline, trace
 
 MAX_IMAGE_PX = 2**14
+_NEAR = 0.08
+"""How much another size of the pre-train images may differ from the derived one."""
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 Convolutions = Mapping[str, nn.Conv2d]
 
@@ -47,8 +50,9 @@ def shrink(
 ) -> Shrunk:
     """Make the pre-train network, with smaller kernels for smaller images.
 
-    Names stay. A shrunk convolution is padded (or its input cropped) to keep the target's output size; an odd pixel
-    goes alternately to the right/bottom and to the left/top, or features would drift by half a pixel a layer. No kernel
+    Names stay. A shrunk convolution is padded (or its input cropped) to keep the target's output size; where that takes
+    an odd number of pixels, :mod:`rescaler.method.padding` avoids a copy of the map, or the odd pixel goes alternately
+    to the right/bottom and to the left/top, or features would drift by half a pixel a layer. No kernel
     becomes smaller than its stride, which would leave pixels out: so patch embeddings stay. A layer that covers a whole
     feature map (fully-connected behind a flattened one, or a convolution or fixed pooling as large as it) takes the
     pre-train network's map.
@@ -63,7 +67,8 @@ def shrink(
         image_px: side of the target's images.
         table: side of a target kernel -> side of its pre-train kernel; default: the paper's Table 1, continued to 15.
         pretrain_px: side of the pre-train images; default: ``image_px`` / s_1, rounded, with s_1 of the first layer
-            whose kernel shrinks.
+            whose kernel shrinks; where that does not fit, or copies maps to pad them, a multiple of the network's
+            stride within 8 % may take its place.
         padding: padding of pre-train convolutions by name, or by pattern (``*``, ``layer4.*``) of those that shrink; a
             convolution named here is never an interface. Overrides the target's attribute ``pretrain_padding`` of the
             same form, which overrides the rule above.
@@ -95,10 +100,11 @@ def shrink(
     whole = {name for name, call in calls.items() if _covers_map(target.get_submodule(name), call)} - padding.keys()
     usual = {name: convolutions[name] for name in calls if name in convolutions and name not in whole}
     kernels = {name: size_of(conv) for name, conv in usual.items()}
-    if pretrain_px is None or not input_only:
-        smaller = _smaller_kernels(target, usual, table)
-        pretrain_px = pretrain_px or _pretrain_px(usual, smaller, image_px)
-        kernels = kernels if input_only else smaller
+    if not input_only:
+        kernels = _smaller_kernels(target, usual, table)
+    elif pretrain_px is None:
+        pretrain_px = shrink(target, image_px, table=table, channels=channels).image_px
+    sizes = [pretrain_px] if pretrain_px else _sizes(_pretrain_px(usual, kernels, image_px), image_px, calls)
     shrunk = [name for name, kernel in kernels.items() if kernel != size_of(convolutions[name])]
     if borrowed := sorted(traced.borrowed & whole.union(shrunk)):
         raise InputError(f"layer {borrowed[0]}: a function of the network takes its weight, too, which would shrink")
@@ -106,14 +112,25 @@ def shrink(
     own = {name: amount for name, amount in own.items() if name in shrunk or name not in convolutions}
     fixed = _named_padding(own, convolutions, kernels, shrunk, argument="pretrain_padding")
     fixed |= _named_padding(padding, convolutions, kernels, shrunk, argument="padding")
-    layers = _plan(outlined, kernels, calls, fixed)
-    outlined_pretrain = pretrain_network(outlined, layers, share=True)
-    pretrain_calls = trace(outlined_pretrain, channels, pretrain_px, argument="pretrain_px", fitted=whole).calls
-    if pretrain_calls.keys() != calls.keys():
-        raise InputError(f"the network calls other layers on images of {pretrain_px} px than on {image_px} px")
-    layers = [replace(layer, pretrain_output=pretrain_calls[layer.name].output_size) for layer in layers]
-    layers += _interfaces(target, calls, pretrain_calls, whole)
-    del outlined, outlined_pretrain  # free their memory
+    planned = _plan(outlined, kernels, calls, fixed)
+    strided = {name for name, conv in usual.items() if max(conv.stride) > 1}
+
+    def fit(px: int) -> list[Layer]:
+        """Choose the padding for images of a size, and find the sizes of the maps."""
+
+        def calls_of(layers: Sequence[Layer]) -> dict[str, Call]:
+            small = pretrain_network(outlined, layers, share=True)
+            return trace(small, channels, px, argument="pretrain_px", fitted=whole).calls
+
+        layers, found = planned, calls_of(planned)
+        if found.keys() != calls.keys():
+            raise InputError(f"the network calls other layers on images of {px} px than on {image_px} px")
+        if not input_only:
+            layers, found = without_copies(planned, found, traced.consumers, fixed.keys(), strided, calls_of)
+        layers = [replace(layer, pretrain_output=found[layer.name].output_size) for layer in layers]
+        return layers + _interfaces(target, calls, found, whole)
+
+    pretrain_px, layers = _first_without_copies(sizes, fit)
     notes = () if input_only else _notes(target, kernels, traced, table)
     return Shrunk(pretrain_network(target, layers, trained=trained), pretrain_px, tuple(layers), notes)
 
@@ -193,6 +210,32 @@ def _pretrain_px(convolutions: Convolutions, kernels: Mapping[str, Size], image_
     sides = zip(convolutions[first].kernel_size, kernels[first], strict=True)
     large, small = max(sides, key=lambda side: side[0] / side[1])
     return round(image_px * small / large)
+
+
+def _sizes(pretrain_px: int, image_px: int, calls: Mapping[str, Call]) -> list[int]:
+    """List sizes of images to try: the derived one, and the multiples of the network's stride near it."""
+    sides = [side for call in calls.values() if len(call.output) == 3 for side in call.output_size if side > 1]
+    stride = max(1, round(image_px / min(sides, default=image_px)))
+    below = pretrain_px // stride * stride
+    near = [px for px in (below, below + stride) if 0 < abs(px - pretrain_px) <= _NEAR * pretrain_px and px <= image_px]
+    return [pretrain_px, *sorted(near, key=lambda px: abs(px - pretrain_px))]
+
+
+def _first_without_copies(sizes: Sequence[int], fit: Callable[[int], list[Layer]]) -> tuple[int, list[Layer]]:
+    """Return the first size whose layers copy no map, else that with the fewest that do; raise if none fits."""
+    fitting: list[tuple[int, list[Layer]]] = []
+    refusals: list[InputError] = []
+    for px in sizes:
+        try:
+            fitting.append((px, fit(px)))
+        except InputError as error:
+            refusals.append(error)
+            continue
+        if not any(map(copies, fitting[-1][1])):
+            break
+    if not fitting:
+        raise refusals[0]
+    return min(fitting, key=lambda one: sum(map(copies, one[1])))
 
 
 def _named_padding(

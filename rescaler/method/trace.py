@@ -90,6 +90,8 @@ class Shapes(TorchFunctionMode):
 
 _CONVOLUTIONS = {f"conv{kind}{axes}d" for kind in ("", "_transpose") for axes in (1, 2, 3)}
 _WEIGHTED = _CONVOLUTIONS | {"linear"}
+POOLING, OTHER = "(pooling)", "(other)"
+"""What takes a convolution's output, where it is no convolution."""
 _VIEWS = {"view", "reshape", "permute", "transpose", "unflatten", "unsqueeze"}
 """Functions whose four axes may not be images, channels, height and width."""
 _REORDERING = {"linear", "__getitem__", "index_select", "flip", "roll"}
@@ -159,10 +161,12 @@ class Trace(Shapes):
         self.calls: dict[str, Call] = {}  # by the name of the layer, in the order of the first calls
         self.functional: list[str] = []  # where a convolution was called as a function
         self.borrowed: set[str] = set()  # layers whose weight, or a rearrangement of it, a function took
+        self.consumers: dict[str, list[str]] = {}  # by convolution: what takes its output, through pointwise functions
         self.position = "before its first layer, called on a batch of images alone"
         self._fitted = fitted
         self._convolving = 0
         self._maps: dict[Tensor, FeatureMap] = {}
+        self._sources: dict[Tensor, str] = {}
         self._sizes: set[tuple[int, ...]] = set()
         self._rearranged: dict[Tensor, str] = {}
         self._kernels: dict[int, str] = {}
@@ -179,13 +183,14 @@ class Trace(Shapes):
         super().__exit__(*error)
         for hook in self._hooks:
             hook.remove()
-        self._maps, self._rearranged = {}, {}
+        self._maps, self._rearranged, self._sources = {}, {}, {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = super().__torch_function__(func, types, args, kwargs)
         tensors = [value for value in (*args, *(kwargs or {}).values()) if isinstance(value, Tensor)]
         if not self._convolving:
             self._follow_weights(_name(func), tensors, result)
+            self._follow_outputs(_name(func), tensors, result)
         if not tensors or not isinstance(result, Tensor):
             return result
         source = tensors[0]
@@ -210,11 +215,26 @@ class Trace(Shapes):
             elif name is not None and isinstance(result, Tensor) and result.numel() == tensor.numel():
                 self._rearranged[result] = name
 
+    def _follow_outputs(self, function: str, tensors: list[Tensor], result: Any) -> None:
+        """Record what takes a convolution's output, itself or after pointwise functions."""
+        maps = [tensor for tensor in tensors if tensor.dim() == 4]
+        for tensor in maps if first_tensor(result) is not None else []:  # not of `shape`, `dim` and the like
+            source = self._sources.get(tensor)
+            if source is None or tensor is result:
+                continue
+            if len(maps) == 1 and isinstance(result, Tensor) and result.shape == tensor.shape:
+                self._sources[result] = source
+            else:
+                swallows = "pool" in function and isinstance(result, Tensor)  # with indices, the size counts
+                self.consumers[source].append(POOLING if swallows else OTHER)
+
     def _before(self, name: str, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._convolving += isinstance(module, _ConvNd)
         images = received(args, kwargs)
         if not isinstance(images, Tensor):
             return
+        if isinstance(module, nn.Conv2d) and images in self._sources:
+            self.consumers[self._sources[images]].append(name)
         shape = images.shape[1:]
         if name:
             self.position = f'in or after layer "{name}" ({"x".join(map(str, shape))} input)'
@@ -238,6 +258,9 @@ class Trace(Shapes):
         else:
             maps = images if isinstance(module, _ConvTransposeNd) else given
             positions = len(maps) * math.prod(maps.shape[2:])
+        if isinstance(module, nn.Conv2d):
+            self.consumers[name] = [OTHER] if name in self.consumers else []  # called twice
+            self._sources[given] = name
         positions = math.ceil(positions / _IMAGES)  # several of an image may stand in the batch, or one for all
         taken, shape = (tuple(tensor.shape[1:] or tensor.shape) for tensor in (images, given))  # or a lone vector
         call = self.calls.get(name) or Call(taken, shape, self._maps.get(images))

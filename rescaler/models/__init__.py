@@ -9,8 +9,10 @@ from rescaler.models.networks import (
     resnet18,
     resnet34,
     resnet_small,
+    vgg_small,
 )
 
 __all__ = [
     "OverFeat", "build", "loss_and_scores", "overfeat_fast", "overfeat_small", "resnet18", "resnet34", "resnet_small",
+    "vgg_small",
 ]  # fmt: skip

@@ -120,10 +120,7 @@ def resnet_small(
     """
     from torchvision.models.resnet import BasicBlock
 
-    if blocks < 1:
-        raise InputError(f"model.blocks must be at least 1; got {blocks}")
-    if not widths:
-        raise InputError("model.widths must name the channels of at least one group; got none")
+    _check_groups(blocks, widths)
     stem = nn.Conv2d(in_channels, widths[0], 3, padding=1, bias=False)
     layers = OrderedDict[str, nn.Module](conv1=stem, bn1=nn.BatchNorm2d(widths[0]), relu=nn.ReLU(inplace=True))
     channels = widths[0]
@@ -135,6 +132,39 @@ def resnet_small(
         first = BasicBlock(channels, width, stride, shortcut)
         layers[f"layer{number}"] = nn.Sequential(first, *(BasicBlock(width, width) for _ in range(blocks - 1)))
         channels = width
+    layers.update(avgpool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), fc=nn.Linear(channels, num_classes))
+    network = nn.Sequential(layers)
+    for module in network.modules():
+        _initialise(module)
+    return network
+
+
+def _check_groups(blocks: int, widths: Sequence[int]) -> None:
+    if blocks < 1:
+        raise InputError(f"model.blocks must be at least 1; got {blocks}")
+    if not widths:
+        raise InputError("model.widths must name the channels of at least one group; got none")
+
+
+def vgg_small(
+    num_classes: int = 10, in_channels: int = 1, blocks: int = 2, widths: Sequence[int] = (16, 32, 64)
+) -> nn.Module:
+    """Build a plain network with BatchNorm for 28 to 32 px (Simonyan and Zisserman, 2015): a 5x5 stem, 3x3 kernels.
+
+    ``widths`` are the channels of each group of ``blocks`` convolutions; pooling halves the map between two groups. The
+    stem is the first convolution of the first group.
+    """
+    _check_groups(blocks, widths)
+    layers, channels = OrderedDict[str, nn.Module](), in_channels
+    for group, width in enumerate(widths, 1):
+        for block in range(1, blocks + 1):
+            name, side = f"{group}_{block}", 3 if layers else 5
+            layers[f"conv{name}"] = nn.Conv2d(channels, width, side, padding=side // 2, bias=False)
+            layers[f"bn{name}"] = nn.BatchNorm2d(width)
+            layers[f"relu{name}"] = nn.ReLU(inplace=True)
+            channels = width
+        if group < len(widths):
+            layers[f"pool{group}"] = nn.MaxPool2d(2)
     layers.update(avgpool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), fc=nn.Linear(channels, num_classes))
     network = nn.Sequential(layers)
     for module in network.modules():

@@ -4,6 +4,7 @@ import io
 import itertools
 import json
 import logging
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,9 @@ from rescaler.record import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from rescaler.loggers.wandb_client import Fragment
 
 # wandb takes seconds to import, so what needs it is imported where it is used.
@@ -211,7 +215,8 @@ def load_epochs(runs: DataFrame) -> DataFrame:
     Returns:
         The fields of :class:`rescaler.record.Record`; ``reused``, whether this run read the epoch from the ledger; what
         tells the runs apart (``run``, ``comparison``, ``seed``, ``resize_epoch`` ...); ``epochs_scheduled``, the held
-        ones left out; ``training_s`` of the epoch; ``time_s``, training up to and including it, as if run alone.
+        ones left out; ``training_s`` of the epoch; ``time_s``, training up to and including it, as if run alone;
+        ``cost``, the same by reference times, in runs of the target.
     """
     parts = [_epochs_of(str(source), part) for source, part in runs.groupby("source", sort=False)]
     rows = pd.concat([part for part in parts if not part.empty] or [epoch_frame(()).assign(folder="")])
@@ -229,7 +234,15 @@ def load_epochs(runs: DataFrame) -> DataFrame:
     rows["epochs_scheduled"] = scheduled.to_numpy()[whose]
     rows["training_s"] = rows[list(TRAINING_CLOCKS)].sum(axis=1, skipna=False)
     rows["time_s"] = rows["training_s"].groupby(whose).cumsum()
-    return rows[[*IDENTITY, *EPOCH_FIELDS, "epochs_scheduled", "training_s", "time_s"]]
+    rows["cost"] = (rows["images"] * _image_costs(runs, rows["stage"], whose)).groupby(whose).cumsum()
+    return rows[[*IDENTITY, *EPOCH_FIELDS, "epochs_scheduled", "training_s", "time_s", "cost"]]
+
+
+def _image_costs(runs: DataFrame, stages: "pd.Series[str]", whose: "npt.NDArray[np.intp]") -> list[float]:
+    """Cost of training on an image in each epoch, by reference time; not a number where a run has none."""
+    costs = runs["image_costs"].to_list() if "image_costs" in runs else [None] * len(runs)
+    known = [values if isinstance(values, dict) else {} for values in costs]
+    return [known[run].get(stage, math.nan) for run, stage in zip(whose.tolist(), stages, strict=True)]
 
 
 def read_at(runs: DataFrame, last_epoch: int) -> DataFrame:

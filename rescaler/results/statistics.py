@@ -33,7 +33,7 @@ def verdict(low: float, high: float, margin: float = MARGIN) -> Verdict:
     return "lost" if high < -margin else "not enough runs to tell"
 
 
-def _half_width(pairs: int, sd: float) -> float:
+def half_width(pairs: int, sd: float) -> float:
     """Half of the 95 % interval (Student's t) of a mean difference; infinite with fewer than two pairs."""
     return math.inf if pairs < 2 else _student(pairs) * sd / math.sqrt(pairs)
 
@@ -77,7 +77,7 @@ def over_seeds(table: DataFrame, *, margin: float = MARGIN) -> DataFrame:
     )  # fmt: skip
     rows[["n", "pairs"]] = rows[["n", "pairs"]].fillna(0).astype(int)
     rows["estimated"] = rows["estimated"].eq(True)
-    half = Series(list(map(_half_width, rows["pairs"], rows.pop("gap_sd"))), rows.index)
+    half = Series(list(map(half_width, rows["pairs"], rows.pop("gap_sd"))), rows.index)
     rows["difference_low"], rows["difference_high"] = rows["difference"] - half, rows["difference"] + half
     bounds = rows[["difference_low", "difference_high"]].to_numpy().tolist()
     verdicts = [verdict(low, high, margin) for low, high in bounds]

@@ -33,7 +33,12 @@ log = logging.getLogger(__name__)
 
 
 def launch(
-    context: HydraContext, config: DictConfig, job_overrides: Sequence[Sequence[str]], first: int
+    context: HydraContext,
+    config: DictConfig,
+    job_overrides: Sequence[Sequence[str]],
+    first: int,
+    *,
+    shows_results: bool = True,
 ) -> Sequence[JobReturn]:
     """Check all jobs of a Hydra sweep, train them, show the table and the figure."""
     configure_log(config.hydra.hydra_logging, config.hydra.verbose)
@@ -54,7 +59,7 @@ def launch(
         stay(config)
         log.info("Launching %d jobs locally", len(planned))
         results = [_run(context, config, folder, one) for one in planned]
-    conclude(folder)
+    conclude(folder, shows_results=shows_results)
     return results
 
 
@@ -86,10 +91,11 @@ def train_run(experiment: Experiment, folder: Path, *, group: str, name: str) ->
         raise
 
 
-def conclude(folder: Path) -> None:
-    """Print the table of the sweep in ``folder``, draw its figure."""
+def conclude(folder: Path, *, shows_results: bool = True) -> None:
+    """Print the table of the sweep in ``folder``, draw its figure; raise if runs failed."""
     try:
-        show_results([folder], plot=folder / "accuracy.png", console=Console())
+        if shows_results:
+            show_results([folder], plot=folder / "accuracy.png", console=Console())
     except InputError as error:  # no run finished an epoch; the reasons follow
         log.warning("%s", error)
     sweep = Sweep.read(folder)

@@ -16,16 +16,17 @@ from typing import NamedTuple
 from rescaler import measure
 from rescaler.chain import digest
 from rescaler.compose import Job, names_of, read_experiment
-from rescaler.config import Experiment, identity
-from rescaler.data import DATA_SETS
+from rescaler.config import CostSettings, Experiment, identity, stage_names
+from rescaler.data import published_size
 from rescaler.errors import InputError
 from rescaler.ledger import Ledger
 from rescaler.networks import Networks
 from rescaler.plan import Run, plan
 from rescaler.record import CONFIG_FILE
+from rescaler.reference import resolve
 from rescaler.resume import pin_states
 from rescaler.runfolder import write_config
-from rescaler.schedule import batches_per_epoch, network_names, stage_epochs
+from rescaler.schedule import batches_per_epoch, network_names
 from rescaler.sweep.sweep import SweepRun, is_below
 from rescaler.text import TextTable, counted, percent
 
@@ -46,7 +47,14 @@ class Planned(NamedTuple):
         return Ledger(Path(self.run.experiment.ledger.folder))
 
 
-def plan_runs(jobs: Sequence[Job], sweep: Path, *, elsewhere: str | None = None, load: bool = True) -> list[Planned]:
+def plan_runs(
+    jobs: Sequence[Job],
+    sweep: Path,
+    *,
+    elsewhere: str | None = None,
+    load: bool = True,
+    reference: Sequence[float] = (),
+) -> list[Planned]:
     """Check and lay out every job of a sweep; jobs that are the same run become one.
 
     Args:
@@ -54,7 +62,13 @@ def plan_runs(jobs: Sequence[Job], sweep: Path, *, elsewhere: str | None = None,
         sweep: folder of the sweep.
         elsewhere: as of :func:`rescaler.plan.plan`.
         load: whether to load the data, which keys of the ledger need.
+        reference: what a mini-batch of each network costs, where the settings do not say and it is not to be measured.
     """
+    if reference:
+        given = CostSettings(list(reference))
+        jobs = [job._replace(experiment=dataclasses.replace(job.experiment, cost=given)) for job in jobs]
+    experiments = resolve([job.experiment for job in jobs], elsewhere=elsewhere)
+    jobs = [job._replace(experiment=experiment) for job, experiment in zip(jobs, experiments, strict=True)]
     found: dict[tuple[str, str], Planned] = {}
     networks, folders = dict[str, Networks](), dict[str, str]()
     for job, name in zip(jobs, names_of([job.overrides for job in jobs]), strict=True):
@@ -186,10 +200,10 @@ class Timed(NamedTuple):
 
 def time_epochs(run: Run, epoch_hours: Sequence[float]) -> Timed:
     """Sum up a run's epochs from the hours of one epoch of each network, the smallest first, the target last."""
-    hours: list[float] = []
-    for number, stage in enumerate(run.chain.stages):
-        hours += [epoch_hours[-1 if stage.name == "target" else number]] * (stage.last_epoch - len(hours))
-    return Timed(run, hours, len(hours) * epoch_hours[-1])
+    stages = run.chain.stages
+    whole = [epoch_hours[-1 if stage.name == "target" else number] for number, stage in enumerate(stages)]
+    hours = [whole[slot.stage] * slot.batches / stages[slot.stage].stretch.batches for slot in run.chain.slots]
+    return Timed(run, hours, run.chain.schedule.epochs * epoch_hours[-1])
 
 
 def shared_hours(timed: Iterable[Timed], *, beside: Iterable[Timed] = ()) -> float:
@@ -227,7 +241,7 @@ def plan_table(planned: Sequence[Planned], hours: Sequence[str] | None, key: str
         rows.append(
             [
                 network_label(one.run.resize_epoch, hold=one.run.chain.holds) + label,
-                " + ".join(map(str, stage_epochs(one.run.experiment))),
+                _epochs(one.run),
                 time(taken),
                 "–" if one.run.resize_epoch == 0 else saved,
             ]
@@ -238,6 +252,12 @@ def plan_table(planned: Sequence[Planned], hours: Sequence[str] | None, key: str
     names = ", ".join(dict.fromkeys(one.run.experiment.name for one in planned))
     heading = f"{names}: {counted(len(timed), 'run')} of {max(len(one.hours) for one in timed)} epochs"
     return TextTable(heading, ("Network", "Epochs", "Training time", "Time saved"), rows, notes)
+
+
+def _epochs(run: Run) -> str:
+    """Epochs of each network, the last of which may be a part of one."""
+    epochs = {stage.name: stage.stretch.epochs for stage in run.chain.stages}
+    return " + ".join(str(epochs.get(name, 0)) for name in stage_names(len(run.experiment.shrink.stages)))
 
 
 def _labels(planned: Sequence[Planned]) -> list[str]:
@@ -309,7 +329,7 @@ def _measured(planned: Sequence[Planned]) -> tuple[list[list[float]], list[str]]
 
 def _batches(experiment: Experiment) -> int:
     """Mini-batches of an epoch, by the published size of the data set."""
-    return batches_per_epoch(experiment, DATA_SETS[experiment.data.name].train_images or experiment.data.train_images)
+    return batches_per_epoch(experiment, published_size(experiment.data))
 
 
 def _what_takes_time(experiment: Experiment) -> dict[str, object]:

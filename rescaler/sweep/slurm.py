@@ -203,6 +203,8 @@ def launch(
     job_overrides: Sequence[Sequence[str]],
     first: int,
     settings: SlurmSettings,
+    *,
+    shows_results: bool = True,
 ) -> None:
     """Check all jobs of a Hydra sweep, then submit and watch them, or with ``dry_run`` show what would be submitted."""
     from hydra.core.utils import configure_log
@@ -220,10 +222,17 @@ def launch(
     if settings.dry_run:
         show_plan(sweep, planned, settings)
     else:
-        start(sweep, planned, settings, OmegaConf.to_yaml(config))
+        start(sweep, planned, settings, OmegaConf.to_yaml(config), shows_results=shows_results)
 
 
-def start(sweep: Sweep, planned: Sequence["Planned"], settings: SlurmSettings, multirun: str | None = None) -> None:
+def start(
+    sweep: Sweep,
+    planned: Sequence["Planned"],
+    settings: SlurmSettings,
+    multirun: str | None = None,
+    *,
+    shows_results: bool = True,
+) -> None:
     """Submit runs, and unless ``detach`` is set, watch them and show the results."""
     from rich.console import Console
 
@@ -241,7 +250,7 @@ def start(sweep: Sweep, planned: Sequence["Planned"], settings: SlurmSettings, m
         watch(sweep.folder, console)
     except KeyboardInterrupt:
         raise InputError(f"no longer watched, but the jobs go on; {look}") from None
-    conclude(sweep.folder)
+    conclude(sweep.folder, shows_results=shows_results)
 
 
 def submit(sweep: Sweep, planned: Sequence["Planned"], settings: SlurmSettings, multirun: str | None = None) -> None:

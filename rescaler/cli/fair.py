@@ -1,0 +1,97 @@
+"""``rescaler fair``: kernel rescaling and its opponents at equal cost, each with the learning rate that suits it."""
+
+import argparse
+from collections.abc import Sequence
+from datetime import datetime
+from itertools import product
+from pathlib import Path
+
+from rich.console import Console
+
+from rescaler.cli import RUNS, write
+from rescaler.compose import read_experiment
+from rescaler.config import require
+from rescaler.errors import InputError
+from rescaler.run import launch
+
+FIRST_TUNING_SEED = 1000
+"""Seeds from here on choose learning rates; those of the claim are fresh."""
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Choose each arm's learning rate on a hold-out, train all arms on every seed, print and draw the comparison."""
+    arms, factors = _words(arguments.arms), [_number("--lr", word) for word in _words(arguments.lr)]
+    require(0 < arguments.budget <= 1, "--budget", arguments.budget, "above 0 and at most 1")
+    for option in ("seeds", "tuning_seeds"):
+        value = getattr(arguments, option)
+        require(value >= 1, f"--{option.replace('_', '-')}", value, "at least 1")
+    folder = arguments.folder or RUNS / f"fair_{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    chosen = dict.fromkeys(arms, factors[0])
+    if len(factors) > 1:
+        seeds = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + arguments.tuning_seeds)
+        jobs = [
+            [*_arm(arm, arguments.budget), f"optim.lr_factor={factor}", f"seed={seed}"]
+            for arm, factor, seed in product(arms, factors, seeds)
+        ]
+        launch([*arguments.overrides, f"data.holdout={arguments.holdout}"], jobs, folder / "tuning", arguments)
+        chosen = best_factors(folder / "tuning")
+    jobs = [
+        [*_arm(arm, arguments.budget), f"optim.lr_factor={chosen[arm]}", f"seed={seed}"]
+        for arm, seed in product(arms, range(arguments.seeds))
+    ]
+    launch(arguments.overrides, jobs, folder / "test", arguments)
+    show([folder / "test"], margin=arguments.margin / 100, csv=arguments.csv, plot=folder / "cost.png")
+    if len(factors) > 1:
+        print("Learning rates, times the schedule's: " + ", ".join(f"{arm} {chosen[arm]:g}" for arm in arms))
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in text.split(",") if word]
+
+
+def _number(key: str, word: str) -> float:
+    try:
+        value = float(word)
+    except ValueError:
+        value = 0.0
+    require(value > 0, key, word, "positive numbers, separated by commas")
+    return value
+
+
+def _arm(arm: str, budget: float) -> list[str]:
+    from rescaler.results.fair import FULL
+
+    return [f"arm={arm}", f"schedule.budget={'null' if arm == FULL else budget}"]
+
+
+def best_factors(folder: Path) -> dict[str, float]:
+    """Return each arm's learning-rate factor with the best mean accuracy on the hold-out."""
+    from rescaler.results import load_epochs, load_runs
+    from rescaler.results.fair import final_scores
+
+    runs = load_runs(folder)
+    scores = final_scores(runs, load_epochs(runs))
+    factors = [read_experiment(Path(run)).optim.lr_factor for run in scores["folder"]]
+    means = scores.assign(factor=factors).groupby(["arm", "factor"])["top1"].mean()
+    return {str(arm): float(best[1]) for arm, best in means.groupby("arm").idxmax().items()}
+
+
+def show(folders: Sequence[Path], *, margin: float, csv: str | None, plot: Path) -> None:
+    """Print the comparison of the runs in and below some folders, and draw it."""
+    from rescaler.figures import save_figure
+    from rescaler.figures.cost import cost_figure
+    from rescaler.results import load_epochs, load_runs
+    from rescaler.results.fair import compare, fair_table, final_scores
+
+    runs = load_runs(folders)
+    epochs = load_epochs(runs)
+    scores = final_scores(runs, epochs)
+    for key in ("data", "model"):
+        if scores[key].nunique() > 1:
+            raise InputError(f"runs of a comparison must agree in {key}; got {', '.join(scores[key].unique())}")
+    rows = compare(scores, epochs, margin=margin)
+    fair_table(rows, margin=margin).print(Console())
+    save_figure(cost_figure(rows, scores, epochs, margin=margin), plot)
+    print(f"Accuracy over cost: {plot}")
+    if csv is not None:
+        write(csv, scores.drop(columns="folder").to_csv(index=False))

@@ -1,0 +1,43 @@
+"""``rescaler measure``: the reference time of each network's step, by which budgets and fair comparisons count."""
+
+import argparse
+
+from rescaler.compose import jobs
+from rescaler.measure import Spread
+from rescaler.reference import references
+from rescaler.text import TextTable
+
+_NOISY = 1.5
+"""Slowest round over fastest from which on a measurement is called noisy."""
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print the reference times of the networks of some settings; measure those that are missing."""
+    experiments = [
+        job.experiment
+        for job in jobs(arguments.overrides, arguments.config_dir, arguments.config_path, arguments.config_name)
+    ]
+    rows, notes, given = [], list[str](), list[str]()
+    for each in references(experiments, again=arguments.again):
+        for one in each:
+            step = Spread(one.step_s, one.low_s, one.high_s)
+            row = [
+                one.network,
+                f"{one.image_px} px",
+                str(one.batch_size),
+                step.in_ms(),
+                f"{1000 * one.loading_s:.2f} ms",
+            ]
+            row += [f"{one.seconds / each[-1].seconds:.3f}", str(one.rounds), one.measured]
+            if row not in rows:
+                rows.append(row)
+            if one.high_s > _NOISY * one.low_s:
+                notes.append("A measurement is noisy: measure again (--again) while nothing else runs.")
+        given.append(f"cost.reference=[{','.join(f'{one.seconds:g}' for one in each)}]")
+    last = each[-1]
+    columns = ("Network", "Images", "Batch", "Step", "Loading", "Cost", "n", "Measured")
+    notes = [
+        "Step: median (lowest to highest) of n rounds, in which the networks took turns. Cost: in steps of the target.",
+        *dict.fromkeys([*notes, *(f"As a setting: {words}" for words in given)]),
+    ]
+    print(TextTable(f"Reference times, {last.device}, torch {last.torch}", columns, rows, notes, ("Network",)))

@@ -1,0 +1,179 @@
+"""Reference times: what a mini-batch of each network costs, measured once for each network, size, device and precision.
+
+Networks are measured in turns, in one run, and kept beside the ledger: the same reference, the same budgets and keys.
+"""
+
+import dataclasses
+import json
+import logging
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from rescaler.chain import digest
+from rescaler.config import CostSettings, Experiment, identity, stage_names
+from rescaler.errors import InputError
+from rescaler.files import write_text
+from rescaler.measure import Candidate, Spread, batch_loading_s, candidates, step_recipe, time_steps
+from rescaler.networks import networks_of
+from rescaler.plan import device_for
+from rescaler.precision import resolve_step
+from rescaler.provenance import device_name, torch_version
+from rescaler.record import read_sealed, sealed
+from rescaler.schedule import needs_reference
+from rescaler.text import status_line
+
+log = logging.getLogger(__name__)
+
+_FOLDER = "reference"
+_NO_TIME = ("lr_factor", "label_smoothing", "no_decay")
+"""Settings of ``optim`` that change no step's time."""
+
+
+class Reference(NamedTuple):
+    """Seconds of a step of one network: median and range over rounds."""
+
+    network: str
+    image_px: int
+    batch_size: int
+    step_s: float
+    low_s: float
+    high_s: float
+    rounds: int
+    loading_s: float
+    """Of a batch of image files; 0 for images in memory."""
+    device: str
+    torch: str
+    measured: str
+
+    @property
+    def seconds(self) -> float:
+        """What a mini-batch costs: the longer of computing and loading, as one waits for the other."""
+        return max(self.step_s, self.loading_s)
+
+
+def resolve(experiments: Sequence[Experiment], *, elsewhere: str | None = None) -> list[Experiment]:
+    """Fill in ``cost.reference`` where it is needed and empty, from what was measured, or from a measurement now.
+
+    Args:
+        experiments: checked settings; those that compare costs are best given together.
+        elsewhere: type of the device of another machine, where nothing can be measured.
+
+    Raises:
+        InputError: the steps can only be measured elsewhere.
+    """
+    lacking = [one for one in experiments if needs_reference(one) and not one.cost.reference]
+    if lacking and elsewhere is not None:
+        raise InputError(
+            "cost.reference must be given for runs on another machine, as a budget or clock=cost needs it; got []: "
+            "measure it there, with `rescaler measure` and these settings"
+        )
+    times = iter(references(lacking))
+    return [
+        dataclasses.replace(one, cost=CostSettings([reference.seconds for reference in next(times)]))
+        if needs_reference(one) and not one.cost.reference
+        else one
+        for one in experiments
+    ]
+
+
+def references(experiments: Sequence[Experiment], *, again: bool = False) -> list[list[Reference]]:
+    """Return the reference of each network of each experiment, the smallest first; measure those that are missing.
+
+    Args:
+        experiments: checked settings.
+        again: measure all of them anew.
+    """
+    wanted = [_networks(one) for one in experiments]
+    missing: dict[Path, tuple[Candidate, Experiment]] = {}
+    targets: dict[Path, tuple[Candidate, Experiment]] = {}
+    for experiment, networks in zip(experiments, wanted, strict=True):
+        for path, make in networks.items():
+            if again or not path.exists():
+                missing[path] = make(), experiment
+        path, make = list(networks.items())[-1]
+        targets[path] = make(), experiment
+    for path, (_, experiment) in targets.items():
+        # A network is compared with its target: both are measured in one run, in turns.
+        group = {one: networks for one, networks in missing.items() if networks[1].model == experiment.model}
+        if group:
+            _measure({path: targets[path], **group}, experiment, path)
+            for one in group:
+                del missing[one]
+    return [[read_reference(path) for path in networks] for networks in wanted]
+
+
+def read_reference(path: Path) -> Reference:
+    """Read one reference.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    values = read_sealed(path)
+    try:
+        return Reference(**values)
+    except TypeError as error:
+        raise InputError(f"{path}: no reference time: remove it, and it is measured anew") from error
+
+
+def _networks(experiment: Experiment) -> dict[Path, Callable[[], Candidate]]:
+    """Where the reference of each network is kept, the smallest first, and how the network is built."""
+    folder, device = Path(experiment.ledger.folder) / _FOLDER, device_for(experiment.device)
+    names = stage_names(len(experiment.shrink.stages))
+    found = networks_of(dataclasses.replace(experiment, resize_epoch="never", resize_at=None), {})
+    each = [(shrunk.image_px, [dataclasses.asdict(layer) for layer in shrunk.layers]) for shrunk in found.pretrain]
+    paths = {}
+    for number, (image_px, layers) in enumerate([*each, (experiment.data.image_px, [])]):
+        one = experiment.of_stage(names[number])
+        step = resolve_step(one.step, one.optim.batch_size, device.type, is_here=True)
+        optim = {key: value for key, value in identity(one.optim).items() if key not in _NO_TIME}
+        what = [found.definition, layers, image_px, one.data.classes, optim, identity(step)]
+        loads = [one.data.name, one.data.folder, one.data.workers]
+        key = digest([what, loads, device_name(device), torch.get_num_threads(), torch_version()])
+        paths[folder / f"{key}.json"] = _maker(experiment, number)
+    return paths
+
+
+def _maker(experiment: Experiment, number: int) -> Callable[[], Candidate]:
+    return lambda: list(candidates(experiment).values())[number]
+
+
+def _measure(networks: dict[Path, tuple[Candidate, Experiment]], experiment: Experiment, target: Path) -> None:
+    device = device_for(experiment.device)
+    with status_line() as say:
+        names = {str(path): candidate for path, (candidate, _) in networks.items()}
+        recipe = step_recipe(experiment, device.type)
+        log.info("measuring the reference times of %d networks", len(names))
+        times = time_steps(names, recipe, device=device, progress=lambda _: say("measuring reference times"))
+        sizes_px = {name: candidate.image_px for name, candidate in names.items()}
+        loading = batch_loading_s(
+            experiment.data, sizes_px, batch_size=experiment.optim.batch_size, device=device, progress=say
+        )
+    now = Spread.of(times[str(target)]).median
+    scale = read_reference(target).step_s / now if target.exists() else 1.0  # the machine may be slower today
+    for path, (candidate, own) in networks.items():
+        if path == target and path.exists():
+            continue
+        step = Spread.of([seconds * scale for seconds in times[str(path)]])
+        reference = Reference(
+            network=candidate.name,
+            image_px=candidate.image_px,
+            batch_size=own.optim.batch_size if candidate.recipe is None else candidate.recipe.optim.batch_size,
+            step_s=_rounded(step.median),
+            low_s=_rounded(step.low),
+            high_s=_rounded(step.high),
+            rounds=len(times[str(path)]),
+            loading_s=_rounded(loading[str(path)].median) if loading else 0.0,
+            device=device_name(device),
+            torch=torch_version(),
+            measured=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        write_text(path, json.dumps(sealed(reference._asdict()), indent=1))
+
+
+def _rounded(seconds: float) -> float:
+    """Round to four digits, as they are shown: typed in, they give the same keys."""
+    return float(f"{seconds:.4g}")

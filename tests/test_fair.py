@@ -1,0 +1,170 @@
+"""Fair comparisons: what the intervals say, and the command from tuning to verdict."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from pandas import DataFrame, read_csv
+
+from rescaler.cli import main
+from rescaler.cli.fair import best_factors
+from rescaler.errors import InputError
+from rescaler.figures.cost import cost_figure
+from rescaler.reference import read_reference
+from rescaler.results.fair import compare, final_scores, verdicts
+
+SEEDS = range(4)
+CURVES = {
+    "target": ([0.25, 0.5, 0.75, 1.0], [0.80, 0.85, 0.89, 0.90]),
+    "squeezed": ([0.3, 0.6], [0.80, 0.88]),
+    "input_only": ([0.2, 0.4, 0.6], [0.80, 0.91, 0.895]),
+    "rescaled": ([0.2, 0.6], [0.85, 0.899]),
+}
+
+
+def frames(spread: float = 0.001) -> tuple[DataFrame, DataFrame]:
+    """Runs and epochs of four arms, which all gain from a good seed; kernel rescaling alternately a little more."""
+    runs, epochs = [], []
+    for arm, (costs, accuracies) in CURVES.items():
+        for seed in SEEDS:
+            run = f"{arm}{seed}"
+            runs.append(
+                {"run": run, "arm": arm, "seed": seed, "status": "done", "data": "d", "model": "m", "folder": run}
+            )
+            more = 0.002 * seed + (spread * (-1) ** seed if arm == "rescaled" else 0)
+            for epoch, (cost, top1) in enumerate(zip(costs, accuracies, strict=True), start=1):
+                epochs.append({"run": run, "epoch": epoch, "cost": cost, "test_top1": top1 + more})
+    return DataFrame(runs), DataFrame(epochs)
+
+
+def compared(spread: float = 0.001) -> DataFrame:
+    runs, epochs = frames(spread)
+    return compare(final_scores(runs, epochs), epochs, margin=0.003).set_index("arm")
+
+
+def test_arms_are_compared_by_seed_after_their_last_epoch() -> None:
+    rows = compared()
+    assert list(rows.index) == ["target", "squeezed", "input_only", "rescaled"]
+    assert rows["top1"].to_dict() == pytest.approx(
+        {"target": 0.903, "squeezed": 0.883, "input_only": 0.898, "rescaled": 0.902}
+    )
+    ours = rows.loc["rescaled"]
+    assert ours["to_full"] == pytest.approx(-0.001)
+    half = 3.1824463 * 0.0011547005 / 2  # Student's t for 4 pairs; the seeds' own spread is not in it
+    assert (ours["to_full_low"], ours["to_full_high"]) == pytest.approx((-0.001 - half, -0.001 + half))
+    assert rows.loc["squeezed", "ours"] == pytest.approx(0.019)
+
+
+def test_an_arm_reaches_the_target_when_it_stays_there() -> None:
+    reach = compared()["reach"]
+    assert reach[["target", "input_only", "rescaled"]].tolist() == pytest.approx([1.0, float("nan"), 0.6], nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("spread", "said"),
+    [
+        (0.0, "loses less than 0.3 points"),
+        (0.001, "loses less than 0.3 points"),
+        (0.01, "may lose more than 0.3 points"),
+    ],
+)
+def test_the_verdict_is_of_the_whole_interval(spread: float, said: str) -> None:
+    sentences = verdicts(compared(spread).reset_index(), margin=0.003)
+    assert sentences[0] == f"Kernel rescaling, at 0.60 of the cost, {said} against the target in full."
+    assert sentences[1] == "Kernel rescaling beats target, trained for less."
+    told = "beats" if spread < 0.01 else "is not told apart from"
+    assert sentences[2] == f"Kernel rescaling {told} progressive resizing."
+
+
+def test_the_figure_has_a_curve_and_a_band_for_every_arm() -> None:
+    runs, epochs = frames()
+    scores = final_scores(runs, epochs)
+    rows = compare(scores, epochs)
+    figure = cost_figure(rows, scores, epochs)
+    assert isinstance(figure, Figure)
+    whole = figure.axes[0]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "Target in full, n = 4",
+        "Target, trained for less, n = 4",
+        "Progressive resizing, n = 4",
+        "Kernel rescaling, n = 4",
+    ]
+    assert np.asarray(whole.lines[0].get_xydata())[-1] == pytest.approx([1.0, 90.3])
+    assert len(whole.collections) == 4
+
+
+def test_unfinished_runs_and_those_without_an_arm_do_not_count() -> None:
+    runs, epochs = frames()
+    runs.loc[runs["run"] == "target0", "status"] = "failed"
+    assert len(final_scores(runs, epochs)) == 15
+    with pytest.raises(InputError, match="no finished run of a fair comparison here"):
+        final_scores(runs.assign(arm=""), epochs)
+
+
+WORDS = [
+    "data=synthetic", "data.train_images=160", "data.test_images=50", "schedule.epochs=2", "schedule.warmup_epochs=0",
+    "optim.batch_size=16", "logger=none", "progress=false", "+model.widths=[4,4,4]", "+model.hidden=8", "device=cpu",
+]  # fmt: skip
+
+
+def test_the_command_tunes_on_a_holdout_and_tests_on_fresh_seeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["fair", *WORDS, "--seeds", "2", "--tuning-seeds", "1", "--lr", "0.1,1", "--folder", "f", "--csv", "f.csv"]
+    main(words)
+    out = capsys.readouterr().out
+    assert re.search(r"^Target in full +1.00 +[\d.]+ ± [\d.]+ % ", out, flags=re.MULTILINE)
+    assert "Kernel rescaling" in out
+    assert "Learning rates, times the schedule's: target" in out
+    results = read_csv(tmp_path / "f.csv")
+    assert sorted(results["arm"].unique()) == ["input_only", "rescaled", "squeezed", "target"]
+    assert results["cost"].max() == 1.0
+    assert results.loc[results["arm"] != "target", "cost"].between(0.55, 0.6501).all()
+    assert (tmp_path / "f" / "cost.png").stat().st_size > 10_000
+    assert best_factors(tmp_path / "f" / "tuning").keys() == {"target", "squeezed", "input_only", "rescaled"}
+    references = [read_reference(path) for path in (tmp_path / "ledger" / "reference").iterdir()]
+    assert sorted((one.network, one.image_px) for one in references) == [
+        ("pre-train", 17), ("pre-train", 17), ("target", 28)
+    ]  # fmt: skip
+    assert all(one.low_s <= one.step_s <= one.high_s for one in references)
+    main([*words, "--folder", "g"])  # all of it is in the ledger
+    again = read_csv(tmp_path / "f.csv")
+    assert again.equals(results)
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["--budget", "0"], "--budget must be above 0 and at most 1; got 0.0"),
+        (["--seeds", "0"], "--seeds must be at least 1; got 0"),
+        (["--lr", "1,x"], "--lr must be positive numbers, separated by commas; got 'x'"),
+        (["--arms", "target,foo"], "arm/foo"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], problem: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(["fair", *WORDS, *words])
+    assert problem in str(ended.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_reference_times_are_shown_and_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    main(["measure", "schedule=linear", *WORDS])
+    first = capsys.readouterr().out
+    assert re.search(r"^pre-train +17 px +16 +[\d.]+ ms", first, flags=re.MULTILINE)
+    assert re.search(r"As a setting: cost.reference=\[[\d.e-]+,[\d.e-]+\]", first)
+    main(["measure", "schedule=linear", *WORDS])
+    assert capsys.readouterr().out == first
+    (path, *_) = (tmp_path / "ledger" / "reference").iterdir()
+    path.write_text(path.read_text().replace("0.", "1.", 1))
+    with pytest.raises(SystemExit, match="it is not what was written"):
+        main(["measure", "schedule=linear", *WORDS])
