@@ -131,7 +131,7 @@ class RescaleSettings:
     )
 
 
-DATA_SETS = ("fashion_mnist", "cifar10", "cifar100", "imagenet", "synthetic")
+DATA_SETS = ("fashion_mnist", "cifar10", "cifar100", "imagenet", "folder", "synthetic")
 
 
 @dataclass
@@ -181,6 +181,11 @@ class DataSettings:
         "share of each class's training images that is kept from training and tested on instead of the test set",
         check=Check(lambda value: 0 <= value <= 0.5, "in [0, 0.5]"),
         absent=0.0,
+    )
+    in_memory: bool = setting(
+        False,
+        "for data=folder: all images in memory, shifted by pad_px; else read while training, cut at random",
+        absent=False,
     )
     workers: int = setting(2, "processes that decode image files", check=at_least(0), affects="nothing")
     train_images: int = setting(0, "size of the synthetic training set", check=at_least(0))

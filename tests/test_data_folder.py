@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from rescaler.config import DataSettings
-from rescaler.data import EVERY_IMAGE, Batch, EpochImages, folder
+from rescaler.data import EVERY_IMAGE, Batch, EpochImages, folder, load_data, published_size
 from rescaler.data.decoding import centre_crop, decode, random_crop, shorter_px
 from rescaler.data.folder import FolderImages, obey_parent, workers_alive
 from rescaler.data.tree import read_tree
@@ -165,6 +165,28 @@ def test_test_images_are_resized_by_8_7ths_and_cropped_at_the_centre(tree: Path)
     assert pixels[:, :, 1:-1, 1:-1].max() < 0.05
     [(larger, _)] = made(tree).test_batches(image_px=30, batch_size=4)  # 64 -> 34 -> 30 shows the frame
     assert larger[:, :, 0].min() > 0.05
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_small_images_in_memory_are_whole_but_for_the_longer_side(tree: Path, channels: int) -> None:
+    settings = replace(SETTINGS, name="folder", in_memory=True, image_px=48, channels=channels, folder=str(tree))
+    settings = replace(settings, mean=[0.0] * channels, std=[1.0] * channels)
+    data = load_data(settings, CPU)
+
+    assert (data.train_count, data.test_count, published_size(settings)) == (10, 4, 10)
+    assert list(data.class_names) == ["n01440764", "n01443537"]
+    ((images, labels),) = data.test_batches(image_px=48, batch_size=4)
+    assert labels.tolist() == [0, 0, 1, 1]
+    picture = Image.open(tree / "val" / "n01440764" / "n01440764_0.JPEG")
+    middle = np.asarray(picture.crop((6, 0, 54, 48)).convert("RGB" if channels == 3 else "L"))
+    assert np.allclose(255 * images[0].permute(1, 2, 0).squeeze().numpy(), middle, atol=1)
+
+
+def test_a_damaged_image_in_memory_is_named(tree: Path) -> None:
+    (tree / "train" / "n01440764" / "n01440764_3.JPEG").write_bytes(b"no picture")
+    settings = replace(SETTINGS, name="folder", in_memory=True, folder=str(tree))
+    with pytest.raises(InputError, match=r"^cannot read the image .*_3\.JPEG: no image, or of no known kind$"):
+        load_data(settings, CPU)
 
 
 def test_a_name_that_is_no_utf8_is_escaped_where_it_is_kept(tree: Path) -> None:

@@ -1,6 +1,6 @@
 """Data sets by name.
 
-Small sets are on the device (:mod:`rescaler.data.resident`); ImageNet is streamed from image files or a prepared set
+Small sets are on the device (:mod:`rescaler.data.resident`); large ones are streamed from image files or a prepared set
 (:mod:`rescaler.data.folder`). Torch is imported when a set is loaded.
 """
 
@@ -28,8 +28,9 @@ __all__ = [
 class DataSet(NamedTuple):
     """A data set that ``data.name`` may name."""
 
-    train_images: int | None  # published size of the training set; None: the settings say
-    reader: str | None  # function of `rescaler.data.readers` that reads all of it; None: images stay in their files
+    train_images: int | None  # published size of the training set; None: the settings or the files say
+    reader: str | None  # function of `rescaler.data.readers` that reads all of it
+    streams: bool = False  # its images can stay in their files
 
 
 DATA_SETS: Mapping[str, DataSet] = MappingProxyType(
@@ -37,21 +38,32 @@ DATA_SETS: Mapping[str, DataSet] = MappingProxyType(
         "fashion_mnist": DataSet(60_000, "fashion_mnist"),
         "cifar10": DataSet(50_000, "cifar"),
         "cifar100": DataSet(50_000, "cifar"),
-        "imagenet": DataSet(1_281_167, None),
+        "imagenet": DataSet(1_281_167, None, streams=True),
+        "folder": DataSet(None, "folder", streams=True),
         "synthetic": DataSet(None, "synthetic"),
     }
 )
 
 
 def published_size(settings: DataSettings) -> int:
-    """Training images of a set, without a look at it."""
-    images = DATA_SETS[settings.name].train_images or settings.train_images
+    """Training images of a set, without a look at its images."""
+    if settings.name == "folder":
+        images = _count(str(image_folder(settings)))
+    else:
+        images = DATA_SETS[settings.name].train_images or settings.train_images
     return images - round(settings.holdout * images)
 
 
 def streams_from_files(settings: DataSettings) -> bool:
     """Whether images are decoded while a run trains; else the whole set is on the device."""
-    return DATA_SETS[settings.name].reader is None
+    return DATA_SETS[settings.name].streams and not settings.in_memory
+
+
+@functools.lru_cache
+def _count(folder: str) -> int:
+    from rescaler.data.folder import count_images
+
+    return count_images(Path(folder))
 
 
 def image_folder(settings: DataSettings) -> Path:
@@ -79,7 +91,8 @@ def _load(settings_json: str, device_name: str) -> ImageData:
     import torch
 
     settings, device = DataSettings(**json.loads(settings_json)), torch.device(device_name)
-    if (reader := DATA_SETS[settings.name].reader) is None:
+    reader = DATA_SETS[settings.name].reader
+    if reader is None or streams_from_files(settings):
         from rescaler.data.folder import FolderImages
 
         return FolderImages(image_folder(settings), settings, device)

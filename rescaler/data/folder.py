@@ -182,6 +182,17 @@ class FolderImages:
                 raise RuntimeError("an iterator of these images was continued after a newer one was started")
 
 
+def count_images(folder: Path) -> int:
+    """Return the training images of a tree or a prepared set.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if is_prepared(folder):
+        return sum(part.images for part in Manifest.read(folder).parts_of("train"))
+    return len(TreeSplit(folder / "train").names)
+
+
 def obey_parent(*_: object) -> None:
     """End this worker by its parent's signal or end alone, not when the system ends all processes of a job.
 

@@ -226,6 +226,28 @@ def _quiet() -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
+def folder(root: Path, settings: DataSettings) -> ImageSet:
+    """Read a tree of small images: ``train/<class>/`` and ``val/<class>/``, each image cut to a square.
+
+    Raises:
+        InputError: the tree is incomplete, has other classes, or an image cannot be read.
+    """
+    from rescaler.data.decoding import square
+    from rescaler.data.tree import read_tree
+
+    tree, image_px = read_tree(root, classes=settings.classes), settings.image_px
+    splits = []
+    for split in tree:
+        images = torch.empty((len(split.names), settings.channels, image_px, image_px), dtype=torch.uint8)
+        for number, target in enumerate(images):
+            try:
+                target.copy_(square(split.content(number, image_px), image_px, channels=settings.channels))
+            except (OSError, InputError) as error:
+                raise InputError(f"cannot read the image {split.where(number)}: {one_line(error)}") from error
+        splits.append(Split(images, split.labels))
+    return ImageSet(splits[0], splits[1], len(tree.train.classes), tree.train.classes)
+
+
 def synthetic(_: Path, settings: DataSettings) -> ImageSet:
     """Make images of noise over a smooth pattern, one pattern per class; the same for the same settings."""
     shape = (settings.classes, settings.channels, 4, 4)  # coarse grids, which survive a smaller image size

@@ -147,18 +147,24 @@ def _check_groups(blocks: int, widths: Sequence[int]) -> None:
 
 
 def vgg_small(
-    num_classes: int = 10, in_channels: int = 1, blocks: int = 2, widths: Sequence[int] = (16, 32, 64)
+    num_classes: int = 10,
+    in_channels: int = 1,
+    blocks: int = 2,
+    widths: Sequence[int] = (8, 16, 32),
+    kernels: Sequence[int] = (5, 5, 3),
 ) -> nn.Module:
-    """Build a plain network with BatchNorm for 28 to 32 px (Simonyan and Zisserman, 2015): a 5x5 stem, 3x3 kernels.
+    """Build a plain network with BatchNorm for 28 to 32 px (Simonyan and Zisserman, 2015), of 5x5 and 3x3 kernels.
 
-    ``widths`` are the channels of each group of ``blocks`` convolutions; pooling halves the map between two groups. The
-    stem is the first convolution of the first group.
+    ``widths`` and ``kernels`` are the channels and the kernels' sides of each group of ``blocks`` convolutions; pooling
+    halves the map between two groups.
     """
     _check_groups(blocks, widths)
+    if len(kernels) != len(widths) or not all(side % 2 for side in kernels):
+        raise InputError(f"model.kernels must be an odd side for each of model.widths; got {list(kernels)}")
     layers, channels = OrderedDict[str, nn.Module](), in_channels
-    for group, width in enumerate(widths, 1):
+    for group, (width, side) in enumerate(zip(widths, kernels, strict=True), 1):
         for block in range(1, blocks + 1):
-            name, side = f"{group}_{block}", 3 if layers else 5
+            name = f"{group}_{block}"
             layers[f"conv{name}"] = nn.Conv2d(channels, width, side, padding=side // 2, bias=False)
             layers[f"bn{name}"] = nn.BatchNorm2d(width)
             layers[f"relu{name}"] = nn.ReLU(inplace=True)
