@@ -24,6 +24,7 @@ class FakeRun:
     status: str = "done"
     error: str | None = None
     variant: str = ""
+    arm: str = ""
     comparison: str = "c0ffee00"
     device: str = "cpu A"
     model: str = "overfeat_small"
@@ -84,6 +85,7 @@ class FakeRun:
             "resize_epoch": self.resize_epoch,
             "hold": self.hold,
             "variant": self.variant,
+            "arm": self.arm,
             "epochs_planned": self.epochs_planned + sum(record.held for record in records),
             "epochs": len(records),
             "status": self.status,

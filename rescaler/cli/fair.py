@@ -1,7 +1,6 @@
 """``rescaler fair``: kernel rescaling and its opponents at equal cost, each with the learning rate that suits it."""
 
 import argparse
-from collections.abc import Sequence
 from datetime import datetime
 from itertools import product
 from pathlib import Path
@@ -11,7 +10,6 @@ from rich.console import Console
 from rescaler.cli import RUNS, write
 from rescaler.compose import read_experiment
 from rescaler.config import require
-from rescaler.errors import InputError
 from rescaler.run import launch
 
 FIRST_TUNING_SEED = 1000
@@ -40,7 +38,7 @@ def run(arguments: argparse.Namespace) -> None:
         for arm, seed in product(arms, range(arguments.seeds))
     ]
     launch(arguments.overrides, jobs, folder / "test", arguments)
-    show([folder / "test"], margin=arguments.margin / 100, csv=arguments.csv, plot=folder / "cost.png")
+    show(folder / "test", margin=arguments.margin / 100, csv=arguments.csv, plot=folder / "cost.png")
     if len(factors) > 1:
         print("Learning rates, times the schedule's: " + ", ".join(f"{arm} {chosen[arm]:g}" for arm in arms))
 
@@ -66,32 +64,24 @@ def _arm(arm: str, budget: float) -> list[str]:
 
 def best_factors(folder: Path) -> dict[str, float]:
     """Return each arm's learning-rate factor with the best mean accuracy on the hold-out."""
-    from rescaler.results import load_epochs, load_runs
-    from rescaler.results.fair import final_scores
+    from rescaler.results.fair import final_scores, load_curves
 
-    runs = load_runs(folder)
-    scores = final_scores(runs, load_epochs(runs))
+    scores = final_scores(load_curves(folder))
     factors = [read_experiment(Path(run)).optim.lr_factor for run in scores["folder"]]
-    means = scores.assign(factor=factors).groupby(["arm", "factor"])["top1"].mean()
+    means = scores.assign(factor=factors).groupby(["arm", "factor"])["test_top1"].mean()
     return {str(arm): float(best[1]) for arm, best in means.groupby("arm").idxmax().items()}
 
 
-def show(folders: Sequence[Path], *, margin: float, csv: str | None, plot: Path) -> None:
-    """Print the comparison of the runs in and below some folders, and draw it."""
+def show(folder: Path, *, margin: float, csv: str | None, plot: Path) -> None:
+    """Print the comparison of the runs below a folder, and draw it."""
     from rescaler.figures import save_figure
     from rescaler.figures.cost import cost_figure
-    from rescaler.results import load_epochs, load_runs
-    from rescaler.results.fair import compare, fair_table, final_scores
+    from rescaler.results.fair import compare, fair_table, load_curves
 
-    runs = load_runs(folders)
-    epochs = load_epochs(runs)
-    scores = final_scores(runs, epochs)
-    for key in ("data", "model"):
-        if scores[key].nunique() > 1:
-            raise InputError(f"runs of a comparison must agree in {key}; got {', '.join(scores[key].unique())}")
-    rows = compare(scores, epochs, margin=margin)
+    curves = load_curves(folder)
+    rows = compare(curves, margin=margin)
     fair_table(rows, margin=margin).print(Console())
-    save_figure(cost_figure(rows, scores, epochs, margin=margin), plot)
+    save_figure(cost_figure(rows, curves, margin=margin), plot)
     print(f"Accuracy over cost: {plot}")
     if csv is not None:
-        write(csv, scores.drop(columns="folder").to_csv(index=False))
+        write(csv, curves.drop(columns="folder").to_csv(index=False))

@@ -4,30 +4,28 @@ from matplotlib.figure import Figure
 from pandas import DataFrame
 
 from rescaler.figures.style import FONT_PT, INK, LEGEND, MUTED, WIDTH_IN, frame
-from rescaler.results.fair import FULL, MARGIN, NAMES, OURS, mean_curve
+from rescaler.results.fair import FULL, MARGIN, NAMES, OURS, final_scores, mean_curve
 
 _COLOURS = {FULL: INK, "squeezed": MUTED, "input_only": "#d9812e", OURS: "#2a6fb0"}
 _OTHERS = ("#5a9e4b", "#8c5fa8", "#b0413e")
 
 
-def cost_figure(rows: DataFrame, scores: DataFrame, epochs: DataFrame, *, margin: float = MARGIN) -> Figure:
+def cost_figure(rows: DataFrame, curves: DataFrame, *, margin: float = MARGIN) -> Figure:
     """Draw test accuracy over cost, the mean of each arm with a band over its seeds; right: the last points, closer.
 
     Args:
         rows: from :func:`rescaler.results.fair.compare`.
-        scores: from :func:`rescaler.results.fair.final_scores`.
-        epochs: of the same runs.
+        curves: from :func:`rescaler.results.fair.load_curves`, of the same runs.
         margin: the band below the target in full, as a fraction.
     """
     figure = Figure(figsize=(WIDTH_IN, 3.9), layout="constrained")
     whole, near = figure.subplots(1, 2)
     others = iter(_OTHERS)
     target = rows.loc[rows["arm"] == FULL, "top1"]
-    for arm in rows["arm"]:
-        own = scores[scores["arm"] == arm]
-        curve = mean_curve(epochs[epochs["run"].isin(own["run"])])
+    for arm, seeds in zip(rows["arm"], rows["n"], strict=True):
+        curve = mean_curve(curves[curves["arm"] == arm])
         colour = _COLOURS.get(arm) or next(others)
-        label = f"{NAMES.get(arm, arm)}, n = {len(own)}"
+        label = f"{NAMES.get(arm, arm)}, n = {seeds}"
         for panel in (whole, near):
             panel.plot(curve["cost"], 100 * curve["top1"], color=colour, label=label, linewidth=1.6)
             panel.fill_between(curve["cost"], 100 * curve["low"], 100 * curve["high"], color=colour, alpha=0.15, lw=0)
@@ -38,7 +36,8 @@ def cost_figure(rows: DataFrame, scores: DataFrame, epochs: DataFrame, *, margin
         if not target.empty:
             panel.axhspan(100 * (target.iloc[0] - margin), 100 * target.iloc[0], color=INK, alpha=0.08, lw=0)
     whole.set_ylabel("test accuracy in %")
-    low, high = 100 * scores["top1"].min(), 100 * scores["top1"].max()
+    last = 100 * final_scores(curves)["test_top1"]
+    low, high = last.min(), last.max()
     near.set_ylim(low - 1.2 * (high - low), high + 0.2 * (high - low))
     near.set_xlim(left=0.5 * rows["cost"].min())
     whole.set_ylim(bottom=max(0.0, low - 8 * (high - low)))

@@ -1,11 +1,15 @@
 """A fair comparison: arms at equal cost, paired by seed, judged by the accuracy after the last epoch."""
 
 import math
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import pandas
 from pandas import DataFrame, Series
 
-from rescaler.errors import InputError
+from rescaler.errors import InputError, one_line
+from rescaler.results import load_epochs, load_runs
 from rescaler.results.report import ACCURACY, NONE, POINTS, Quantity
 from rescaler.results.statistics import half_width
 from rescaler.text import TextTable
@@ -23,56 +27,87 @@ NAMES = {
 """What tables and plots call the arms; others by their own name."""
 MARGIN = 0.003
 """Accuracy that may be lost to the target in full: 0.3 points."""
+_COLUMNS = [
+    "run", "epoch", "stage", "image_px", "images", "learning_rate", "cost", "test_top1", "test_loss", "train_loss",
+    "training_s", "key", "device", "torch",
+]  # fmt: skip
+"""Of an epoch that a comparison shows or keeps."""
 _COST = Quantity(1, 2, "")
 
 
-def final_scores(runs: DataFrame, epochs: DataFrame) -> DataFrame:
-    """Return what decides: a row a finished run, with ``arm``, ``seed``, ``top1`` after its last epoch and ``cost``.
+def load_curves(folders: Path | Sequence[Path]) -> DataFrame:
+    """Return the epochs of a comparison's finished runs, each with its ``arm`` and the ``folder`` of its run.
 
     Args:
-        runs: from :func:`rescaler.results.load_runs`, of one comparison.
-        epochs: theirs.
+        folders: of the runs, or above them.
 
     Raises:
-        InputError: none of the runs has an arm and is finished.
+        InputError: none of the runs has an arm and is finished, or they differ in data or network.
     """
+    runs = load_runs(folders)
     done = runs[(runs["status"] == "done") & runs.get("arm", Series("", runs.index)).fillna("").ne("")]
     if done.empty:
         raise InputError("no finished run of a fair comparison here: `rescaler fair` makes one")
-    last = epochs.groupby("run", observed=True)[["test_top1", "cost"]].last()
-    found = done[["run", "arm", "seed", "data", "model", "folder"]].join(last, on="run")
-    return found.rename(columns={"test_top1": "top1"}).reset_index(drop=True)
+    for key in ("data", "model"):
+        if done[key].nunique() > 1:
+            raise InputError(f"runs of a comparison must agree in {key}; got {', '.join(done[key].unique())}")
+    epochs = load_epochs(runs)
+    return epochs[_COLUMNS].merge(done[["run", "arm", "seed", "data", "model", "folder"]], on="run")
 
 
-def compare(scores: DataFrame, epochs: DataFrame, *, margin: float = MARGIN) -> DataFrame:
+def read_curves(csv: Path) -> DataFrame:
+    """Read what ``rescaler fair --csv`` wrote.
+
+    Raises:
+        InputError: it cannot be read, or is something else.
+    """
+    try:
+        found = pandas.read_csv(csv, dtype=dict.fromkeys(("run", "key", "torch"), str))  # no numbers
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {csv}: {one_line(error)}") from error
+    if missing := {*_COLUMNS, "arm", "seed"} - {*found.columns}:
+        raise InputError(f"{csv} must be from `rescaler fair --csv`; it has no {', '.join(sorted(missing))}")
+    return found
+
+
+def final_scores(curves: DataFrame) -> DataFrame:
+    """Return what decides: the last epoch of each run.
+
+    Args:
+        curves: from :func:`load_curves` or :func:`read_curves`.
+    """
+    return curves.sort_values("epoch").groupby("run", observed=True).tail(1)
+
+
+def compare(curves: DataFrame, *, margin: float = MARGIN) -> DataFrame:
     """Compare the arms: a row for each, in the order of :data:`ARMS`.
 
     Args:
-        scores: from :func:`final_scores`.
-        epochs: of the same runs.
+        curves: from :func:`load_curves` or :func:`read_curves`.
         margin: accuracy that may be lost to the target in full, as a fraction.
 
     Returns:
-        ``arm``; ``n`` seeds; means of ``cost`` (in runs of the target) and ``top1``, with ``top1_sd``; ``to_full``,
-        the mean difference to the target in full, and ``ours``, that of kernel rescaling to the arm, paired by seed,
-        each with its 95 % interval ``_low`` and ``_high``; ``reach``, the cost at which the arm's mean accuracy is the
-        target's at its end less the margin, for good (missing: never).
+        ``arm``; ``n`` seeds; means of ``cost`` (in runs of the target) and of ``top1`` after the last epoch,
+        with ``top1_sd``; ``to_full``, the mean difference to the target in full, and ``ours``, that of kernel rescaling
+        to the arm, paired by seed, each with its 95 % interval ``_low`` and ``_high``; ``reach``, the cost at which the
+        arm's mean accuracy is the target's at its end less the margin, for good (missing: never).
     """
-    table = scores.pivot_table(index="seed", columns="arm", values="top1")
+    scores = final_scores(curves)
+    table = scores.pivot_table(index="seed", columns="arm", values="test_top1")
     wanted = table[FULL].mean() - margin if FULL in table else math.nan
     rows = []
     for arm in sorted(table.columns, key=lambda name: (ARMS.index(name) if name in ARMS else len(ARMS), name)):
-        own = scores[scores["arm"] == arm]
+        own, its = scores[scores["arm"] == arm], curves[curves["arm"] == arm]
         rows.append(
             {
                 "arm": arm,
                 "n": len(own),
                 "cost": own["cost"].mean(),
-                "top1": own["top1"].mean(),
-                "top1_sd": own["top1"].std(),
+                "top1": own["test_top1"].mean(),
+                "top1_sd": own["test_top1"].std(),
                 **_paired("to_full", table, arm, FULL),
                 **_paired("ours", table, OURS, arm),
-                "reach": _reach(mean_curve(epochs[epochs["run"].isin(own["run"])]), wanted),
+                "reach": _reach(mean_curve(its), wanted),
             }
         )
     return DataFrame(rows)
@@ -88,9 +123,9 @@ def _paired(name: str, table: DataFrame, one: str, other: str) -> dict[str, floa
     return {name: mean, f"{name}_low": low, f"{name}_high": high}
 
 
-def mean_curve(epochs: DataFrame) -> DataFrame:
-    """Return the mean of some runs after each epoch: ``cost``, ``top1``, and its ``low`` and ``high`` over them."""
-    by_epoch = epochs.groupby("epoch")
+def mean_curve(curves: DataFrame) -> DataFrame:
+    """Return the mean of an arm's runs after each epoch: ``cost``, ``top1``, and its ``low`` and ``high`` over them."""
+    by_epoch = curves.groupby("epoch")
     found = by_epoch.agg(
         cost=("cost", "mean"), top1=("test_top1", "mean"), low=("test_top1", "min"), high=("test_top1", "max")
     )
