@@ -136,6 +136,8 @@ def _fair(command: argparse.ArgumentParser) -> None:
     command.add_argument("--seeds", type=int, default=10, metavar="N", help="of the claim; default: %(default)s")
     factors = "learning rates to choose from, times the schedule's; default: %(default)s"
     command.add_argument("--lr", default="0.5,1,2", metavar="FACTORS", help=factors)
+    tuned = "take the learning rates that an earlier comparison has chosen, by its folder, instead of --lr"
+    command.add_argument("--tuned", type=Path, metavar="DIR", help=tuned)
     tuning = "seeds that choose learning rates on a hold-out; default: %(default)s"
     command.add_argument("--tuning-seeds", type=int, default=3, metavar="N", help=tuning)
     held = "share of the training set that is held out to choose; default: %(default)s"

@@ -25,7 +25,10 @@ def run(arguments: argparse.Namespace) -> None:
         require(value >= 1, f"--{option.replace('_', '-')}", value, "at least 1")
     folder = arguments.folder or RUNS / f"fair_{datetime.now():%Y-%m-%d_%H-%M-%S}"
     chosen = dict.fromkeys(arms, factors[0])
-    if len(factors) > 1:
+    if arguments.tuned is not None:
+        chosen = best_factors(arguments.tuned / "tuning")
+        require({*arms} <= {*chosen}, "--arms", arguments.arms, f"among {', '.join(chosen)}, as in {arguments.tuned}")
+    elif len(factors) > 1:
         seeds = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + arguments.tuning_seeds)
         jobs = [
             [*_arm(arm, arguments.budget), f"optim.lr_factor={factor}", f"seed={seed}"]
@@ -39,7 +42,7 @@ def run(arguments: argparse.Namespace) -> None:
     ]
     launch(arguments.overrides, jobs, folder / "test", arguments)
     show(folder / "test", margin=arguments.margin / 100, csv=arguments.csv, plot=folder / "cost.png")
-    if len(factors) > 1:
+    if len(factors) > 1 or arguments.tuned is not None:
         print("Learning rates, times the schedule's: " + ", ".join(f"{arm} {chosen[arm]:g}" for arm in arms))
 
 
