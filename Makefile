@@ -28,17 +28,9 @@ demo: setup
 analysis: setup
 	$(BIN)/python analysis/execute.py $(RUNS)
 
-# What only a GPU shows, into benchmarks/results/gpu/: the tests on it, the harness beside other loops, the settings of
-# step, the paper's networks on images of the device and on prepared files. Under 20 minutes, and a minute for the files.
-GPU := benchmarks/results/gpu
+# What only a GPU shows, in at most 8 minutes, into one file: the paper's networks and ResNet-50, 2x2 kernels beside 3x3.
 gpu-bench: setup
-	$(BIN)/python -m pytest tests/test_cuda.py
-	$(BIN)/python -m benchmarks.training_loop --device cuda --out $(GPU)/training_loop.json
-	$(BIN)/python -m benchmarks.step_choices --device cuda --out $(GPU)/step_choices.json
-	$(BIN)/python -m benchmarks.paper_networks --device cuda --minutes 6 --out $(GPU)/paper_networks.json
-	$(BIN)/python -m benchmarks.image_files --rounds 3 --folder runs/photos --out $(GPU)/image_files.json
-	$(BIN)/python -m benchmarks.paper_networks --device cuda --minutes 2 --precisions bf16 \
-	  --folder runs/photos/prepared --out $(GPU)/paper_networks_files.json
+	$(BIN)/python -m benchmarks.gpu --minutes 8 --out benchmarks/results/gpu.json
 
 # One verdict: the SLURM tests run too where a fast test fails.
 test: setup

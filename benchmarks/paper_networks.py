@@ -1,14 +1,15 @@
 """How much faster the paper's pre-train networks train than its target networks, on today's hardware.
 
     python -m benchmarks.paper_networks                 from the checkout: torch and torchvision are all it needs
-    python -m benchmarks.paper_networks --compile       on a CPU, with torch.compile too (needs a C++ compiler)
+    python -m benchmarks.paper_networks --modes eager compiled   on a CPU, with torch.compile too (needs a C++ compiler)
     python -m benchmarks.paper_networks --folder FOLDER from the files of an ImageNet tree, not from the device
     python -m benchmarks.paper_networks --out benchmarks/results/paper_networks_gpu.json
 
 Images/s of the real training loop on OverFeat-fast and ResNet-34: the target, the pre-train network, and the target's
 own kernels on the pre-train network's small images (``input_only``), in every precision, memory format, eager and
-compiled. The three take turns, on synthetic images that are on the device already or on image files; the first steps do
-not count. Results are written after each setting, so a run that is stopped leaves what it has.
+compiled; and the share of the training time that this would save in the paper's schedule. The three take turns, on
+synthetic images that are on the device already or on image files; the first steps do not count. Results are written
+after each setting, so a run that is stopped leaves what it has.
 """
 
 import argparse
@@ -16,16 +17,25 @@ import dataclasses
 import functools
 import itertools
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torchvision.models import resnet50
 
 from benchmarks.epochs import Trainer
-from benchmarks.reporting import parser, provenance, write
+from benchmarks.reporting import (
+    Budget,
+    batch_size,
+    eager_steps,
+    provenance,
+    say,
+    shown,
+    timing_parser,
+    write,
+)
 from rescaler.config import (
     DataSettings,
     Experiment,
@@ -34,44 +44,57 @@ from rescaler.config import (
     ShrinkSettings,
     StepSettings,
 )
-from rescaler.errors import InputError
+from rescaler.errors import InputError, first_line
 from rescaler.measure import Spread, turns
 from rescaler.method.description import describe
 from rescaler.method.kernels import KERNEL_TABLE
-from rescaler.models import overfeat_fast, overfeat_small, resnet34
+from rescaler.models import build, overfeat_fast, overfeat_small, resnet34
+from rescaler.networks import Networks
 from rescaler.precision import cannot_compile
+from rescaler.text import TextTable
 
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """A network, the side of its images, and how many times faster the paper's pre-train network was (2016)."""
+    """A network, the side of its images, and what the paper reports of it (2016)."""
 
     make: Callable[..., nn.Module]
     image_px: int
+    resize_epoch: int
+    """The earliest of the paper's, in pre-train epochs."""
+    epochs: int
     times_faster_paper: float | None = None
+    """Of the pre-train network, than the target."""
+    saved_paper: float | None = None
+    """Share of the target's training time."""
     classes: int = 1000
     channels: int = 3
 
+    def saved(self, times_faster: Spread) -> Spread:
+        """Share of the target's training time that is saved if so many times faster until the resize."""
+        return Spread(*(self.resize_epoch / self.epochs * (1 - 1 / times) for times in times_faster))
+
 
 NETWORKS = {
-    "OverFeat-fast": Network(overfeat_fast, 231, 2.52),
-    "ResNet-34": Network(resnet34, 224, 2.56),
-    "demo": Network(overfeat_small, 28, None, 10, 1),
+    "OverFeat-fast": Network(overfeat_fast, 231, 17, 55, 269.1 / 106.8, 1 - 220.0 / 269.1),
+    "ResNet-34": Network(resnet34, 224, 28, 90, 179.33 / 70.09, 1 - 145.60 / 179.33),
+    "ResNet-50": Network(resnet50, 224, 28, 90),
+    "demo": Network(overfeat_small, 28, 17, 55, classes=10, channels=1),
 }
+"""The paper's hours: Tables 2 and 4. ResNet-50, which it does not have, has ResNet-34's schedule."""
 VARIANTS: dict[str, tuple[object, bool]] = {
     "target": (0, False),
     "pretrain": ("never", False),
     "input_only": ("never", True),
 }
 """Resize epoch, and whether the target's kernels are kept."""
-PRECISIONS = {"cpu": ("fp32", "bf16"), "cuda": ("bf16", "tf32", "fp32")}
-BATCH_SIZE = {"cpu": 8, "cuda": 128}
-"""The paper's 128 where there is a GPU."""
-ROUND_S = {"device": 0.7, "files": 6.0}
+ROUND_S = {"device": 0.4, "files": 6.0}
 """Seconds of one network before the next one's turn: this many batches, but one at least. The workers that read files
 begin each turn with nothing read, which must not be most of it."""
 WARM_UP_BATCHES = 4
 """Compiled networks compile within three."""
+GUESSES = {"compiled": 2.0}
+"""Minutes of a setting of this mode, before one is measured."""
 IMAGENET_IMAGES = 1_281_167
 PEAK_TFLOPS: dict[str, dict[str, float]] = {
     "NVIDIA H100 80GB HBM3": {"fp32": 67, "tf32": 495, "bf16": 989},
@@ -82,16 +105,11 @@ PEAK_TFLOPS: dict[str, dict[str, float]] = {
 """NVIDIA's data sheets: dense, not sparse."""
 
 
-def steps(device_type: str, precisions: Sequence[str] | None, compiled: bool) -> list[StepSettings]:
+def steps(arguments: argparse.Namespace) -> list[StepSettings]:
     """What is measured, eager first: compiling takes minutes and may meet the end of the time."""
-    wanted = [name for name in PRECISIONS[device_type] if precisions is None or name in precisions]
-    eager = [StepSettings(name, form) for form in ("channels_last", "contiguous") for name in wanted]
-    return eager + [StepSettings(name, compile=True) for name in wanted if compiled]
-
-
-def shown(step: StepSettings) -> str:
-    """How a step is computed, in words."""
-    return f"{step.precision} {step.memory_format}{' compiled' if step.compile else ''}"
+    eager = eager_steps(arguments.device, arguments.precisions)
+    compiled = [StepSettings(name, compile=True) for name in dict.fromkeys(step.precision for step in eager)]
+    return eager * ("eager" in arguments.modes) + compiled * ("compiled" in arguments.modes)
 
 
 def experiment(network: Network, variant: str, step: StepSettings, arguments: argparse.Namespace) -> Experiment:
@@ -99,21 +117,21 @@ def experiment(network: Network, variant: str, step: StepSettings, arguments: ar
     resize_epoch, input_only = VARIANTS[variant]
     source: dict[str, Any] = {
         "name": "synthetic",
-        "train_images": max(arguments.images, arguments.batch),
+        "train_images": max(arguments.images, batch_size(arguments)),
         "test_images": 1,
     }
     if arguments.folder is not None:
         source = {"name": "imagenet", "folder": str(arguments.folder), "workers": arguments.workers}
     pixels: dict[str, Any] = {"mean": [0.45] * network.channels, "std": [0.22] * network.channels}
     return Experiment(
-        model={"_target_": f"{network.make.__module__}.{network.make.__name__}"},
+        model={"_target_": path(network)},
         shrink=ShrinkSettings(table=dict(KERNEL_TABLE), input_only=input_only),
         data=DataSettings(
             image_px=network.image_px, classes=network.classes, channels=network.channels, **pixels, **source
         ),
         # So small a rate leaves the weights finite; the work is the same.
         schedule=ScheduleSettings(epochs=1, batches_per_epoch=1, learning_rates=[1e-6]),
-        optim=OptimSettings(batch_size=arguments.batch),
+        optim=OptimSettings(batch_size=batch_size(arguments)),
         step=step,
         resize_epoch=resize_epoch,
         device=arguments.device,
@@ -138,21 +156,25 @@ class Measured:
 
 
 def measure(
-    network: Network, step: StepSettings, arguments: argparse.Namespace, say: Callable[[str], None]
+    network: Network,
+    step: StepSettings,
+    arguments: argparse.Namespace,
+    known: dict[str, Networks],
+    tell: Callable[[str], None],
 ) -> Measured:
     """Seconds a batch of each variant, by clock and round."""
     torch.compiler.reset()  # else the networks measured before would count as recompilations of these
     trainers, counts, compile_s = {}, {}, {}
     for name in VARIANTS:
-        say(f"warming up {name}")
-        trainers[name] = Trainer(experiment(network, name, step, arguments))
+        tell(f"warming up {name}")
+        trainers[name] = Trainer(experiment(network, name, step, arguments), known)
         compile_s[name] = trainers[name].train(WARM_UP_BATCHES).get("compile", 0.0)
         batches = WARM_UP_BATCHES if arguments.folder is None else 4 * arguments.workers
         seconds = sum(trainers[name].train(batches).values()) / batches
         counts[name] = max(1, round(ROUND_S["device" if arguments.folder is None else "files"] / seconds))
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in VARIANTS}
     for number, order in enumerate(turns(VARIANTS, arguments.rounds), start=1):
-        say(f"round {number} of {arguments.rounds}")
+        tell(f"round {number} of {arguments.rounds}")
         for name in order:
             seconds_by_clock = trainers[name].train(counts[name])
             rounds[name].append({clock: value / counts[name] for clock, value in seconds_by_clock.items()})
@@ -163,7 +185,9 @@ def result(
     name: str, step: StepSettings, measured: Measured, arguments: argparse.Namespace, macs: dict[str, int]
 ) -> dict[str, Any]:
     """One setting's numbers, for JSON."""
-    speed = {key: Spread.of([arguments.batch / seconds for seconds in measured.batch_s(key)]) for key in VARIANTS}
+    batch = batch_size(arguments)
+    speed = {key: Spread.of([batch / seconds for seconds in measured.batch_s(key)]) for key in VARIANTS}
+    faster = {key: measured.times_faster(key) for key in ("pretrain", "input_only")}
     peak = None
     if arguments.device == "cuda":
         peak = PEAK_TFLOPS.get(torch.cuda.get_device_name(), {}).get(step.precision)
@@ -171,8 +195,9 @@ def result(
         "network": name,
         "precision": step.precision,
         "memory_format": step.memory_format,
+        "cudnn_benchmark": step.cudnn_benchmark,
         "compiled": step.compile,
-        "batch_size": arguments.batch,
+        "batch_size": batch,
         "n": arguments.rounds,
         "images_per_s": {key: spread._asdict() for key, spread in speed.items()},
         "imagenet_epochs_per_h": {key: 3600 * spread.median / IMAGENET_IMAGES for key, spread in speed.items()},
@@ -183,122 +208,152 @@ def result(
             for key, rounds in measured.rounds.items()
         },
         "compile_s": measured.compile_s,
-        "times_faster": {key: measured.times_faster(key)._asdict() for key in ("pretrain", "input_only")},
+        "times_faster": {key: spread._asdict() for key, spread in faster.items()},
+        "saved_fraction": {key: NETWORKS[name].saved(spread)._asdict() for key, spread in faster.items()},
     }
 
 
 def line(row: dict[str, Any]) -> str:
     """One setting's numbers, for a person."""
     speed = "  ".join(f"{key} {value['median']:8,.1f}" for key, value in row["images_per_s"].items())
-    faster = "  ".join(
-        f"{key} {value['median']:.2f} ({value['low']:.2f} to {value['high']:.2f})"
-        for key, value in row["times_faster"].items()
-    )
-    how = f"{row['precision']} {row['memory_format']:13} {'compiled' if row['compiled'] else 'eager':8}"
-    return f"{row['network']:13} {how}  images/s: {speed}  times faster: {faster}"
+    faster = "  ".join(f"{key} {Spread(**value).shown()}" for key, value in row["times_faster"].items())
+    return f"{row['network']:13} {how(row):33}  images/s: {speed}  times faster: {faster}"
+
+
+def how(row: dict[str, Any]) -> str:
+    """How a setting is computed, in words."""
+    names = ("precision", "memory_format", "cudnn_benchmark")
+    return shown(StepSettings(**{name: row[name] for name in names}, compile=row["compiled"]))
+
+
+def summary(rows: Sequence[dict[str, Any]]) -> TextTable:
+    """What a person would get who trains the target as fast as it goes here, by network and precision."""
+    fastest: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in sorted(rows, key=lambda row: float(row["images_per_s"]["target"]["median"])):
+        fastest[row["network"], row["precision"]] = row
+    cells = []
+    for (name, _), row in sorted(fastest.items()):
+        network, fewer = NETWORKS[name], fewer_multiplications(name)
+        spreads = {key: Spread(**spread) for key, spread in row["times_faster"].items()}
+        paper = ("–", "–")
+        if network.times_faster_paper is not None and network.saved_paper is not None:
+            paper = f"{network.times_faster_paper:.2f}", f"{100 * network.saved_paper:.1f} %"
+        cells.append(
+            [
+                name,
+                how(row),
+                f"{row['images_per_s']['target']['median']:,.1f}",
+                *(f"{spread.shown()} of {fewer[key]:.2f}" for key, spread in spreads.items()),
+                paper[0],
+                *(f"{100 * network.saved(spread).median:.1f} %" for spread in spreads.values()),
+                paper[1],
+            ]
+        )
+    columns = ("Network", "Target's fastest step", "Images/s", "Pre-train", "Input only", "Paper")
+    saved = ("Saved: pre-train", "Saved: input only", "Saved: paper")
+    notes = [
+        "Pre-train, input only: times faster than the target, of the ratio of multiplications. Saved: of the training "
+        "time, with the paper's first resize epoch (17 of 55, 28 of 90). Paper: its hours, 2016.",
+    ]
+    return TextTable("Where the target is fastest", (*columns, *saved), cells, notes, columns[1:2])
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
-    made = parser(__doc__)
+    made = timing_parser(__doc__, minutes=18)
     paper = [name for name, network in NETWORKS.items() if network.times_faster_paper is not None]
     made.add_argument("--networks", nargs="+", choices=NETWORKS, default=paper, help="default: the paper's two")
-    made.add_argument("--precisions", nargs="+", choices=PRECISIONS["cuda"], help="default: all of the device")
-    made.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
-    made.add_argument("--batch", type=int, metavar="N", help="images a step; default: 128, on a CPU 8")
     made.add_argument("--folder", type=Path, metavar="FOLDER", help="an ImageNet tree; default: synthetic images")
     made.add_argument("--workers", type=int, default=8, help="processes that read it; default: %(default)s")
     made.add_argument("--images", type=int, default=1024, help="how many synthetic ones; default: %(default)s")
-    made.add_argument("--rounds", type=int, default=7, help="turns of each network; default: %(default)s")
-    made.add_argument("--compile", action=argparse.BooleanOptionalAction, help="default: on a GPU alone")
-    made.add_argument("--minutes", type=float, default=18, help="no setting begins after these; default: %(default)s")
-    return made.parse_args(arguments)
+    made.add_argument("--modes", nargs="+", choices=("eager", "compiled"), help="default: eager, on a GPU both")
+    parsed = made.parse_args(arguments)
+    if parsed.modes is None:
+        parsed.modes = ["eager", "compiled"] if parsed.device == "cuda" else ["eager"]
+    return parsed
 
 
-def say(*words: str) -> None:
-    """Show in a terminal what is being done, on a line that the next words take."""
-    if sys.stderr.isatty():
-        print("\r\033[K" + ": ".join(words), end="", file=sys.stderr, flush=True)
-
-
-def results(
-    arguments: argparse.Namespace, compiled: bool, macs: dict[str, dict[str, int]], left_out: list[str]
-) -> Iterator[dict[str, Any]]:
+def results(arguments: argparse.Namespace, left_out: list[str]) -> Iterator[dict[str, Any]]:
     """All settings' results, as they come; those that time or memory does not allow are named in ``left_out``."""
-    start = time.monotonic()
-    todo = list(itertools.product(steps(arguments.device, arguments.precisions, compiled), arguments.networks))
+    todo = list(itertools.product(steps(arguments), arguments.networks))
+    if any(step.compile for step, _ in todo) and (reason := cannot_compile(torch.device(arguments.device))):
+        left_out.append(f"compiled: {reason}")
+        todo = [(step, name) for step, name in todo if not step.compile]
+    budget, known = Budget(arguments.minutes, GUESSES), dict[str, Networks]()
     for number, (step, name) in enumerate(todo, 1):
-        minutes = (time.monotonic() - start) / 60
-        if minutes > arguments.minutes:
+        mode = "compiled" if step.compile else "eager"
+        if not budget.allows(mode):
             left_out.append(f"{name} {shown(step)}: no time left")
             continue
-        where = f"[{number}/{len(todo)}, {minutes:.1f} min] {name} {shown(step)}"
+        where = f"[{number}/{len(todo)}, {budget.passed():.1f} min] {name} {shown(step)}"
         try:
-            measured = measure(NETWORKS[name], step, arguments, functools.partial(say, where))
-        except torch.OutOfMemoryError:
-            left_out.append(f"{name} {shown(step)}: the memory is too small for batches of {arguments.batch} images")
+            with budget.spent(mode):
+                measured = measure(NETWORKS[name], step, arguments, known, functools.partial(say, where))
+        except RuntimeError as error:  # the memory is too small, or it cannot be compiled
+            left_out.append(f"{name} {shown(step)}: {first_line(error)}")
             continue
         finally:
             say("")
-        yield result(name, step, measured, arguments, macs[name])
+        yield result(name, step, measured, arguments, multiplications(name))
 
 
-def conclusion(name: str, rows: Sequence[dict[str, Any]], fewer: dict[str, float]) -> str:
-    """What a person would get who trains the target as fast as it goes here."""
-    best = max(rows, key=lambda row: float(row["images_per_s"]["target"]["median"]))
-    how = shown(StepSettings(best["precision"], best["memory_format"], compile=best["compiled"]))
-    words = [
-        f"{key} {best['times_faster'][key]['median']:.2f} ({times:.2f} times fewer multiplications)"
-        for key, times in fewer.items()
-    ]
-    paper = NETWORKS[name].times_faster_paper
-    beside = "" if paper is None else f"; the paper: {paper}"
-    return f"{name}, where the target is fastest ({how}), times faster: {', '.join(words)}{beside}"
+def run(arguments: argparse.Namespace, save: Callable[[dict[str, Any]], None]) -> None:
+    """Measure and print; save all numbers after each setting."""
+    report: dict[str, Any] = {
+        "data": "synthetic, on the device" if arguments.folder is None else "image files",
+        "networks": {
+            name: {
+                "times_faster_paper": NETWORKS[name].times_faster_paper,
+                "saved_fraction_paper": NETWORKS[name].saved_paper,
+                "times_fewer_multiplications": fewer_multiplications(name),
+            }
+            for name in arguments.networks
+        },
+        "results": [],
+        "left_out": [],
+    }
+    for row in results(arguments, report["left_out"]):
+        print(line(row), flush=True)
+        report["results"].append(row)
+        save(report)
+    save(report)
+    if report["results"]:
+        print(f"\n{summary(report['results'])}")
+    for reason in report["left_out"]:
+        print(f"left out: {reason}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print and write."""
     parsed = parse(arguments)
-    device = torch.device(parsed.device)
-    parsed.batch = parsed.batch or BATCH_SIZE[device.type]
-    compiled = device.type == "cuda" if parsed.compile is None else parsed.compile
-    left_out: list[str] = []
-    if compiled and (reason := cannot_compile(device)) is not None:
-        compiled = False
-        left_out.append(f"compiled: {reason}")
-    source = "synthetic, on the device" if parsed.folder is None else "image files"
-    report: dict[str, Any] = provenance("paper_networks", device)
-    report |= {"data": source, "networks": {}, "results": [], "left_out": left_out}
-    print(f"{report['device']}, torch {report['torch']}, batch {parsed.batch}, images: {source}")
-    macs = {name: multiplications(NETWORKS[name]) for name in parsed.networks}
-    for name in parsed.networks:
-        fewer = {key: macs[name]["target"] / macs[name][key] for key in ("pretrain", "input_only")}
-        report["networks"][name] = {
-            "times_faster_paper": NETWORKS[name].times_faster_paper,
-            "times_fewer_multiplications": fewer,
-        }
+    about = provenance("paper_networks", torch.device(parsed.device))
+    source = "synthetic" if parsed.folder is None else "files"
+    print(f"{about['device']}, torch {about['torch']}, batch {batch_size(parsed)}, images: {source}")
     try:
-        for row in results(parsed, compiled, macs, left_out):
-            print(line(row), flush=True)
-            report["results"].append(row)
-            write(parsed.out, report)
+        run(parsed, lambda report: write(parsed.out, about | report))
     except InputError as error:
         sys.exit(f"error: {error}")
-    write(parsed.out, report)
-    for name, entry in report["networks"].items():
-        rows = [row for row in report["results"] if row["network"] == name]
-        if rows:
-            print(conclusion(name, rows, entry["times_fewer_multiplications"]))
-    for reason in left_out:
-        print(f"left out: {reason}")
 
 
-def multiplications(network: Network) -> dict[str, int]:
+@functools.cache
+def multiplications(name: str) -> dict[str, int]:
     """Multiplications of one image's forward pass through each variant."""
+    network = NETWORKS[name]
     with torch.device("meta"):
-        target = network.make(num_classes=network.classes, in_channels=network.channels)
+        target = build({"_target_": path(network)}, classes=network.classes, channels=network.channels)
     both = [describe(target, network.image_px, input_only=input_only) for input_only in (False, True)]
     return {"target": both[0].target_macs, "pretrain": both[0].pretrain_macs, "input_only": both[1].pretrain_macs}
+
+
+def fewer_multiplications(name: str) -> dict[str, float]:
+    """How many times fewer than the target's."""
+    macs = multiplications(name)
+    return {key: macs["target"] / macs[key] for key in ("pretrain", "input_only")}
+
+
+def path(network: Network) -> str:
+    """Import path of the function that makes it."""
+    return f"{network.make.__module__}.{network.make.__name__}"
 
 
 if __name__ == "__main__":

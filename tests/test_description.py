@@ -6,12 +6,13 @@ import torch
 from networks import classifier
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models import squeezenet1_1
 
 import rescaler
 from rescaler.errors import InputError
 from rescaler.method.description import Description, describe, quantity
 from rescaler.method.shrinking import shrink
-from rescaler.models import overfeat_fast, overfeat_small, resnet18, resnet34
+from rescaler.models import overfeat_fast, overfeat_small, resnet18, resnet34, vgg_small
 
 
 def on_meta(make: Callable[[], nn.Module]) -> nn.Module:
@@ -60,6 +61,28 @@ def test_totals_are_those_that_torch_counts(make: Callable[[], nn.Module]) -> No
             network(torch.empty(1, channels, px, px, device="meta"))
         counted.append(counter.get_total_flops() / 2)
     assert [described.target_macs, described.pretrain_macs] == counted
+
+
+@pytest.mark.parametrize(
+    ("make", "image_px", "note"),
+    [
+        (vgg_small, 28, "0 of 5 even kernels copy their map to pad it."),
+        (resnet18, 224, "0 of 16 even kernels copy their map to pad it."),
+        (overfeat_fast, 231, "0 of 3 even kernels copy their map to pad it."),
+        # The 3x3 convolution of each of eight Fire modules stands alone beside a 1x1 convolution, whose map must have
+        # the size of its own.
+        (squeezenet1_1, 224, "8 of 9 even kernels copy their map to pad it."),
+    ],
+)
+def test_maps_that_even_kernels_still_copy_are_counted(make: Callable[[], nn.Module], image_px: int, note: str) -> None:
+    described = describe(on_meta(make), image_px)
+    assert note in str(described).splitlines()
+    hooks = [module for module in shrink(on_meta(make), image_px).network.modules() if module._forward_pre_hooks]
+    assert described.copied_maps == len(hooks)
+
+
+def test_without_even_kernels_no_copy_is_spoken_of() -> None:
+    assert "copy their map" not in str(describe(on_meta(resnet18), 224, input_only=True))
 
 
 def test_equation_4_bounds_a_layer_without_padding() -> None:

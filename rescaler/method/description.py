@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from rescaler.method.layers import Layer, Margins, margins
+from rescaler.method.layers import Layer, Margins, copies_map, margins
 from rescaler.method.shrinking import Shrunk, shrink
 from rescaler.method.trace import Call, outline, trace
 from rescaler.text import TextTable
@@ -48,6 +48,16 @@ class DescribedLayer:
         return self.target_macs / self.pretrain_macs
 
     @property
+    def is_even(self) -> bool:
+        """Whether the pre-train network's kernel has an even side, which needs an odd number of pixels of padding."""
+        return self.kind not in ("interface", "linear") and any(side % 2 == 0 for side in self.pretrain_kernel)
+
+    @property
+    def copies_map(self) -> bool:
+        """Whether the pre-train network copies the layer's input to pad it, which takes time."""
+        return copies_map(self.pretrain_padding)
+
+    @property
     def bounds_macs(self) -> tuple[float, float]:
         """Exclusive lower and inclusive upper bound of ``pretrain_macs`` (Eq. 4)."""
         return self.target_macs / self.scale**4, self.target_macs / self.scale**2
@@ -74,6 +84,16 @@ class Description:
     def pretrain_macs(self) -> int:
         """Multiplications of the pre-train network's forward pass on one image."""
         return sum(layer.pretrain_macs for layer in self.layers)
+
+    @property
+    def even_kernels(self) -> int:
+        """Number of the pre-train network's convolutions whose kernel has an even side."""
+        return sum(layer.is_even for layer in self.layers)
+
+    @property
+    def copied_maps(self) -> int:
+        """Number of those that copy their input to pad it."""
+        return sum(layer.is_even and layer.copies_map for layer in self.layers)
 
     @property
     def ratio(self) -> float:
@@ -108,6 +128,8 @@ class Description:
             f"{low} to {high} in all; * is outside: its map does not shrink as its kernel does.",
             "Padding 0,1: 1 px on the right and at the bottom, or on the left and at the top; -1: cropped.",
         ]
+        if self.even_kernels:
+            notes.append(f"{self.copied_maps} of {self.even_kernels} even kernels copy their map to pad it.")
         return TextTable(heading, COLUMNS, [*map(_row, groups.values()), total], [*notes, *self.notes], COLUMNS[1:5])
 
 

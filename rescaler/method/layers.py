@@ -46,11 +46,22 @@ class Layer:
         """Whether the kernel is smaller in the pre-train network."""
         return self.target_kernel != self.pretrain_kernel
 
+    @property
+    def copies_map(self) -> bool:
+        """Whether the pre-train network copies its input to pad it."""
+        return copies_map(self.pretrain_padding)
+
 
 def flattened_map(module: nn.Module) -> Flattened | None:
     """Find the feature map that a pre-train network's layer receives flattened, if it differs from the target's."""
     found: Flattened | None = module.__dict__.get(_FLATTENED)
     return found
+
+
+def copies_map(padding: Margins) -> bool:
+    """Return whether padding differs between sides: convolutions cannot do that, so the feature map is copied."""
+    left, right, top, bottom = padding
+    return left != right or top != bottom
 
 
 def size_of(conv: nn.Conv2d) -> Size:

@@ -39,7 +39,7 @@ def without_copies(
         The layers, and the calls of the pre-train network with them. No other layer's map has changed its size.
     """
     found = {layer.name: layer for layer in layers}
-    candidates = [one.name for one in layers if one.shrinks and one.name not in fixed and copies(one)]
+    candidates = [one.name for one in layers if one.shrinks and one.name not in fixed and one.copies_map]
     pairs: dict[str, str] = {}
     for name in candidates:
         takes = consumers.get(name, [OTHER])
@@ -55,12 +55,12 @@ def without_copies(
     # All at once; where that fails, one after the other.
     for change in [every, *changes] if len(changes) > 1 else changes:
         calls = _try(found, change, pairs.keys(), calls, calls_of) or calls
-        if change is every and not any(copies(found[name]) for name in every):
+        if change is every and not any(found[name].copies_map for name in every):
             break
     for name in candidates:
         takes = consumers.get(name, [OTHER])
         swallowed = len(takes) == 1 and (takes[0] == POOLING or takes[0] in strided)
-        if copies(found[name]) and (swallowed or name in strided):
+        if found[name].copies_map and (swallowed or name in strided):
             for sign in (-1, 1):
                 may_move = {name} if swallowed else set()
                 tried = _try(found, {name: _symmetric(found[name], sign)}, may_move, calls, calls_of)
@@ -68,12 +68,6 @@ def without_copies(
                     calls = tried
                     break
     return list(found.values()), calls
-
-
-def copies(layer: Layer) -> bool:
-    """Return whether a layer pads its sides differently, or crops its input, which copies the feature map."""
-    left, right, top, bottom = layer.pretrain_padding
-    return left != right or top != bottom
 
 
 def _odd_axes(layer: Layer) -> tuple[bool, bool]:

@@ -15,7 +15,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from rescaler.errors import ArgumentError, InputError, listed, one_line
 from rescaler.method.kernels import KERNEL_TABLE, Size, two_thirds
 from rescaler.method.layers import Layer, Margins, Weighted, margins, pretrain_network, refuse_computed, size_of
-from rescaler.method.padding import copies, without_copies
+from rescaler.method.padding import without_copies
 from rescaler.method.trace import Call, Shapes, Trace, first_tensor, outline, trace
 
 MAX_IMAGE_PX = 2**14
@@ -231,11 +231,11 @@ def _first_without_copies(sizes: Sequence[int], fit: Callable[[int], list[Layer]
         except InputError as error:
             refusals.append(error)
             continue
-        if not any(map(copies, fitting[-1][1])):
+        if not any(layer.copies_map for layer in fitting[-1][1]):
             break
     if not fitting:
         raise refusals[0]
-    return min(fitting, key=lambda one: sum(map(copies, one[1])))
+    return min(fitting, key=lambda one: sum(layer.copies_map for layer in one[1]))
 
 
 def _named_padding(
