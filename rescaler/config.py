@@ -131,6 +131,13 @@ class RescaleSettings:
     )
 
 
+if TYPE_CHECKING:
+    _Found = int
+    _FoundList = list[float]
+    _FoundBool = bool
+else:  # null with data=folder until its pictures are looked at, before anything is checked: rescaler.data.contents
+    _Found, _FoundList, _FoundBool = int | None, list[float] | None, bool | None
+
 DATA_SETS = ("fashion_mnist", "cifar10", "cifar100", "imagenet", "folder", "synthetic")
 
 
@@ -142,20 +149,20 @@ class DataSettings:
     folder: str | None = setting(
         None, "where the images are, or are put; null: data/ here", check=_FOLDER, affects="nothing"
     )
-    image_px: int = setting(
+    image_px: _Found = setting(
         28,
         "side of the target network's images",
         unit="px",
         check=Check(lambda value: 1 <= value <= 16_384, "at least 1 and at most 16,384"),
     )
-    classes: int = setting(10, "number of classes", check=at_least(2))
+    classes: _Found = setting(10, "number of classes", check=at_least(2))
     channels: int = setting(1, "colour channels", check=at_least(1))
-    mean: list[float] = setting(
+    mean: _FoundList = setting(
         list,
         "of pixels in [0, 1], by channel",
         check=Check(lambda v: all(0 <= x <= 1 for x in v), "in [0, 1], by channel"),
     )
-    std: list[float] = setting(
+    std: _FoundList = setting(
         list,
         "of pixels in [0, 1], by channel",
         check=Check(lambda v: all(0 < x <= 1 for x in v), "in (0, 1], by channel"),
@@ -182,9 +189,9 @@ class DataSettings:
         check=Check(lambda value: 0 <= value <= 0.5, "in [0, 0.5]"),
         absent=0.0,
     )
-    in_memory: bool = setting(
+    in_memory: _FoundBool = setting(
         False,
-        "for data=folder: all images in memory, shifted by pad_px; else read while training, cut at random",
+        "for data=folder: all images in memory, shifted by pad_px; else read in training, cut at random; null: by size",
         absent=False,
     )
     workers: int = setting(2, "processes that decode image files", check=at_least(0), affects="nothing")
@@ -639,7 +646,15 @@ def _floats(value: Any, key: str) -> Iterator[tuple[str, float]]:
         yield key, value
 
 
+FOUND = ("image_px", "classes", "mean", "std", "in_memory")
+"""Settings of ``data`` that are looked up in a folder of pictures where they are null."""
+
+
 def _check_data(data: DataSettings) -> None:
+    for key in FOUND:
+        require(getattr(data, key) is not None, f"data.{key}", "null", f"a value with data={data.name}")
+    anyway = "false but with data=folder: small sets are in memory anyway, imagenet never is"
+    require(data.name == "folder" or not data.in_memory, "data.in_memory", data.in_memory, anyway)
     require(data.pad_px <= data.image_px, "data.pad_px", data.pad_px, f"at most data.image_px (={data.image_px})")
     if data.name != "synthetic":
         for key in ("train_images", "test_images"):

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from image_tree import plant
 from omegaconf import DictConfig
 
 from rescaler.compose import register, to_experiment
@@ -32,8 +33,9 @@ def experiment(*overrides: str) -> Experiment:
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_every_option_composes(option: str) -> None:
-    assert isinstance(experiment(option), Experiment)
+def test_every_option_composes(option: str, tmp_path: Path) -> None:
+    folder = [f"data.folder={plant(tmp_path)}"] if option == "data=folder" else []
+    assert isinstance(experiment(option, *folder), Experiment)
 
 
 @pytest.mark.parametrize("path", sorted((CONF / "experiment").glob("*.yaml")) + sorted((CONF / "sweep").glob("*.yaml")))
