@@ -359,6 +359,8 @@ def explain(error: BaseException) -> str:
     text = " ".join(re.sub(r"^\s*(full_key|object_type|reference_type)[:=].*$", "", text, flags=re.MULTILINE).split())
     if isinstance(error, OverrideParseException):
         return f"cannot read {error.override}: {text}"
+    if "Could not find 'schedule/" in text:  # a data set of the user's: conf/config.yaml takes the one of its name
+        text += "; choose one by schedule=NAME"
     if full_key is None:
         return text
     addition = _addition(full_key[1])
