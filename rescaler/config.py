@@ -141,6 +141,14 @@ else:  # null with data=folder until its pictures are looked at, before anything
 DATA_SETS = ("fashion_mnist", "cifar10", "cifar100", "imagenet", "folder", "synthetic")
 
 
+AUGMENTATIONS = ("rand_augment", "trivial_augment", "random_erasing", "mixup", "cutmix")
+
+
+def _are_augmentations(value: Any) -> bool:
+    entries = value if isinstance(value, list) else [value] if value else []
+    return all(entry in AUGMENTATIONS if isinstance(entry, str) else isinstance(entry, Mapping) for entry in entries)
+
+
 @dataclass
 class DataSettings:
     """A data set and how its images are fed."""
@@ -171,8 +179,14 @@ class DataSettings:
         0, "largest random shift in training", unit="px of the target's image", check=at_least(0), by_stage=True
     )
     flip: bool = setting(True, "random horizontal flip in training", by_stage=True)
-    augment: dict[str, Any] = setting(
-        dict, "_target_: a transform of an image; its arguments", absent={}, by_stage=True
+    augment: Any = setting(
+        None,
+        "transforms of images, or of a whole batch (mixup, cutmix): names, or _target_ and arguments; one or a list",
+        check=Check(
+            _are_augmentations, f"{', '.join(AUGMENTATIONS)}, a _target_ with its arguments, or a list of them"
+        ),
+        absent=None,
+        by_stage=True,
     )
     test_px: int | None = setting(
         None,
@@ -197,6 +211,11 @@ class DataSettings:
     workers: int = setting(2, "processes that decode image files", check=at_least(0), affects="nothing")
     train_images: int = setting(0, "size of the synthetic training set", check=at_least(0))
     test_images: int = setting(0, "size of the synthetic test set", check=at_least(0), affects="evaluation")
+
+    def __post_init__(self) -> None:
+        if isinstance(self.augment, list) and len(self.augment) == 1:
+            self.augment = self.augment[0]  # whose key is from before there were lists
+        self.augment = self.augment or None
 
 
 RULES = ("milestones", "cosine", "one_cycle", "linear", "constant")
@@ -568,6 +587,8 @@ def typed(settings: Any, name: str, value: Any, key: str) -> Any:
         InputError: it has the wrong type.
     """
     hint = get_type_hints(settings if isinstance(settings, type) else type(settings))[name]
+    if hint is Any:
+        return value
     parts = (hint,) if get_origin(hint) is dict else get_args(hint) or (hint,)
     kinds = tuple(get_origin(kind) or kind for kind in parts)
     if isinstance(value, int) and float in kinds and not isinstance(value, bool):
