@@ -373,11 +373,11 @@ class CostSettings:
 
 @dataclass
 class LoggerSettings:
-    """Weights & Biases and custom loggers: mirrors of the run's own files."""
+    """Weights & Biases, other loggers of ours and custom ones: mirrors of the run's own files."""
 
     mode: str = setting(
-        "auto",
-        "auto: WANDB_MODE, else online when logged in, else offline",
+        "disabled",  # conf/logger/wandb.yaml turns it on: other loggers may be chosen without it
+        "of W&B; auto: WANDB_MODE, else online when logged in, else offline",
         check=one_of("auto", "online", "offline", "disabled"),
         affects="nothing",
     )
@@ -385,6 +385,9 @@ class LoggerSettings:
     entity: str | None = setting(None, "W&B user or team", affects="nothing")
     group: str | None = setting(None, "null: the sweep's folder name", affects="nothing")
     tags: list[str] = setting(list, "more tags", affects="nothing")
+    others: dict[str, Any] = setting(
+        dict, "loggers of ours by name, each a _target_ and its arguments", affects="nothing"
+    )
     more: list[Any] = setting(list, "further loggers, each a _target_ and its arguments", affects="nothing")
 
 
