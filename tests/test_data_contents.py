@@ -127,7 +127,13 @@ def test_a_prepared_set_is_found_and_fits_in_memory(alone: Path, tmp_path: Path)
 def test_what_is_found_is_in_the_runs_config(alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     tiny = ["schedule.epochs=1", "schedule.batches_per_epoch=1", "optim.batch_size=4", "resize_epoch=0", "device=cpu"]
-    rule = ["schedule.rule=constant", "schedule.milestones=[]", "schedule.learning_rates=[0.1]", "logger=none"]
+    rule = [
+        "schedule.rule=constant",
+        "schedule.warmup_epochs=0",
+        "schedule.milestones=[]",
+        "schedule.learning_rates=[0.1]",
+        "logger=none",
+    ]
     more = ["schedule.weight_decay_until=null", "hydra.run.dir=out", "model=resnet_small", "progress=false"]
     main(["run", "data=folder", f"data.folder={alone}", "data.holdout=0.1", *tiny, *rule, *more])
     data = read_experiment(tmp_path / "out").data

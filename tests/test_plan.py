@@ -26,6 +26,7 @@ NO_NUMBER = {
     "logger__project",
     "logger__entity",
     "logger__more",
+    "logger__others",
     "logger__group",
     "logger__tags",
     "step__cudnn_benchmark",  # refused on a CPU
