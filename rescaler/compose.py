@@ -30,7 +30,17 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from rescaler.config import Experiment, InitSettings, OptimSettings, SlurmSettings, architecture, check, help_text
+from rescaler.config import (
+    FOUND,
+    DataSettings,
+    Experiment,
+    InitSettings,
+    OptimSettings,
+    SlurmSettings,
+    architecture,
+    check,
+    help_text,
+)
 from rescaler.errors import InputError, one_line
 from rescaler.files import read_yaml
 from rescaler.loggers import check_loggers
@@ -284,7 +294,7 @@ def set_output_dir(config: DictConfig, folder: Path) -> None:
 def to_experiment(config: DictConfig) -> Experiment:
     """Convert composed settings to typed ones, and check their values."""
     try:
-        experiment = OmegaConf.to_object(config)
+        experiment = OmegaConf.to_object(_with_found(config))
     except OmegaConfBaseException as error:
         raise InputError(explain(error)) from error
     assert isinstance(experiment, Experiment)
@@ -297,6 +307,20 @@ def to_experiment(config: DictConfig) -> Experiment:
     check_stages(experiment)
     check_loggers(experiment.logger)
     return experiment
+
+
+def _with_found(config: DictConfig) -> DictConfig:
+    """Fill in what is null in ``data`` and follows from a folder of pictures; other settings may refer to it."""
+    data = OmegaConf.to_object(config.data)
+    assert isinstance(data, DataSettings)
+    if data.name != "folder" or all(getattr(data, key) is not None for key in FOUND):
+        return config
+    from rescaler.data.contents import found_in  # imports torch
+
+    filled = copy.deepcopy(config)
+    with read_write(filled), open_dict(filled):
+        filled.data.update(found_in(data))
+    return filled
 
 
 def read_experiment(folder: Path) -> Experiment:
@@ -335,6 +359,8 @@ def explain(error: BaseException) -> str:
     text = " ".join(re.sub(r"^\s*(full_key|object_type|reference_type)[:=].*$", "", text, flags=re.MULTILINE).split())
     if isinstance(error, OverrideParseException):
         return f"cannot read {error.override}: {text}"
+    if "Could not find 'schedule/" in text:  # a data set of the user's: conf/config.yaml takes the one of its name
+        text += "; choose one by schedule=NAME"
     if full_key is None:
         return text
     addition = _addition(full_key[1])

@@ -131,7 +131,22 @@ class RescaleSettings:
     )
 
 
+if TYPE_CHECKING:
+    _Found = int
+    _FoundList = list[float]
+    _FoundBool = bool
+else:  # null with data=folder until its pictures are looked at, before anything is checked: rescaler.data.contents
+    _Found, _FoundList, _FoundBool = int | None, list[float] | None, bool | None
+
 DATA_SETS = ("fashion_mnist", "cifar10", "cifar100", "imagenet", "folder", "synthetic")
+
+
+AUGMENTATIONS = ("rand_augment", "trivial_augment", "random_erasing", "mixup", "cutmix")
+
+
+def _are_augmentations(value: Any) -> bool:
+    entries = value if isinstance(value, list) else [value] if value else []
+    return all(entry in AUGMENTATIONS if isinstance(entry, str) else isinstance(entry, Mapping) for entry in entries)
 
 
 @dataclass
@@ -142,20 +157,20 @@ class DataSettings:
     folder: str | None = setting(
         None, "where the images are, or are put; null: data/ here", check=_FOLDER, affects="nothing"
     )
-    image_px: int = setting(
+    image_px: _Found = setting(
         28,
         "side of the target network's images",
         unit="px",
         check=Check(lambda value: 1 <= value <= 16_384, "at least 1 and at most 16,384"),
     )
-    classes: int = setting(10, "number of classes", check=at_least(2))
+    classes: _Found = setting(10, "number of classes", check=at_least(2))
     channels: int = setting(1, "colour channels", check=at_least(1))
-    mean: list[float] = setting(
+    mean: _FoundList = setting(
         list,
         "of pixels in [0, 1], by channel",
         check=Check(lambda v: all(0 <= x <= 1 for x in v), "in [0, 1], by channel"),
     )
-    std: list[float] = setting(
+    std: _FoundList = setting(
         list,
         "of pixels in [0, 1], by channel",
         check=Check(lambda v: all(0 < x <= 1 for x in v), "in (0, 1], by channel"),
@@ -164,8 +179,14 @@ class DataSettings:
         0, "largest random shift in training", unit="px of the target's image", check=at_least(0), by_stage=True
     )
     flip: bool = setting(True, "random horizontal flip in training", by_stage=True)
-    augment: dict[str, Any] = setting(
-        dict, "_target_: a transform of an image; its arguments", absent={}, by_stage=True
+    augment: Any = setting(
+        None,
+        "transforms of images, or of a whole batch (mixup, cutmix): names, or _target_ and arguments; one or a list",
+        check=Check(
+            _are_augmentations, f"{', '.join(AUGMENTATIONS)}, a _target_ with its arguments, or a list of them"
+        ),
+        absent=None,
+        by_stage=True,
     )
     test_px: int | None = setting(
         None,
@@ -182,14 +203,19 @@ class DataSettings:
         check=Check(lambda value: 0 <= value <= 0.5, "in [0, 0.5]"),
         absent=0.0,
     )
-    in_memory: bool = setting(
+    in_memory: _FoundBool = setting(
         False,
-        "for data=folder: all images in memory, shifted by pad_px; else read while training, cut at random",
+        "for data=folder: all images in memory, shifted by pad_px; else read in training, cut at random; null: by size",
         absent=False,
     )
     workers: int = setting(2, "processes that decode image files", check=at_least(0), affects="nothing")
     train_images: int = setting(0, "size of the synthetic training set", check=at_least(0))
     test_images: int = setting(0, "size of the synthetic test set", check=at_least(0), affects="evaluation")
+
+    def __post_init__(self) -> None:
+        if isinstance(self.augment, list) and len(self.augment) == 1:
+            self.augment = self.augment[0]  # whose key is from before there were lists
+        self.augment = self.augment or None
 
 
 RULES = ("milestones", "cosine", "one_cycle", "linear", "constant")
@@ -347,11 +373,11 @@ class CostSettings:
 
 @dataclass
 class LoggerSettings:
-    """Weights & Biases and custom loggers: mirrors of the run's own files."""
+    """Weights & Biases, other loggers of ours and custom ones: mirrors of the run's own files."""
 
     mode: str = setting(
-        "auto",
-        "auto: WANDB_MODE, else online when logged in, else offline",
+        "disabled",  # conf/logger/wandb.yaml turns it on: other loggers may be chosen without it
+        "of W&B; auto: WANDB_MODE, else online when logged in, else offline",
         check=one_of("auto", "online", "offline", "disabled"),
         affects="nothing",
     )
@@ -359,6 +385,9 @@ class LoggerSettings:
     entity: str | None = setting(None, "W&B user or team", affects="nothing")
     group: str | None = setting(None, "null: the sweep's folder name", affects="nothing")
     tags: list[str] = setting(list, "more tags", affects="nothing")
+    others: dict[str, Any] = setting(
+        dict, "loggers of ours by name, each a _target_ and its arguments", affects="nothing"
+    )
     more: list[Any] = setting(list, "further loggers, each a _target_ and its arguments", affects="nothing")
 
 
@@ -561,6 +590,8 @@ def typed(settings: Any, name: str, value: Any, key: str) -> Any:
         InputError: it has the wrong type.
     """
     hint = get_type_hints(settings if isinstance(settings, type) else type(settings))[name]
+    if hint is Any:
+        return value
     parts = (hint,) if get_origin(hint) is dict else get_args(hint) or (hint,)
     kinds = tuple(get_origin(kind) or kind for kind in parts)
     if isinstance(value, int) and float in kinds and not isinstance(value, bool):
@@ -639,7 +670,15 @@ def _floats(value: Any, key: str) -> Iterator[tuple[str, float]]:
         yield key, value
 
 
+FOUND = ("image_px", "classes", "mean", "std", "in_memory")
+"""Settings of ``data`` that are looked up in a folder of pictures where they are null."""
+
+
 def _check_data(data: DataSettings) -> None:
+    for key in FOUND:
+        require(getattr(data, key) is not None, f"data.{key}", "null", f"a value with data={data.name}")
+    anyway = "false but with data=folder: small sets are in memory anyway, imagenet never is"
+    require(data.name == "folder" or not data.in_memory, "data.in_memory", data.in_memory, anyway)
     require(data.pad_px <= data.image_px, "data.pad_px", data.pad_px, f"at most data.image_px (={data.image_px})")
     if data.name != "synthetic":
         for key in ("train_images", "test_images"):

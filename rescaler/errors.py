@@ -103,6 +103,7 @@ _EXTRAS = {
     "PIL": "images",
     "pyarrow": "images",
     "simplejpeg": "images",
+    "wandb": "wandb",
 }
 """Packages that only an extra of ours installs."""
 

@@ -65,6 +65,10 @@ def execute(experiment: Experiment, folder: Path, *, group: str, on_save: OnSave
             with following_the_first():
                 train(run, run.ledger, folder)
             return
+        if experiment.data.name == "folder":
+            from rescaler.data.contents import summary  # imports what decodes pictures
+
+            log.info("%s", summary(experiment.data, run.data.class_names))
         for note in run.notes:
             log.info("%s", note)
         run_folder = RunFolder(folder, run)

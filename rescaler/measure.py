@@ -246,7 +246,8 @@ def _files_are_here(data: DataSettings) -> bool:
         return False
     from rescaler.data.prepared import is_prepared  # needs pyarrow
 
-    return is_prepared(image_folder(data)) or (image_folder(data) / "train").is_dir()
+    folder = image_folder(data)
+    return is_prepared(folder) or (folder / "train").is_dir() or (data.name == "folder" and folder.is_dir())
 
 
 def _loading_round_s(batches: Iterator[Batch]) -> float:

@@ -15,7 +15,7 @@ from rescaler import distributed
 from rescaler.chain import NUMERICS, Chain, Epoch, Stage, digest
 from rescaler.config import Experiment, RescaleSettings, StepSettings, identity, require, stage_names
 from rescaler.data import EVERY_IMAGE, Batch, EpochImages, ImageData, load_data, published_size
-from rescaler.data.augment import Augment
+from rescaler.data.augment import Augment, entries
 from rescaler.errors import InputError
 from rescaler.ledger import Ledger
 from rescaler.method.shrinking import Shrunk
@@ -82,12 +82,17 @@ class Run:
             image_px, self.experiment.seed, epoch.number, recipe.batches, size, start, share,
             first=epoch.images_before, pad_px=stage.data.pad_px, flip=stage.data.flip,
         )  # fmt: skip
-        augment = self.augments.get(stage.name)
+        augment, seed = self.augments.get(stage.name), self.experiment.seed
+        mixes = augment is not None and augment.mixes
+        if mixes:  # an image of this process's share may be mixed with any other of the batch
+            wanted = wanted._replace(share=EVERY_IMAGE)
         for number, (images, labels) in enumerate(self.data.train_batches(wanted), start=start):
             if augment is not None:
-                positions = range(number * size, (number + 1) * size)[share]
-                seeds = (seed_for(self.experiment.seed, "transform", epoch.number, position) for position in positions)
-                images = augment(images, seeds)
+                positions = range(number * size, (number + 1) * size)[wanted.share]
+                images = augment(images, (seed_for(seed, "transform", epoch.number, each) for each in positions))
+                if mixes:
+                    mixed = augment.mix(images, labels, seed_for(seed, "mixture", epoch.number, number))
+                    images, labels = (tensor[share] for tensor in mixed)
             yield images.contiguous(memory_format=layout), labels
 
     def network(self, stage: Stage) -> nn.Module:
@@ -172,7 +177,9 @@ def plan(
     }
     for stage in stages:
         key = "data" if stage.data.augment == experiment.data.augment else f"stages.{stage.name}.data"
-        others[f"{key}.augment._target_"] = stage.data.augment
+        for name, entry in entries(stage.data.augment, f"{key}.augment"):
+            if isinstance(entry, Mapping):
+                others[f"{name}._target_"] = entry
     codes = [
         code_digest(nn.Identity(), options, key)[0]
         for key, options in others.items()

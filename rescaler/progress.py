@@ -29,7 +29,10 @@ _MOST_WAITING = 0.1
 
 
 class ProgressBar:
-    """Shows stage, epoch, images per second, test accuracy and time left; a context manager."""
+    """Shows stage, epoch, training loss, test accuracy, images per second and time left; a context manager.
+
+    A line for each epoch that is trained; in between a bar on a terminal, else a line every few seconds.
+    """
 
     def __init__(self, chain: Chain, *, enabled: bool) -> None:
         self._chain = chain
@@ -45,7 +48,7 @@ class ProgressBar:
         self._in_lines = enabled and not self._console.is_terminal
         self._task: TaskID = self._bar.add_task("", total=chain.epochs, news="")
         self._epochs: list[tuple[Record, bool]] = []
-        self._accuracy = ""
+        self._scores = ""
         self._lines = Lines()
         self._first: tuple[int, int, float] | None = None
         """Epoch, its batches done and the time at the first batch seen of it."""
@@ -69,20 +72,24 @@ class ProgressBar:
     def epoch(self, record: Record, *, reused: bool) -> None:
         """Count a finished epoch."""
         self._epochs.append((record, reused))
-        self._accuracy = f"accuracy {record.test_top1:.2%}"
-        self._show(record.epoch, record.epoch, record.images / (record.train_s + record.data_s))
+        self._scores = f"loss {record.train_loss:.4f}  accuracy {record.test_top1:.2%}"
+        seconds = record.train_s + record.data_s
+        self._show(record.epoch, record.epoch, record.images / seconds, finished=not reused)
 
-    def _show(self, done: float, epoch: int, images_per_s: float | None) -> None:
+    def _show(self, done: float, epoch: int, images_per_s: float | None, *, finished: bool = False) -> None:
         total = max(epochs_planned(self._chain, self._epochs), epoch)  # one that is held is known when it is over
         where = f"epoch {epoch}/{total} {self._chain.stage(epoch).name}"
         speed = "" if images_per_s is None else f"{images_per_s:,.0f} images/s"
         seconds = left_s(self._chain, self._epochs, done)
         left = "" if seconds is None else f"{clock(seconds)} left"
-        news = "  ".join(filter(None, [speed, self._accuracy, left]))
+        news = "  ".join(filter(None, [self._scores, speed, left]))
         self._bar.update(self._task, completed=done, total=total, description=where, news=news)
         self._bar.refresh()
-        if self._in_lines and self._lines.due():
-            log.info("%s", f"{where}  {news}".rstrip())
+        due, line = self._lines.due(), f"{where}  {news}".rstrip()
+        if self._in_lines and (due or finished):
+            log.info("%s", line)
+        elif finished and not self._bar.disable:
+            self._console.print(line, highlight=False, markup=False)  # above the bar
 
 
 class LoadingWarning:

@@ -252,7 +252,7 @@ class Step:
 
         Args:
             images: ``(n, channels, px, px)``.
-            labels: ``(n,)``.
+            labels: ``(n,)``, or where images are mixed each class's share, ``(n, classes)``.
             learning_rate: of this step.
             number: of this step, counted from the beginning of the training.
 
@@ -271,7 +271,8 @@ class Step:
                     loss, scores = loss_and_scores(output, theirs, label_smoothing=optim.label_smoothing)
                 loss = loss * (len(theirs) / len(labels)) if len(parts) > 1 else loss
                 (loss if self._scaler is None else self._scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
-            sums += torch.stack([loss.detach(), (scores.detach().argmax(1) == theirs).sum()])
+            largest = theirs if theirs.ndim == 1 else theirs.argmax(1)
+            sums += torch.stack([loss.detach(), (scores.detach().argmax(1) == largest).sum()])
         self._update(learning_rate, self._recipe.weight_decay, number)
         return sums
 

@@ -70,7 +70,7 @@ def test_all_stages_of_all_runs_are_prepared_for(tree: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["data=fashion_mnist"], r"data must be imagenet to be prepared: .*; got fashion_mnist"),
+        (["data=fashion_mnist"], r"data must be imagenet, or folder .*, to be prepared: .*; got fashion_mnist"),
         (["data.classes=2,3"], r"data\.folder and data\.classes must be the same in all runs"),
         (["data.classes=1000"], r"/train has 2 classes; data\.classes is 1000"),
         (["data.folder=/nowhere"], r"data\.folder=/nowhere must hold train/<class>"),

@@ -1,14 +1,16 @@
 """Every config file composes to an experiment that passes its checks."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from image_tree import plant
 from omegaconf import DictConfig
 
-from rescaler.compose import register, to_experiment
+from rescaler.compose import jobs, register, to_experiment
 from rescaler.config import Experiment
 from rescaler.errors import InputError
 from rescaler.method.kernels import KERNEL_TABLE
@@ -32,8 +34,9 @@ def experiment(*overrides: str) -> Experiment:
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_every_option_composes(option: str) -> None:
-    assert isinstance(experiment(option), Experiment)
+def test_every_option_composes(option: str, tmp_path: Path) -> None:
+    folder = [f"data.folder={plant(tmp_path)}"] if option == "data=folder" else []
+    assert isinstance(experiment(option, *folder), Experiment)
 
 
 @pytest.mark.parametrize("path", sorted((CONF / "experiment").glob("*.yaml")) + sorted((CONF / "sweep").glob("*.yaml")))
@@ -56,6 +59,55 @@ def test_the_default_is_the_papers_table_2_in_miniature() -> None:
     assert (made.schedule.epochs, made.schedule.milestones) == (55, [18, 29, 43, 52])
     assert made.schedule.weight_decay_until == 29
     assert made.shrink.table == KERNEL_TABLE
+
+
+def test_the_default_is_experiment_fashion_overfeat() -> None:
+    assert experiment() == experiment("experiment=fashion_overfeat")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "epochs", "batches_per_epoch", "learning_rates", "milestones", "batch_size"),
+    [
+        (["data=cifar10"], 164, None, [0.1, 0.01, 0.001], [82, 123], 128),  # He et al. (2016), section 4.2
+        (["data=cifar100"], 164, None, [0.1, 0.01, 0.001], [82, 123], 128),
+        (["data=imagenet"], 90, None, [0.1, 0.01, 0.001], [30, 60], 128),  # section 5.3
+        (["data=cifar10", "schedule=linear"], 30, None, [0.1], [], 128),
+        (["data=cifar10", "arm=target"], 30, None, [0.1], [], 128),
+        (["data=synthetic"], 55, 120, [0.05, 0.025, 0.005, 0.0025, 0.0005], [18, 29, 43, 52], 64),
+        (["experiment=fashion_resnet"], 90, 30, [0.1, 0.01, 0.001], [30, 60], 128),
+        (["experiment=fashion_resnet", "data=cifar10"], 90, 30, [0.1, 0.01, 0.001], [30, 60], 128),
+        (["experiment=fair_cifar10"], 10, None, [0.1], [], 64),
+        (["sweep=table4_imagenet"], 90, None, [0.1, 0.01, 0.001], [30, 60], 128),
+    ],
+)
+def test_the_schedule_follows_the_data_unless_another_is_chosen(
+    overrides: list[str],
+    epochs: int,
+    batches_per_epoch: int | None,
+    learning_rates: list[float],
+    milestones: list[int],
+    batch_size: int,
+) -> None:
+    made = experiment(*overrides)
+    found = made.schedule
+    assert (found.epochs, found.batches_per_epoch, found.learning_rates) == (epochs, batches_per_epoch, learning_rates)
+    assert (found.milestones, made.optim.batch_size) == (milestones, batch_size)
+
+
+def test_a_folder_is_trained_in_whole_passes(tmp_path: Path) -> None:
+    schedule = experiment("data=folder", f"data.folder={plant(tmp_path)}").schedule
+    assert (schedule.epochs, schedule.batches_per_epoch, schedule.rule) == (90, None, "cosine")
+
+
+def test_data_without_a_schedule_of_its_name_take_any_other(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    shutil.copy(CONF / "data" / "cifar10.yaml", tmp_path / "data" / "mine.yaml")
+    with pytest.raises(
+        InputError, match=r"\A[^\n]*Could not find 'schedule/mine'.* linear .*; choose one by schedule=NAME\Z"
+    ):
+        jobs(["data=mine"], tmp_path)
+    (job,) = jobs(["data=mine", "schedule=linear"], tmp_path)
+    assert job.experiment.schedule.rule == "linear"
 
 
 def test_the_imagenet_experiments_are_the_papers() -> None:

@@ -225,7 +225,7 @@ def test_a_holdout_is_a_share_of_every_class_the_same_for_all_seeds() -> None:
     assert sorted([*stays.tolist(), *held.tolist()]) == list(range(200))
     assert labels[held].bincount().tolist() == [5] * 4
     assert torch.equal(split_holdout(labels, 0.1)[1], held)
-    with pytest.raises(InputError, match="data.holdout must be so large that class 0 with its 3 training images"):
+    with pytest.raises(InputError, match="data.holdout must be such that class 0 with its 3 training images"):
         split_holdout(torch.tensor([0, 0, 0, 1, 1, 1]), 0.1)
 
 

@@ -1,6 +1,8 @@
 """What a user adds from outside the package, by import path and without a patch."""
 
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,13 +16,17 @@ from test_train import Ending, digests
 from torch import Tensor, nn
 
 from rescaler.cli import main
-from rescaler.config import OptimSettings
+from rescaler.compose import jobs
+from rescaler.config import AUGMENTATIONS, OptimSettings
 from rescaler.data.augment import Augment
 from rescaler.errors import InputError
 from rescaler.execution import execute
 from rescaler.loggers import check_loggers
+from rescaler.models import loss_and_scores
 from rescaler.plan import plan
 from rescaler.record import Record
+from rescaler.state import State
+from rescaler.train import Step
 
 HERE = __name__
 
@@ -142,6 +148,121 @@ def test_what_is_no_augmentation_is_refused(
     data = make_experiment(data__augment=options).data
     with pytest.raises(InputError, match=message):
         Augment(data, torch.device("cpu"))(torch.zeros(2, 1, 8, 8), [0, 1])
+
+
+LIST = ["rand_augment", {"_target_": f"{HERE}.Invert"}, "random_erasing", "mixup", "cutmix"]
+
+
+def test_a_list_of_augmentations_goes_on_to_the_same_bits(
+    bench: Bench, other: Bench, make_experiment: MakeExperiment
+) -> None:
+    made = make_experiment(data__augment=LIST, optim__label_smoothing=0.1, step__micro_batch_size=8)
+    with pytest.raises(KeyboardInterrupt):
+        bench.train(made, saver=Ending(bench.ledger, 22))
+    assert digests(bench.train(made)) == digests(other.train(made))
+
+
+def test_mixed_images_and_labels_are_the_same_mixture(make_experiment: MakeExperiment) -> None:
+    experiment = make_experiment(data__augment="mixup", data__flip=False)
+    run, plain = plan(experiment), plan(make_experiment(data__flip=False))
+    epoch = run.chain.next([])
+    assert epoch is not None
+    shares = set()
+    for (images, labels), (one, own) in zip(run.batches(epoch, 28), plain.batches(epoch, 28), strict=True):
+        assert labels.shape == (16, 4)
+        assert torch.allclose(labels.sum(1), torch.ones(16))
+        partner = one.roll(1, 0)
+        share = ((images - partner) * (one - partner)).sum() / ((one - partner) ** 2).sum()
+        assert torch.allclose(images, share * one + (1 - share) * partner, atol=1e-5)
+        classes = torch.eye(4)
+        assert torch.allclose(labels, share * classes[own] + (1 - share) * classes[own.roll(1)], atol=1e-5)
+        shares.add(round(share.item(), 6))
+    assert len(shares) == 5, "each batch draws its own"
+
+
+def test_a_process_has_its_share_of_what_one_would_mix(make_experiment: MakeExperiment) -> None:
+    run = plan(make_experiment(data__augment=LIST))
+    epoch = run.chain.next([])
+    assert epoch is not None
+    whole = list(run.batches(epoch, 28))
+    rest = list(run.batches(epoch, 28, start=3, share=slice(1, None, 2)))
+    for one, part in zip(whole[3:], rest, strict=True):
+        assert all(torch.equal(tensor[1::2], own) for tensor, own in zip(one, part, strict=True))
+
+
+def test_hits_are_of_the_larger_label_and_the_loss_of_both(make_experiment: MakeExperiment) -> None:
+    """Scores log(3/4, 1/4) on labels (3/4, 1/4): the entropy of the labels, and a hit."""
+    scores, labels = torch.tensor([[0.75, 0.25]]).log(), torch.tensor([[0.75, 0.25]])
+    loss, _ = loss_and_scores(scores, labels)
+    assert loss.item() == pytest.approx(-0.75 * math.log(0.75) - 0.25 * math.log(0.25))
+    run = plan(make_experiment(data__augment="mixup"))
+    epoch = run.chain.next([])
+    assert epoch is not None
+    state = State(run.network(epoch.stage))
+    state.prepare(epoch.recipe)
+    state.network.eval()
+    images, _ = next(run.batches(epoch, epoch.recipe.stage.image_px))
+    with torch.no_grad():
+        best = state.network(images).argmax(1)
+    step = Step(state, epoch.recipe)
+    state.network.eval()  # without dropout, so that the step has these scores too
+    mostly = 0.6 * torch.eye(4)[best] + 0.4 * torch.eye(4)[(best + 1) % 4]
+    assert step(images, mostly, 0.0, 0)[1].item() == 16
+
+
+@pytest.mark.parametrize("one", [ALL["data__augment"], "cutmix"])
+def test_a_list_of_one_augmentation_has_its_key(make_experiment: MakeExperiment, one: Any) -> None:
+    data = make_experiment().data
+    keys = {plan(make_experiment(data=replace(data, augment=each))).id for each in (one, [one])}
+    assert len(keys) == 1
+    without = plan(make_experiment(data=replace(data, augment=[]))).id
+    assert without == plan(make_experiment()).id not in keys
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_each_name_is_a_transform_of_grey_and_colour(make_experiment: MakeExperiment, name: str, channels: int) -> None:
+    levels = {"data__mean": [0.5] * channels, "data__std": [0.25] * channels, "data__channels": channels}
+    run, plain = plan(make_experiment(data__augment=name, **levels)), plan(make_experiment(**levels))
+    epoch = run.chain.next([])
+    assert epoch is not None
+    images = torch.cat([images for images, _ in run.batches(epoch, 28)])
+    changed = (images - torch.cat([images for images, _ in plain.batches(epoch, 28)])).abs().amax((1, 2, 3)) > 1e-3
+    assert 0.1 < changed.float().mean() <= 1
+    assert (images.min().item(), images.max().item()) == pytest.approx((-2, 2), abs=1)  # still normalised
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["data.augment=randaugment"],
+            r"data\.augment must be rand_augment, trivial_augment, .* list of them; got 'rand",
+        ),
+        (["data.augment=[mixup,3]"], r"data\.augment must be rand_augment, .*; got \['mixup', 3\]"),
+        (
+            ["+stages.target.data.augment=[nothing]"],
+            r"stages\.target\.data\.augment must be rand_augment, .*got \['not",
+        ),
+    ],
+)
+def test_unknown_names_of_augmentations_are_one_line(words: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=rf"\A{message}[^\n]*\Z"):
+        jobs(["data=synthetic", *words])[0].experiment.of_stage("target")
+
+
+def test_a_command_line_gives_lists_and_the_older_form() -> None:
+    made = jobs(["data=synthetic", "data.augment=[rand_augment,{_target_:torch.nn.Identity},cutmix]"])[0].experiment
+    assert made.data.augment == ["rand_augment", {"_target_": "torch.nn.Identity"}, "cutmix"]
+    (job,) = jobs(["data=synthetic", "+data.augment._target_=torch.nn.Identity", "+stages.target.data.augment=[]"])
+    assert job.experiment.data.augment == {"_target_": "torch.nn.Identity"}
+    assert job.experiment.of_stage("target").data.augment is None
+
+
+def test_a_missing_transform_of_a_list_is_named_by_its_place(make_experiment: MakeExperiment) -> None:
+    data = make_experiment(data__augment=["mixup", {"_target_": "no.such.Transform"}]).data
+    with pytest.raises(InputError, match=r"\Adata\.augment\[1\]\._target_=no\.such\.Transform: No module named 'no'\Z"):
+        Augment(data, torch.device("cpu"))
 
 
 def test_a_logger_by_import_path(make_experiment: MakeExperiment, tmp_path: Path) -> None:

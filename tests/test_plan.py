@@ -26,6 +26,7 @@ NO_NUMBER = {
     "logger__project",
     "logger__entity",
     "logger__more",
+    "logger__others",
     "logger__group",
     "logger__tags",
     "step__cudnn_benchmark",  # refused on a CPU
@@ -81,6 +82,7 @@ OTHER = {
     "step__micro_batch_size": 4,
     "step__dropout": 0.5,
     "data__holdout": 0.25,
+    "data__in_memory": True,
     "data__test_px": 20,
     "schedule__budget": 0.5,
     "schedule__clock": "cost",

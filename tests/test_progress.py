@@ -1,9 +1,11 @@
 import dataclasses
+import io
 import logging
 from pathlib import Path
 
 import pytest
 import test_chain
+from rich.console import Console
 
 from rescaler import text
 from rescaler.chain import Chain, Epoch
@@ -33,7 +35,9 @@ def chain() -> Chain:
 def first(made: Chain) -> tuple[Epoch, Record]:
     epoch = made.next([])
     assert epoch is not None
-    return epoch, Record(**{**vars(test_chain.record(epoch, None)), "images": 600, "train_s": 2.0, "data_s": 1.0})
+    return epoch, Record(
+        **{**vars(test_chain.record(epoch, None)), "images": 600, "train_loss": 0.25, "train_s": 2.0, "data_s": 1.0}
+    )
 
 
 def test_without_a_terminal_it_says_how_far_how_fast_how_good_and_how_long(
@@ -51,7 +55,7 @@ def test_without_a_terminal_it_says_how_far_how_fast_how_good_and_how_long(
     assert resumed == "epoch 1/6 pretrain"
     assert within == "epoch 1/6 pretrain  256 images/s"  # 10 batches of 128 in 5 s
     # One more epoch of 3 s, then four of the target's, which has four times the work.
-    assert finished == "epoch 1/6 pretrain  200 images/s  accuracy 50.00%  0:51 left"
+    assert finished == "epoch 1/6 pretrain  loss 0.2500  accuracy 50.00%  200 images/s  0:51 left"
 
 
 def test_one_slow_epoch_says_little_of_those_to_come() -> None:
@@ -75,7 +79,31 @@ def test_an_epoch_load_cached_says_nothing_of_the_time_left(now: list[float], ca
     with caplog.at_level(logging.INFO), ProgressBar(made, enabled=True) as bar:
         now[0] = 1.0
         bar.epoch(first(made)[1], reused=True)
-    assert caplog.messages == ["epoch 1/6 pretrain  200 images/s  accuracy 50.00%"]
+    assert caplog.messages == ["epoch 1/6 pretrain  loss 0.2500  accuracy 50.00%  200 images/s"]
+
+
+def test_every_epoch_that_is_trained_has_a_line_however_short(caplog: pytest.LogCaptureFixture) -> None:
+    made = chain()
+    one = first(made)[1]
+    with caplog.at_level(logging.INFO), ProgressBar(made, enabled=True) as bar:
+        for epoch in (1, 2, 3, 4):
+            bar.epoch(Record(**{**vars(one), "epoch": epoch}), reused=epoch == 1)
+    assert [line.split("  ")[0] for line in caplog.messages] == [
+        "epoch 2/6 pretrain",
+        "epoch 3/6 target",
+        "epoch 4/6 target",
+    ]
+    assert all("  loss 0.2500  accuracy 50.00%  200 images/s  " in line for line in caplog.messages)
+
+
+def test_on_a_terminal_the_lines_stay_above_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=150)
+    monkeypatch.setattr("rescaler.progress.Console", lambda **_: console)
+    made = chain()
+    with ProgressBar(made, enabled=True) as bar:
+        bar.epoch(first(made)[1], reused=False)
+    assert "epoch 1/6 pretrain  loss 0.2500  accuracy 50.00%  200 images/s  0:51 left\n" in screen.getvalue()
 
 
 def test_progress_off_is_silent(now: list[float], caplog: pytest.LogCaptureFixture) -> None:

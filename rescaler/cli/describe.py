@@ -5,18 +5,20 @@ import csv
 import dataclasses
 import io
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from rescaler.cli import CPU_BATCH, STDOUT, write
 from rescaler.compose import jobs
-from rescaler.config import Experiment, StepSettings
-from rescaler.errors import InputError
+from rescaler.config import DataSettings, Experiment, StepSettings
+from rescaler.data import image_folder
+from rescaler.errors import InputError, listed
 from rescaler.measure import Spread, batch_loading_s, candidates, doubts, loading_notes, step_recipe, time_steps
 from rescaler.method.description import Description, compare
 from rescaler.method.trace import outline
 from rescaler.networks import initial_target, shrunk_stages
 from rescaler.plan import device_for
 from rescaler.provenance import device_name, torch_version
-from rescaler.text import TextTable, status_line
+from rescaler.text import TextTable, counted, status_line
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -25,11 +27,16 @@ def run(arguments: argparse.Namespace) -> None:
         raise InputError(f"--batch must be at least 1, and is for --measure; got {arguments.batch}")
     described: list[Description] = []
     tables: list[TextTable] = []
+    folders: list[Path] = []
     for job in jobs(arguments.overrides, arguments.config_dir, arguments.config_path, arguments.config_name):
         stages = [stage for stage in _descriptions(job.experiment) if stage not in described]
         if not stages:  # a sweep over what does not change the networks
             continue
         described += stages
+        data = job.experiment.data
+        if data.name == "folder" and image_folder(data) not in folders and image_folder(data).is_dir():
+            folders.append(image_folder(data))
+            tables.append(_pictures(data))
         shown = [stage.table(every=arguments.all) for stage in stages]
         if arguments.measure:
             shown.append(_measured(job.experiment, arguments.batch))
@@ -47,6 +54,35 @@ def _descriptions(experiment: Experiment) -> list[Description]:
     target, data = outline(initial_target(experiment)), experiment.data
     stages = shrunk_stages(experiment, target)
     return [compare(target, shrunk, data.image_px, channels=data.channels) for shrunk in stages]
+
+
+def _pictures(data: DataSettings) -> TextTable:
+    """What a folder of pictures holds, and how its images are fed."""
+    from rescaler.data.contents import look  # imports what decodes pictures
+
+    seen = look(data)
+    least, most = (seen.train.index(pick(seen.train)) for pick in (min, max))
+    sizes = " to ".join(f"{width} x {height}" for height, width in dict.fromkeys(seen.sizes))
+    rows = [
+        ["classes", f"{len(seen.classes)}: {listed(seen.classes, 8)}"],
+        ["training pictures", f"{sum(seen.train):,}"],
+        ["of the smallest class", f"{seen.train[least]:,} ({seen.classes[least]})"],
+        ["of the largest class", f"{seen.train[most]:,} ({seen.classes[most]})"],
+        ["test pictures", f"{seen.test:,}" if seen.test else "none"],
+        ["sizes", f"{sizes} px"],
+        ["colour", "none" if seen.is_grey else "RGB"],
+        ["data.channels", str(data.channels)],
+        ["data.image_px", str(data.image_px)],
+        ["data.in_memory", str(data.in_memory).lower()],
+        ["data.mean", str(data.mean)],
+        ["data.std", str(data.std)],
+    ]
+    notes = [f"Sizes, colour, mean and std: of {counted(seen.sampled, 'training picture')}, drawn with a fixed seed."]
+    if data.holdout:
+        notes.append(f"data.holdout={data.holdout} of each class is kept from training and tested on.")
+    if seen.is_grey and data.channels == 3:
+        notes.append("Without colour, data.channels=1 data.in_memory=true saves two thirds of the memory.")
+    return TextTable(f"Pictures: {image_folder(data)}", ["Of the pictures", "Found"], rows, notes, ["Found"])
 
 
 def _csv(descriptions: Sequence[Description]) -> str:

@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> None:
     estimated_bytes = preparation.estimated_bytes()
     counts = " + ".join(f"{len(split.labels):,}" for split in preparation.tree)
     print(
-        f"{preparation.tree.train.root.parent}: {counts} images (train + val) -> {preparation.folder}, shorter sides "
+        f"{preparation.tree.train.folder}: {counts} images (train + val) -> {preparation.folder}, shorter sides "
         f"of {_sizes(preparation)} pixels: about {estimated_bytes / 1e9:,.2f} GB; "
         f"{preparation.free_bytes() / 1e9:,.2f} GB are free for them",
         flush=True,
@@ -53,7 +53,11 @@ def _preparation(runs: Sequence[Job], out: Path | None) -> Preparation:
     data = runs[0].experiment.data
     for other in (run.experiment.data for run in runs):
         if not streams_from_files(other):
-            raise InputError(f"data must be imagenet to be prepared: other sets are in memory anyway; got {other.name}")
+            memory = ", data.in_memory=true" if other.in_memory else ""
+            raise InputError(
+                "data must be imagenet, or folder with data.in_memory=false, to be prepared: other sets are in memory "
+                f"anyway; got {other.name}{memory}"
+            )
         if (other.folder, other.classes) != (data.folder, data.classes):
             raise InputError(f"data.folder and data.classes must be the same in all runs; got {other.folder}")
     tree = image_folder(data)
@@ -63,7 +67,7 @@ def _preparation(runs: Sequence[Job], out: Path | None) -> Preparation:
     small_px = {shrunk.image_px for run in runs for shrunk in networks_of(run.experiment, known).pretrain}
     sizes = set(map(shorter_px, small_px | {run.experiment.data.image_px for run in runs}))
     folder = out.expanduser().absolute() if out else tree / "prepared"
-    return Preparation(read_tree(tree, classes=data.classes), folder, sorted(sizes), data.workers)
+    return Preparation(read_tree(tree, classes=data.classes, holdout=data.holdout), folder, sorted(sizes), data.workers)
 
 
 def _sizes(preparation: Preparation) -> str:

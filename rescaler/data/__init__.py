@@ -48,9 +48,8 @@ DATA_SETS: Mapping[str, DataSet] = MappingProxyType(
 def published_size(settings: DataSettings) -> int:
     """Training images of a set, without a look at its images."""
     if settings.name == "folder":
-        images = _count(str(image_folder(settings)))
-    else:
-        images = DATA_SETS[settings.name].train_images or settings.train_images
+        return _count(str(image_folder(settings)), settings.classes, settings.holdout)
+    images = DATA_SETS[settings.name].train_images or settings.train_images
     return images - round(settings.holdout * images)
 
 
@@ -60,10 +59,10 @@ def streams_from_files(settings: DataSettings) -> bool:
 
 
 @functools.lru_cache
-def _count(folder: str) -> int:
+def _count(folder: str, classes: int, holdout: float) -> int:
     from rescaler.data.folder import count_images
 
-    return count_images(Path(folder))
+    return count_images(Path(folder), DataSettings(classes=classes, holdout=holdout))
 
 
 def image_folder(settings: DataSettings) -> Path:

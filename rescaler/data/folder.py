@@ -1,4 +1,4 @@
-"""Stream ImageNet from a tree of image files or a prepared set, decoded by workers at the stage's image size."""
+"""Stream images from a tree of image files or a prepared set, decoded by workers at the stage's image size."""
 
 import itertools
 import multiprocessing
@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -19,7 +19,7 @@ from rescaler.data.decoding import Content, centre_crop, decode, random_crop, sh
 from rescaler.data.order import EVERY_IMAGE, Batch, EpochImages, epoch_order, sample_seeds, split_holdout
 from rescaler.data.prepared import Manifest, is_prepared, read_prepared
 from rescaler.data.resident import Normalise
-from rescaler.data.tree import TreeSplit, read_tree
+from rescaler.data.tree import TreeSplit, check_holdout, read_tree
 from rescaler.errors import InputError, one_line
 from rescaler.randomness import seed_all, seeded
 from rescaler.signals import leave_to_parent
@@ -117,26 +117,23 @@ class FolderImages:
     resized, and cropped at the centre.
 
     Args:
-        folder: tree of ``train/<class>/`` and ``val/<class>/``, or a prepared set.
+        folder: tree of image files, or a prepared set.
         settings: of the data set.
         device: of the batches.
     """
 
     def __init__(self, folder: Path, settings: DataSettings, device: torch.device) -> None:
         if settings.channels != 3:
-            raise InputError(f"data.channels must be 3 for a folder of images; got {settings.channels}")
+            rule = "must be 3 for a folder of images, or 1 with data.in_memory=true"
+            raise InputError(f"data.channels {rule}; got {settings.channels}")
         self._normalise, self._device = Normalise(settings, device), device
-        train: Split
-        test: Split
-        if is_prepared(folder):
-            wanted_px = shorter_px(settings.image_px)
-            train, test, self.fingerprint = read_prepared(folder, classes=settings.classes, shorter_px=wanted_px)
-        else:
-            tree = read_tree(folder, classes=settings.classes)
-            train, test, self.fingerprint = *tree, tree.fingerprint
-        self.class_names: Sequence[str] = Manifest.read(folder).classes if is_prepared(folder) else tree.train.classes
+        images = open_folder(folder, settings, shorter_px=shorter_px(settings.image_px))
+        self.class_names: Sequence[str] = images.classes
+        self.fingerprint = images.fingerprint()
+        train, test = images.train, images.test
         if settings.holdout:
-            train, test = (_Part(train, part) for part in split_holdout(train.labels, settings.holdout))
+            parts = split_holdout(train.labels, settings.holdout, images.classes)
+            train, test = (_Part(train, part) for part in parts)
         self.train_count, self.test_count = len(train.labels), len(test.labels)
         self._sampler = _Requests()
         self._loader: DataLoader[Any] = DataLoader(
@@ -182,15 +179,44 @@ class FolderImages:
                 raise RuntimeError("an iterator of these images was continued after a newer one was started")
 
 
-def count_images(folder: Path) -> int:
-    """Return the training images of a tree or a prepared set.
+class Folder(NamedTuple):
+    """Images of a tree or a prepared set."""
+
+    train: Split
+    test: Split
+    """Empty where a hold-out takes its place."""
+    classes: Sequence[str]
+    fingerprint: Callable[[], str]
+
+
+def open_folder(folder: Path, settings: DataSettings, *, shorter_px: int) -> Folder:
+    """Open a tree of image files or a prepared set.
+
+    Args:
+        folder: the tree or the set.
+        settings: ``classes``, None for any number, and ``holdout``.
+        shorter_px: shorter side that images of a prepared set must have.
+
+    Raises:
+        InputError: it is neither, is incomplete, or has other classes.
+    """
+    if is_prepared(folder):
+        train, test, fingerprint = read_prepared(folder, classes=settings.classes, shorter_px=shorter_px)
+        if not len(test.labels):
+            check_holdout(folder, settings.holdout)
+        return Folder(train, test, Manifest.read(folder).classes, lambda: fingerprint)
+    tree = read_tree(folder, classes=settings.classes, holdout=settings.holdout)
+    return Folder(*tree, tree.train.classes, lambda: tree.fingerprint)
+
+
+def count_images(folder: Path, settings: DataSettings) -> int:
+    """Return the training images of a tree or a prepared set, without those held out.
 
     Raises:
         InputError: it is neither.
     """
-    if is_prepared(folder):
-        return sum(part.images for part in Manifest.read(folder).parts_of("train"))
-    return len(TreeSplit(folder / "train").names)
+    labels = open_folder(folder, settings, shorter_px=0).train.labels
+    return len(split_holdout(labels, settings.holdout)[0]) if settings.holdout else len(labels)
 
 
 def obey_parent(*_: object) -> None:

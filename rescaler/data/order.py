@@ -89,12 +89,13 @@ def epoch_order(count: int, *, seed: int, first: int, size: int) -> "Tensor":
     return stream[skip : skip + size]
 
 
-def split_holdout(labels: "Tensor", share: float) -> "tuple[Tensor, Tensor]":
+def split_holdout(labels: "Tensor", share: float, names: Sequence[str] = ()) -> "tuple[Tensor, Tensor]":
     """Draw a hold-out from a training set: the same share of every class, the same images whatever a run's seed.
 
     Args:
         labels: of all training images, int64 ``(n,)``.
         share: of the images that are held out, in (0, 1).
+        names: of the classes, for errors.
 
     Returns:
         Indices of the images that stay, and of those held out, both rising.
@@ -108,7 +109,8 @@ def split_holdout(labels: "Tensor", share: float) -> "tuple[Tensor, Tensor]":
     for label in sorted(set(labels.tolist())):
         own = (labels == label).nonzero()[:, 0]
         count = round(share * len(own))
-        allowed = f"so large that class {label} with its {len(own)} training images has one on either side"
+        name = names[label] if names else label
+        allowed = f"such that class {name} with its {len(own)} training images has one on each side"
         require(0 < count < len(own), "data.holdout", share, allowed)
         held[own[torch.randperm(len(own), generator=generator_for(0, "holdout", label))[:count]]] = True
     return (~held).nonzero()[:, 0], held.nonzero()[:, 0]

@@ -77,7 +77,7 @@ class Preparation:
             sample = range(0, count, max(1, count // _SAMPLE_IMAGES))
             rows = [encoder[name, index][0] for index in sample]
             sizes = sum(len(row.get(column(size), b"")) for row in rows for size in self.shorter_px)
-            total += count * sizes // len(rows)
+            total += count * sizes // max(1, len(rows))
         return total
 
     def free_bytes(self) -> int:
@@ -124,7 +124,7 @@ class Preparation:
             manifest = dataclasses.replace(manifest, parts=[parts[each] for each in files if each in parts])
             manifest.write(self.folder)
         for name, split in zip(SPLITS, self.tree, strict=True):
-            if not any(part.images for part in manifest.parts_of(name)):
+            if len(split.labels) and not any(part.images for part in manifest.parts_of(name)):
                 raise InputError(f"none of the images in {split.root} can be read")
         manifest = dataclasses.replace(manifest, complete=True)
         manifest.write(self.folder)

@@ -105,8 +105,10 @@ class PreparedSplit:
 
     def __init__(self, folder: Path, parts: Sequence[Part], shorter_px: Sequence[int]) -> None:
         self._made_of = self._folder, self._parts, self._shorter_px = folder, parts, shorter_px
-        self._images = pa.concat_tables(_mapped(folder / part.file, part) for part in parts)
-        self.labels = torch.tensor(self._images.column("label").to_numpy())
+        self.labels = torch.zeros(0, dtype=torch.int64)
+        if parts:  # no test images in a set of a tree without val/
+            self._images = pa.concat_tables(_mapped(folder / part.file, part) for part in parts)
+            self.labels = torch.tensor(self._images.column("label").to_numpy())
 
     def __reduce__(self) -> tuple[Any, ...]:
         return PreparedSplit, self._made_of  # a process that is not forked maps the files itself
@@ -132,7 +134,7 @@ def _mapped(path: Path, part: Part) -> pa.Table:
         raise InputError(f"cannot read {path}: {one_line(error)}; run prepare again") from error
 
 
-def read_prepared(folder: Path, *, classes: int, shorter_px: int) -> tuple[PreparedSplit, PreparedSplit, str]:
+def read_prepared(folder: Path, *, classes: int | None, shorter_px: int) -> tuple[PreparedSplit, PreparedSplit, str]:
     """Open the training and test images of the prepared set in ``folder``, and its fingerprint.
 
     Raises:
@@ -141,7 +143,7 @@ def read_prepared(folder: Path, *, classes: int, shorter_px: int) -> tuple[Prepa
     manifest = Manifest.read(folder)
     if not manifest.complete:
         raise InputError(f"data.folder={folder} is prepared in part: run the same prepare command again to resume")
-    if len(manifest.classes) != classes:
+    if classes is not None and len(manifest.classes) != classes:
         raise InputError(f"data.folder={folder} has {len(manifest.classes)} classes; data.classes is {classes}")
     if manifest.shorter_px[-1] < shorter_px:
         raise InputError(

@@ -9,7 +9,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from rescaler.config import DataSettings
-from rescaler.data.decoding import centre_crop, decode, to_rgb
+from rescaler.data.decoding import centre_crop, decode, grey, to_rgb
 from rescaler.data.resident import Normalise, resize
 from rescaler.errors import InputError, one_line
 
@@ -52,16 +52,9 @@ class Preprocess:
             except (InputError, RuntimeError) as error:
                 raise InputError(f"cannot read the picture {picture}: {one_line(error)}") from error
         if self._channels == 1:
-            pixels = _grey(pixels)
+            pixels = grey(pixels)
         if self._cropped:
             pixels = centre_crop(pixels, self.image_px)
         else:
             pixels = resize(functional.center_crop(pixels, [min(pixels.shape[1:])])[None], self.image_px)[0]
         return self._normalise(pixels)
-
-
-def _grey(pixels: Tensor) -> Tensor:
-    """Return the brightness of RGB pixels, uint8 ``(1, h, w)``, as Pillow has it; of grey ones the same."""
-    red, green, blue = pixels.int()
-    grey: Tensor = (19595 * red + 38470 * green + 7471 * blue + 2**15) >> 16
-    return grey.to(torch.uint8)[None]

@@ -227,25 +227,25 @@ def _quiet() -> Iterator[None]:
 
 
 def folder(root: Path, settings: DataSettings) -> ImageSet:
-    """Read a tree of small images: ``train/<class>/`` and ``val/<class>/``, each image cut to a square.
+    """Read a tree of small images or a prepared set, each image cut to a square.
 
     Raises:
-        InputError: the tree is incomplete, has other classes, or an image cannot be read.
+        InputError: it is incomplete, has other classes, or an image cannot be read.
     """
     from rescaler.data.decoding import square
-    from rescaler.data.tree import read_tree
+    from rescaler.data.folder import open_folder
 
-    tree, image_px = read_tree(root, classes=settings.classes), settings.image_px
-    splits = []
-    for split in tree:
-        images = torch.empty((len(split.names), settings.channels, image_px, image_px), dtype=torch.uint8)
+    image_px, splits = settings.image_px, []
+    found = open_folder(root, settings, shorter_px=image_px)
+    for split in (found.train, found.test):
+        images = torch.empty((len(split.labels), settings.channels, image_px, image_px), dtype=torch.uint8)
         for number, target in enumerate(images):
             try:
                 target.copy_(square(split.content(number, image_px), image_px, channels=settings.channels))
             except (OSError, InputError) as error:
                 raise InputError(f"cannot read the image {split.where(number)}: {one_line(error)}") from error
         splits.append(Split(images, split.labels))
-    return ImageSet(splits[0], splits[1], len(tree.train.classes), tree.train.classes)
+    return ImageSet(splits[0], splits[1], len(found.classes), found.classes)
 
 
 def synthetic(_: Path, settings: DataSettings) -> ImageSet:

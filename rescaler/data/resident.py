@@ -72,7 +72,7 @@ class ResidentImages:
             if (got := getattr(settings, key)) != found:
                 raise InputError(f"data.{key} must be {found}, as in {settings.name}; got {got}")
         if settings.holdout:
-            stays, held = split_holdout(images.train.labels, settings.holdout)
+            stays, held = split_holdout(images.train.labels, settings.holdout, images.names)
             train, test = (Split(*(tensor[part] for tensor in images.train)) for part in (stays, held))
             images = images._replace(train=train, test=test)
         self._images, self.settings, self._device = images, settings, device

@@ -1,6 +1,7 @@
-"""A tree of image files laid out as ImageNet's: one folder a class."""
+"""A tree of image files, one folder a class: ``train/`` and ``val/`` as ImageNet's, or one tree alone."""
 
 import contextlib
+import copy
 import hashlib
 import os
 from collections import Counter
@@ -12,10 +13,12 @@ import torch
 from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from rescaler.config import require
 from rescaler.data.decoding import Content
-from rescaler.errors import InputError, one_line
+from rescaler.errors import InputError, listed, one_line
 
-LAYOUT = "train/<class>/*.JPEG and val/<class>/*.JPEG"
+LAYOUT = "train/<class>/*.JPEG and val/<class>/*.JPEG, or <class>/*.JPEG with data.holdout"
+_PREPARED = "prepared.json"  # in a folder that `rescaler prepare` made
 _SIZES_READ = 500  # files of each split whose size is part of the fingerprint
 _PIXELS = "libjpeg-turbo, resized as tensors, upright, over white"  # in the fingerprint: other decoding, other pixels
 
@@ -26,10 +29,10 @@ class _Pictures(ImageFolder):  # type: ignore[misc]  # torchvision has no types
     def __init__(self, root: Path) -> None:
         self.others: Counter[str] = Counter()
         self._top = len(root.parts)
-        super().__init__(root, is_valid_file=self._is_picture)
+        super().__init__(root, is_valid_file=self._is_picture, allow_empty=True)
 
     def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
-        names = [name for name in super().find_classes(directory)[0] if not name.startswith(".")]
+        names = class_folders(Path(directory))
         return names, {name: number for number, name in enumerate(names)}
 
     def _is_picture(self, name: str) -> bool:
@@ -41,16 +44,39 @@ class _Pictures(ImageFolder):  # type: ignore[misc]  # torchvision has no types
         return is_picture
 
 
-class TreeSplit:
-    """Image files of one split, one folder a class; implements :class:`rescaler.data.folder.Split`."""
+def class_folders(root: Path) -> list[str]:
+    """Names of the folders in ``root``, sorted, without hidden ones and what ``rescaler prepare`` puts there."""
+    return sorted(
+        entry.name
+        for entry in os.scandir(root)
+        if entry.is_dir() and not entry.name.startswith(".") and not Path(entry, _PREPARED).exists()
+    )
 
-    def __init__(self, root: Path) -> None:
+
+class TreeSplit:
+    """Image files of one split, one folder a class; implements :class:`rescaler.data.folder.Split`.
+
+    Args:
+        root: folder of the classes.
+        folder: of the whole tree, ``data.folder``.
+
+    Raises:
+        InputError: there is no class, or one without an image.
+    """
+
+    def __init__(self, root: Path, folder: Path) -> None:
         try:
+            if not class_folders(root):
+                raise InputError(f"data.folder={folder} must hold {LAYOUT}; {root}: no folder of a class")
             tree = _Pictures(root)
         except OSError as error:
             reason = error.strerror or one_line(error)
-            raise InputError(f"data.folder={root.parent} must hold {LAYOUT}; {root}: {reason}") from error
-        self.root = root
+            raise InputError(f"data.folder={folder} must hold {LAYOUT}; {root}: {reason}") from error
+        filled = set(tree.targets)
+        if empty := [name for name, number in tree.class_to_idx.items() if number not in filled]:
+            rule = "every class must have an image (.jpg, .png ...)"
+            raise InputError(f"data.folder={folder}: {rule}; {root}: none in {listed(empty)}")
+        self.root, self.folder = root, folder
         self.classes: list[str] = tree.classes
         self.others = dict(+tree.others)
         """Files that are no images, by suffix."""
@@ -58,6 +84,12 @@ class TreeSplit:
         # An array: forked workers share it, but copy a list.
         self.names = np.array([os.fsencode(path[start:]) for path, _ in tree.samples])
         self.labels = torch.tensor(tree.targets)
+
+    def without_images(self) -> "TreeSplit":
+        """Return a split of the same classes, without an image."""
+        found = copy.copy(self)
+        found.names, found.labels, found.others = self.names[:0], self.labels[:0], {}
+        return found
 
     def name(self, index: int) -> str:
         """Path of an image below the split's folder; bytes that are no UTF-8 are escaped."""
@@ -73,10 +105,11 @@ class TreeSplit:
 
 
 class Tree(NamedTuple):
-    """A tree of image files laid out as ImageNet's."""
+    """A tree of image files."""
 
     train: TreeSplit
     test: TreeSplit
+    """Without an image where the tree has no ``val/``: a hold-out takes its place."""
 
     @property
     def fingerprint(self) -> str:
@@ -93,12 +126,43 @@ class Tree(NamedTuple):
         return hasher.hexdigest()
 
 
-def read_tree(folder: Path, *, classes: int) -> Tree:
-    """List the images of a tree; raise :class:`InputError` if it is incomplete or has other classes."""
-    train, test = TreeSplit(folder / "train"), TreeSplit(folder / "val")
-    if len(train.classes) != classes:
+def read_tree(folder: Path, *, classes: int | None = None, holdout: float = 0.0) -> Tree:
+    """List the images of a tree.
+
+    Args:
+        folder: with ``train/<class>/`` and ``val/<class>/``, or ``<class>/`` alone.
+        classes: their number; None: whatever there is.
+        holdout: ``data.holdout``, which a tree without ``val/`` needs.
+
+    Raises:
+        InputError: the tree is incomplete, or has other classes.
+    """
+    root, test_root = _roots(folder)
+    train = TreeSplit(root, folder)
+    if classes is not None and len(train.classes) != classes:
         raise InputError(f"{train.root} has {len(train.classes)} classes; data.classes is {classes}")
+    if test_root is None:
+        check_holdout(folder, holdout)
+        return Tree(train, train.without_images())
+    test = TreeSplit(test_root, folder)
     if train.classes != test.classes:
         odd = sorted(set(train.classes) ^ set(test.classes))
-        raise InputError(f"{train.root} and {test.root} must have the same classes; only one has {', '.join(odd[:5])}")
+        raise InputError(f"{train.root} and {test.root} must have the same classes; only one has {listed(odd, 5)}")
     return Tree(train, test)
+
+
+def check_holdout(folder: Path, holdout: float) -> None:
+    """Raise InputError unless a hold-out takes the place of the test images that ``folder`` lacks."""
+    allowed = f"above 0 with data.folder={folder}, which has no val/ (such as data.holdout=0.1, or add val/<class>/)"
+    require(holdout > 0, "data.holdout", holdout, allowed)
+
+
+def _roots(folder: Path) -> tuple[Path, Path | None]:
+    """Folders of the training and of the test images; None: there are no test images.
+
+    A folder ``train`` of pictures, without ``val`` beside it, is a class.
+    """
+    train, test = folder / "train", folder / "val"
+    if test.is_dir() or not folder.is_dir():
+        return train, test
+    return (train if train.is_dir() and class_folders(train) else folder), None

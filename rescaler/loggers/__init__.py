@@ -1,15 +1,22 @@
 """Loggers show a run's records elsewhere, such as W&B; nothing that happens to them reaches the training."""
 
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
 from rescaler.config import LoggerSettings, require
-from rescaler.errors import InputError
+from rescaler.errors import InputError, one_line
 from rescaler.instantiate import partial
 from rescaler.loggers.wandb import Wandb, resolve_mode
 from rescaler.record import Record
+
+log = logging.getLogger(__name__)
+
+_EXTRAS = ("tensorboard", "mlflow")
+"""Loggers whose package, of the same name, an extra of the same name installs."""
 
 
 class Logger(Protocol):
@@ -25,11 +32,49 @@ class Logger(Protocol):
         """End with the run's last ``summary.json``; ``failed``: by an error or a signal."""
 
 
+class _Guarded:
+    """A logger whose first error is a warning, after which the run goes on without it."""
+
+    def __init__(self, name: str, logger: Logger) -> None:
+        self._name, self._logger, self._is_on = name, logger, True
+
+    def start(self, summary: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+        self._try(lambda: self._logger.start(summary, config))
+
+    def epoch(self, record: Record, *, reused: bool) -> None:
+        self._try(lambda: self._logger.epoch(record, reused=reused))
+
+    def finish(self, summary: Mapping[str, Any], *, failed: bool) -> None:
+        self._try(lambda: self._logger.finish(summary, failed=failed))
+
+    def _try(self, call: Callable[[], None]) -> None:
+        if self._is_on:
+            try:
+                call()
+            except Exception as error:  # whatever a client raises
+                self._is_on = False
+                log.warning("logger=%s is off, the run goes on without it: %s", self._name, one_line(error))
+
+
 def build_loggers(settings: LoggerSettings, *, group: str, folder: Path) -> list[Logger]:
     """Make the loggers of a run."""
     mode = resolve_mode(settings.mode, os.environ)
-    ours = [] if mode == "disabled" else [Wandb(settings, mode, group=group, folder=folder)]
+    ours: list[Logger] = [] if mode == "disabled" else [Wandb(settings, mode, group=group, folder=folder)]
+    ours += [_Guarded(name, logger) for name, logger in _others(settings, folder).items()]
     return [*ours, *_more(settings)]
+
+
+def _others(settings: LoggerSettings, folder: Path) -> dict[str, Logger]:
+    """Build the loggers of ``logger.others``, without their packages."""
+    found: dict[str, Logger] = {}
+    for name, options in settings.others.items():
+        key = f"logger.others.{name}"
+        require(isinstance(options, Mapping), key, options, "a _target_ and its arguments")
+        try:
+            found[name] = partial(options, key)(folder=folder)
+        except TypeError as error:
+            raise InputError(f"{key}._target_={options['_target_']}: {error}") from error
+    return found
 
 
 def _more(settings: LoggerSettings) -> list[Logger]:
@@ -46,6 +91,12 @@ def _more(settings: LoggerSettings) -> list[Logger]:
 
 
 def check_loggers(settings: LoggerSettings) -> None:
-    """Raise InputError if the settings of the loggers are impossible."""
-    resolve_mode(settings.mode, os.environ)
+    """Raise InputError if the settings of the loggers are impossible, or the package of one is missing."""
+    needed = [name for name in _EXTRAS if name in settings.others]
+    if resolve_mode(settings.mode, os.environ) in ("online", "offline"):  # auto: the run warns, and goes on
+        needed.append("wandb")
+    for name in needed:
+        if find_spec(name) is None:
+            raise InputError(f"logger={name}: {name} is not installed: pip install 'rescaler[{name}]'")
+    _others(settings, Path())
     _more(settings)

@@ -196,7 +196,8 @@ def _initialise(layer: nn.Module) -> None:
 def loss_and_scores(output: object, labels: Tensor, *, label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
     """Compute the loss of a network's output in training mode, and its own scores ``(images, classes)``.
 
-    ``output`` are scores, or a tuple of the network's scores and those of auxiliary classifiers.
+    ``labels`` are classes, ``(images,)``, or their shares, ``(images, classes)``. ``output`` are scores, or a tuple of
+    the network's scores and those of auxiliary classifiers.
     """
     scores = (output,) if isinstance(output, Tensor) else output
     if not isinstance(scores, tuple) or not scores or not all(isinstance(each, Tensor) for each in scores):
