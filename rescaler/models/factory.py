@@ -1,6 +1,7 @@
 """Build the network that the configuration names."""
 
 import functools
+import inspect
 import pkgutil
 import re
 import sys
@@ -12,7 +13,7 @@ from torch import nn
 
 from rescaler.errors import InputError, one_line, one_line_with_place
 
-_OURS = "ours: rescaler.models.overfeat_fast, overfeat_small, resnet18, resnet34, resnet_small"
+_OURS = "ours: rescaler.models.overfeat_fast, overfeat_small, resnet18, resnet34, resnet_small, vgg_small"
 
 
 def build(options: Mapping[str, Any], *, classes: int, channels: int) -> nn.Module:
@@ -29,6 +30,8 @@ def build(options: Mapping[str, Any], *, classes: int, channels: int) -> nn.Modu
     """
     path = options.get("_target_")
     make = resolve(path)
+    if (made := _makes(make)) is not None:
+        raise InputError(f"model._target_={path} must make a torch.nn.Module; it is {made}; {_OURS}")
     implied = {"num_classes": classes, "in_channels": channels}
     for name, key in (("num_classes", "data.classes"), ("in_channels", "data.channels")):
         if name in options:
@@ -66,6 +69,20 @@ def build(options: Mapping[str, Any], *, classes: int, channels: int) -> nn.Modu
             f"choose other data, or name a function of your own that takes in_channels"
         )
     return network
+
+
+def _makes(make: Any) -> str | None:
+    """Say what a class or function is that can make no network, as far as that is known without calling it."""
+    if inspect.isclass(make):
+        return None if issubclass(make, nn.Module) else f"the class {make.__name__}"
+    if inspect.isbuiltin(make):
+        return "a function of Python's own"
+    given = getattr(make, "__annotations__", {}).get("return")
+    return (
+        f"a function that gives {given.__name__}"
+        if inspect.isclass(given) and not issubclass(given, nn.Module)
+        else None
+    )
 
 
 def targets(options: object) -> Iterator[object]:
