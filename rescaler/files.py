@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -102,12 +102,12 @@ def _read_mapping(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def removed_on_failure(*folders: Path, unless: str | None = None) -> Iterator[None]:
+def removed_on_failure(*folders: Path, unless: Sequence[str] = ()) -> Iterator[None]:
     """If the block fails, remove the folders, and their parents, that were not there before.
 
     Args:
         folders: that the block may make.
-        unless: name of a file; a folder that has it stays.
+        unless: names of files; a folder that has one of them stays.
     """
     new = [folder for folder in folders if not folder.exists()]
     parents = {parent for folder in new for parent in folder.absolute().parents if not parent.exists()}
@@ -115,7 +115,7 @@ def removed_on_failure(*folders: Path, unless: str | None = None) -> Iterator[No
         yield
     except (Exception, KeyboardInterrupt):  # not the exit of a job that is requeued
         for folder in new:
-            if unless is None or not (folder / unless).exists():
+            if not any((folder / name).exists() for name in unless):
                 shutil.rmtree(folder, ignore_errors=True)
         for parent in sorted(parents, reverse=True):
             with contextlib.suppress(OSError):  # not empty

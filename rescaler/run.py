@@ -26,8 +26,11 @@ from rich.console import Console
 from rescaler import cli, compose, ranks
 from rescaler.config import Experiment
 from rescaler.errors import InputError
-from rescaler.files import removed_on_failure
+from rescaler.files import locked, removed_on_failure, writing
 from rescaler.record import CONFIG_FILE
+
+LOCK = "run.lock"
+"""In a run's folder while a process trains it, but for the runs of a sweep, whose folder is locked."""
 
 log = logging.getLogger(__name__)
 
@@ -93,13 +96,13 @@ def _run_single(hydra: Hydra, name: str, overrides: list[str]) -> None:
     folder = Path(config.hydra.run.dir).absolute()
     compose.set_output_dir(config, folder)
     experiment = compose.to_experiment(compose.settings_of(config))
-    if (folder / CONFIG_FILE).exists():
-        from rescaler.sweep.planner import check_folder  # imports torch
+    with removed_on_failure(folder, unless=(CONFIG_FILE, LOCK)), _in_use(folder):
+        if (folder / CONFIG_FILE).exists():
+            from rescaler.sweep.planner import check_folder  # imports torch
 
-        check_folder(folder, experiment)
-    callbacks = Callbacks(config)
-    callbacks.on_run_start(config=config, config_name=name)
-    with removed_on_failure(folder, unless=CONFIG_FILE):
+            check_folder(folder, experiment)
+        callbacks = Callbacks(config)
+        callbacks.on_run_start(config=config, config_name=name)
         context = HydraContext(config_loader=hydra.config_loader, callbacks=callbacks)
         train = functools.partial(_train, experiment, folder)
         done = run_job(train, config, "hydra.run.dir", None, context)
@@ -110,6 +113,29 @@ def _run_single(hydra: Hydra, name: str, overrides: list[str]) -> None:
         from rescaler.sweep.local import show_results
 
         show_results([folder], plot=folder / "accuracy.png", console=Console())
+
+
+@contextlib.contextmanager
+def _in_use(folder: Path) -> Iterator[None]:
+    """Keep other processes from a run's folder, but for those that train the same run together."""
+    if ranks.number() > 0:
+        yield
+        return
+    path = folder / LOCK
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(path))
+        except BlockingIOError:
+            rule = "wait for its end, or choose another folder"
+            raise InputError(f"hydra.run.dir={folder} is in use by another process: {rule}") from None
+        except OSError as error:
+            log.warning("%s cannot be locked (%s): do not start this run twice", path, error.strerror)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def launch(overrides: list[str], jobs: list[list[str]], folder: Path, arguments: argparse.Namespace) -> None:

@@ -300,6 +300,24 @@ def test_a_refused_run_leaves_nothing_behind(tmp_path: Path, application: Applic
     assert (tmp_path / "a" / "b").is_dir()
 
 
+def test_a_folder_is_one_process_alone(tmp_path: Path, application: Application) -> None:
+    (tmp_path / "x").mkdir()
+    holder = "import fcntl, sys; f = open('x/run.lock', 'a'); fcntl.flock(f, fcntl.LOCK_EX); print(flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", holder], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        error = application(*TINY, "hydra.run.dir=x")
+        other.communicate(b"\n")
+    assert error == (
+        f"error: hydra.run.dir={tmp_path}/x is in use by another process: wait for its end, or choose another folder"
+    )
+    assert [path.name for path in (tmp_path / "x").iterdir()] == ["run.lock"]
+    assert application(*TINY, "hydra.run.dir=x") is None, "the file alone is no lock"
+    assert not (tmp_path / "x" / "run.lock").exists()
+
+
 def test_a_folder_holds_one_run(tmp_path: Path, application: Application) -> None:
     folder = ["hydra.run.dir=x", "hydra.sweep.dir=y"]
     assert application(*TINY, *folder, "resize_epoch=3") is None
