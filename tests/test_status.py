@@ -180,6 +180,15 @@ def test_a_run_on_this_machine_stands_and_falls_with_its_process(tmp_path: Path)
     assert local(tmp_path, alive=True) == ("failed", "the loss became nan")
 
 
+def test_what_is_in_the_place_of_a_summary_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "0" / "summary.json"
+    path.mkdir(parents=True)
+    assert local(tmp_path, alive=False) == ("lost", f"remove {path} first, it is a folder")
+    path.rmdir()
+    path.write_text("{")
+    assert local(tmp_path, alive=False) == ("lost", "its summary.json is damaged")
+
+
 def test_the_heartbeat_decides_for_another_host(tmp_path: Path) -> None:
     """A container's host may have another name when it is started again, and locks may not be seen from elsewhere."""
     write(tmp_path / "0" / "summary.json", status="running", error=None)

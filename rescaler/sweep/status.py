@@ -92,7 +92,7 @@ def _status(sweep: Sweep, run: SweepRun, jobs: Mapping[str, JobState]) -> RunSta
     summary = _read(path)
     state, detail = _state(sweep, run, summary, jobs)
     if state == "lost" and not summary and path.exists():
-        detail = f"its {SUMMARY_FILE} is damaged"
+        detail = f"remove {path} first, it is a folder" if path.is_dir() else f"its {SUMMARY_FILE} is damaged"
     left_s = _number(summary, "left_s") if state in ("waiting", "running") else None
     if left_s is not None and state == "running":
         with contextlib.suppress(KeyError, TypeError, ValueError):
