@@ -15,7 +15,7 @@ from rescaler.precision import MEMORY_FORMATS, autocast, computing
 from rescaler.resume import Scores
 
 
-def measure(
+def score(
     network: nn.Module,
     step: StepSettings,
     data: ImageData,
@@ -38,7 +38,7 @@ def measure(
     at_once = EVALUATION_IMAGES[next(network.parameters()).device.type]
     while True:
         try:
-            return _measure(network, step, data, image_px, after_batch, confusion, at_once)
+            return _score(network, step, data, image_px, after_batch, confusion, at_once)
         except RuntimeError as error:
             if at_once == 1 or not is_out_of_memory(error):
                 raise
@@ -46,7 +46,7 @@ def measure(
 
 
 @torch.inference_mode()
-def _measure(
+def _score(
     network: nn.Module,
     step: StepSettings,
     data: ImageData,

@@ -19,7 +19,7 @@ from rescaler.checkpoint import Progress, Saver
 from rescaler.clocks import Clocks
 from rescaler.data import ImageData
 from rescaler.errors import InputError
-from rescaler.evaluation import measure
+from rescaler.evaluation import score
 from rescaler.ledger import Ledger
 from rescaler.models import loss_and_scores
 from rescaler.optim import Average, Update
@@ -121,7 +121,7 @@ def _log_given_weights(run: Run, epoch: Epoch, pretrain: nn.Module) -> None:
     if init.from_ is None or init.exclude or not epoch.stage.layers:
         return
     target = run.network(dataclasses.replace(epoch.stage, name="target", image_px=data.image_px, layers=()))
-    before = measure(target, epoch.recipe.step, run.data, data.image_px).top1
+    before = score(target, epoch.recipe.step, run.data, data.image_px).top1
     after = evaluate(pretrain, epoch.recipe, run.data).top1
     log.info(
         "init.from=%s: test accuracy %s at %d px, %s at %d px after its kernels were shrunk",
@@ -281,7 +281,7 @@ def evaluate(
     network: nn.Module, recipe: Recipe, data: ImageData, after_batch: Callable[[], None] = lambda: None
 ) -> Scores:
     """Return loss and accuracies over the whole test set at the stage's image size."""
-    return measure(network, recipe.step, data, recipe.stage.test_px, after_batch=after_batch)
+    return score(network, recipe.step, data, recipe.stage.test_px, after_batch=after_batch)
 
 
 def raise_if_diverged(loss_sum: float, epoch: Epoch) -> None:

@@ -16,7 +16,7 @@ from rescaler.compose import jobs, read_experiment
 from rescaler.config import DataSettings, StepSettings
 from rescaler.data import load_data
 from rescaler.errors import InputError, first_line
-from rescaler.evaluation import measure
+from rescaler.evaluation import score
 from rescaler.modelfile import Model
 from rescaler.plan import device_for
 from rescaler.precision import MEMORY_FORMATS
@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> None:
     data = load_data(settings, device)
     confusion = torch.zeros(settings.classes, settings.classes, dtype=torch.int64, device=device)
     step = StepSettings(precision=model.precision, memory_format=model.memory_format)
-    scores = measure(network, step, data, image_px, confusion=confusion)
+    scores = score(network, step, data, image_px, confusion=confusion)
     names, confusion = list(data.class_names), confusion.cpu()
     if arguments.csv != STDOUT:
         heading = f"{source} on {settings.name}, {counted(data.test_count, 'test image')} of {image_px} px"
