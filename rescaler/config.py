@@ -179,6 +179,13 @@ class DataSettings:
         0, "largest random shift in training", unit="px of the target's image", check=at_least(0), by_stage=True
     )
     flip: bool = setting(True, "random horizontal flip in training", by_stage=True)
+    resize: str = setting(
+        "bilinear",
+        "how training images in memory are made smaller: bilinear, or their low frequencies",
+        check=one_of("bilinear", "fourier"),
+        absent="bilinear",
+        by_stage=True,
+    )
     augment: Any = setting(
         None,
         "transforms of images, or of a whole batch (mixup, cutmix): names, or _target_ and arguments; one or a list",

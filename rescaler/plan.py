@@ -14,7 +14,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from rescaler import distributed
 from rescaler.chain import NUMERICS, Chain, Epoch, Stage, digest
 from rescaler.config import Experiment, RescaleSettings, StepSettings, identity, require, stage_names
-from rescaler.data import EVERY_IMAGE, Batch, EpochImages, ImageData, load_data, published_size
+from rescaler.data import EVERY_IMAGE, Batch, EpochImages, ImageData, load_data, published_size, streams_from_files
 from rescaler.data.augment import Augment, entries
 from rescaler.errors import InputError
 from rescaler.ledger import Ledger
@@ -80,7 +80,7 @@ class Run:
         size, layout = recipe.optim.batch_size, MEMORY_FORMATS[recipe.step.memory_format]
         wanted = EpochImages(
             image_px, self.experiment.seed, epoch.number, recipe.batches, size, start, share,
-            first=epoch.images_before, pad_px=stage.data.pad_px, flip=stage.data.flip,
+            first=epoch.images_before, pad_px=stage.data.pad_px, flip=stage.data.flip, resize=stage.data.resize,
         )  # fmt: skip
         augment, seed = self.augments.get(stage.name), self.experiment.seed
         mixes = augment is not None and augment.mixes
@@ -152,6 +152,8 @@ def plan(
         is_here = elsewhere is None and load
         steps.append(resolve_step(one.step, one.optim.batch_size, device_type, is_here=is_here))
         make_optimizer(target, one.optim, steps[-1])
+        whole = one.data.resize == "bilinear" or not streams_from_files(one.data)
+        require(whole, "data.resize", one.data.resize, "bilinear for images that are read while training")
     step = resolve_step(experiment.step, experiment.optim.batch_size, device_type, is_here=is_here)
     data = load_data(experiment.data, device) if load else None  # after all that can be refused without it
     for one, its in zip(each, steps, strict=True):

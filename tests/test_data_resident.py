@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rescaler.config import DataSettings
 from rescaler.data import Batch, EpochImages
-from rescaler.data.resident import ImageSet, Normalise, ResidentImages, Split, resize
+from rescaler.data.resident import ImageSet, Normalise, ResidentImages, Split, low_frequencies, resize
 from rescaler.errors import InputError
 
 CPU = torch.device("cpu")
@@ -162,6 +162,17 @@ def test_resize_is_interpolation_at_pixel_centres() -> None:
     ramp = torch.arange(0, 160, 10, dtype=torch.uint8).expand(1, 1, 16, 16)
     small = resize(ramp, 8)[0, 0, 0]
     assert small[1:-1].tolist() == [25, 45, 65, 85, 105, 125]  # a linear ramp stays one: midway between two columns
+
+
+def test_low_frequencies_are_kept_at_pixel_centres() -> None:
+    assert set(low_frequencies(torch.full((3, 2, 28, 28), 77, dtype=torch.uint8), 17).flatten().tolist()) == {77}
+    for side, small in ((32, 19), (28, 20), (27, 16)):
+        places = (torch.arange(side) + 0.5) / side, (torch.arange(small) + 0.5) / small
+        slow, expected = ((128 + 100 * torch.cos(6 * torch.pi * place)).round().to(torch.uint8) for place in places)
+        found = low_frequencies(slow.expand(1, 1, side, side), small)[0, 0, 0]
+        assert (found.int() - expected.int()).abs().max() <= 1
+    fast = (128 + 100 * torch.cos(torch.pi * torch.arange(32))).to(torch.uint8)  # gone, not folded into others
+    assert set(low_frequencies(fast.expand(1, 1, 32, 32), 19).flatten().tolist()) == {128}
 
 
 def test_fingerprint_sees_every_pixel_and_label() -> None:

@@ -53,6 +53,7 @@ OTHER = {
     "data__std": [0.3],
     "data__pad_px": 1,
     "data__flip": False,
+    "data__resize": "fourier",
     "data__augment": {"_target_": "torch.nn.Identity"},
     "data__train_images": 300,
     "data__test_images": 50,
@@ -248,6 +249,13 @@ def test_what_does_not_fit_is_refused(
 def test_cuda_is_refused_where_there_is_none(make_experiment: MakeExperiment) -> None:
     with pytest.raises(InputError, match=f"device=cuda, but torch finds no CUDA device on {socket.gethostname()}"):
         plan(dataclasses.replace(make_experiment(), device="cuda"))
+
+
+def test_images_that_are_read_while_training_are_resized_in_one_way(make_experiment: MakeExperiment) -> None:
+    experiment = make_experiment(data__name="imagenet", data__channels=3, data__mean=[0.5] * 3, data__std=[0.2] * 3)
+    rule = "data.resize must be bilinear for images that are read while training; got 'fourier'"
+    with pytest.raises(InputError, match=rule):
+        plan(dataclasses.replace(experiment, stages={"pretrain": {"data": {"resize": "fourier"}}}))
 
 
 class Squeezing(nn.Module):

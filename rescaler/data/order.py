@@ -36,6 +36,7 @@ class EpochImages(NamedTuple):
     first: int = 0  # images of all epochs before
     pad_px: int = 0  # largest random shift, in pixels of the target's image
     flip: bool = False  # at random
+    resize: str = "bilinear"  # or "fourier"
 
     @property
     def size(self) -> int:
