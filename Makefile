@@ -20,9 +20,9 @@ $(VENV)/ready: requirements.txt pyproject.toml
 	$(BIN)/uv pip install --python $(BIN)/python --no-deps --editable .
 	touch $@
 
-# The paper's Table 2 in miniature, on Fashion-MNIST.
+# Kernel rescaling and its opponents at equal cost, on Fashion-MNIST.
 demo: setup
-	$(BIN)/python -m rescaler.run -m resize_epoch=0,17,18,19,20,never
+	$(BIN)/python -m rescaler fair experiment=fair_demo --seeds 3 --lr 1 --folder runs/demo logger=none
 
 # Every notebook of analysis/ on the runs in runs/, into analysis/executed/.
 analysis: setup
