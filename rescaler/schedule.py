@@ -15,8 +15,8 @@ from typing import Literal, NamedTuple
 from rescaler.config import Experiment, ScheduleSettings, require
 from rescaler.errors import InputError
 
-AUTO_SHARE = 0.3
-"""Share of a budget that ``resize_epoch=auto`` spends on pre-train networks."""
+AUTO_SHARE, AUTO_SHARE_INPUT_ONLY = 0.45, 0.3
+"""Shares of a budget that ``resize_epoch=auto`` spends on pre-train networks: docs/study_protocol.md."""
 
 
 class Stretch(NamedTuple):
@@ -220,7 +220,7 @@ def resize_shares(experiment: Experiment) -> list[float] | None:
     if given is None:
         if experiment.schedule.budget is None or experiment.resize_epoch != "auto":
             return None
-        given = AUTO_SHARE
+        given = AUTO_SHARE_INPUT_ONLY if experiment.shrink.input_only else AUTO_SHARE
     elif experiment.resize_epoch != "auto":
         raise InputError(
             f"resize_epoch must be auto with resize_at={given}, which says when instead; got {experiment.resize_epoch}"

@@ -43,7 +43,8 @@ def cost(run: Run) -> float:
         ({"resize_epoch": 4}, [4, 2], [5, 5]),
         ({"resize_epoch": 0}, [3], [5]),
         ({"resize_epoch": "never"}, [12], [5]),
-        ({}, [4, 2], [3, 5]),  # 0.3 of it: 4.5 are 18 small ones, of 10.5 the target trains 10
+        ({}, [6, 2], [2, 3]),  # 0.45 of it: 6.75 are 27 small ones, of 8.25 the target trains 8
+        ({"shrink__input_only": True}, [4, 2], [3, 5]),  # 0.3: 4.5 are 18 small ones, of 10.5 10
     ],
 )
 def test_a_budget_ends_every_run_at_its_cost(
