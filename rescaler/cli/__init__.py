@@ -250,9 +250,15 @@ def _sweep(command: argparse.ArgumentParser) -> None:
 def _sources(command: argparse.ArgumentParser) -> None:
     sources = f"folders, or wandb:ENTITY/PROJECT; default: {RUNS}"
     command.add_argument("sources", nargs="*", default=[str(RUNS)], metavar="RUNS", help=sources)
+    _where(command)
     margin = "accuracy that may be lost and still counts as preserved; default: %(default)s"
     command.add_argument("--margin", type=float, default=0.5, metavar="POINTS", help=margin)
     command.add_argument("--epochs", type=int, metavar="N", help="count only the first N epochs of each run")
+
+
+def _where(command: argparse.ArgumentParser) -> None:
+    where = "only runs with this value, such as data=cifar10 or optim.lr_factor=0.5; may be repeated"
+    command.add_argument("--where", action="append", default=[], metavar="KEY=VALUE", help=where)
 
 
 def _files(command: argparse.ArgumentParser, numbers: str) -> None:
