@@ -185,6 +185,15 @@ def _report(command: argparse.ArgumentParser) -> None:
     command.add_argument("-o", "--output", type=Path, default=output, metavar="FILE", help="default: %(default)s")
 
 
+def _compare(command: argparse.ArgumentParser) -> None:
+    runs = "folders of runs, or above them; or wandb:ENTITY/PROJECT"
+    command.add_argument("runs", nargs="+", metavar="RUN", help=runs)
+    _where(command)
+    figure = "draw accuracy over cost, or over training time where a cost is not known: FILE.png, FILE.svg or FILE.pdf"
+    command.add_argument("-o", "--output", type=Path, metavar="FILE", help=figure)
+    _csv(command, "the table")
+
+
 def _export(command: argparse.ArgumentParser) -> None:
     _model(command)
     formats = "safetensors (default), torch (a state_dict), onnx or torchscript"
@@ -285,6 +294,7 @@ _COMMANDS = {
     "cancel": (_sweep, "end the runs of a sweep that wait or run; what is trained stays in the ledger"),
     "tables": (_tables, "accuracy, training time and time saved of all runs in and below some folders"),
     "report": (_report, "one HTML page with tables, figures and settings, to send to a colleague"),
+    "compare": (_compare, "runs side by side: the settings that differ, accuracy, training time, cost"),
     "export": (_export, "write a run's trained network in a format for use elsewhere, and check it"),
     "evaluate": (_evaluate, "loss, accuracy and confusion of a trained network, at any image size"),
     "predict": (_predict, "the most likely classes of pictures, by a trained network"),

@@ -106,9 +106,9 @@ def add_settings(runs: DataFrame) -> DataFrame:
 
 def setting_columns(runs: DataFrame) -> list[str]:
     """Return the columns of settings that differ, those of :func:`add_settings` last."""
-    own = ["arm", "resize_epoch", "hold", "seed"]
     more = [name for name in map(str, runs) if "." in name or name == "resize_at"]
-    return [name for name in own if name in runs and runs[name].nunique(dropna=False) > 1] + more
+    names = [name for name in ("arm", "resize_epoch", "hold", "seed") if name in runs] + more
+    return [name for name in names if runs[name].nunique(dropna=False) > 1]
 
 
 def select(runs: DataFrame, conditions: Sequence[str]) -> DataFrame:
