@@ -218,6 +218,11 @@ def _predict(command: argparse.ArgumentParser) -> None:
     _csv(command, "them")
 
 
+def _remove(command: argparse.ArgumentParser) -> None:
+    command.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs")
+    command.add_argument("--yes", action="store_true", help="remove them; otherwise only say what would be removed")
+
+
 def _doctor(command: argparse.ArgumentParser) -> None:
     command.add_argument("--folder", type=Path, default=Path("ledger"), help="of the ledger; default: %(default)s")
 
@@ -300,6 +305,7 @@ _COMMANDS = {
     "predict": (_predict, "the most likely classes of pictures, by a trained network"),
     "upload": (_upload, "send recorded runs to W&B afterwards, but for what is there already"),
     "ledger": (_ledger, "what the ledger holds and how much disk it takes; prune or verify it"),
+    "remove": (_remove, "remove runs' folders, and of the ledger what no other run needs"),
     "doctor": (_doctor, "versions, device, SLURM, W&B, ledger and disk, to paste into a bug report"),
 }
 _MODULES = {"run": "rescaler.run", "report": "rescaler.cli.tables"}
