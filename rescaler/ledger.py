@@ -49,7 +49,7 @@ _GRACE_S = 3600
 
 @dataclass(frozen=True)
 class Removal:
-    """States and bytes that :meth:`Ledger.prune` removed, or would remove."""
+    """States and bytes that :meth:`Ledger.prune` or :meth:`Ledger.free` removed, or would remove."""
 
     states: int
     size_bytes: int
@@ -281,6 +281,50 @@ class Ledger:
                 else:
                     path.unlink(missing_ok=True)
         return Removal(states, size_bytes)
+
+    def free(self, folders: Sequence[Path], *, dry_run: bool = False) -> Removal:
+        """Give up the holds of runs' folders, and remove the states that no other run holds; records stay.
+
+        Unlike :meth:`release` it leaves the holds of a copy of the run in another folder, and unlike :meth:`prune`
+        what these runs never held.
+
+        Args:
+            folders: of the runs, which are about to be removed.
+            dry_run: only say what would be removed.
+
+        Raises:
+            InputError: the ledger cannot be written.
+        """
+        leaving = {Path(os.path.realpath(folder)) for folder in folders}
+        holds: dict[str, list[Path]] = {}
+        for hold in self.folder.glob("holds/??/*/[!.]*"):
+            if self._holder(hold) in leaving:
+                holds.setdefault(hold.parent.name, []).append(hold)
+        states, size_bytes = 0, 0
+        with writing(self.folder):
+            for key, own in holds.items():
+                others = (hold for hold in self._holds(key).glob("[!.]*") if hold not in own)
+                needed = any(map(self._is_live, others))
+                freed = [] if needed else [one for one in (self.state_path(key), self._save_path(key)) if one.exists()]
+                for path in [*own, *freed]:
+                    states += path in freed
+                    size_bytes += _size_bytes(path)
+                    if not dry_run:
+                        path.unlink(missing_ok=True)
+        return Removal(states, size_bytes)
+
+    def run_folders(self) -> set[Path]:
+        """Return the folders of all runs that hold a state, those that exist."""
+        found = {self._holder(hold) for hold in self.folder.glob("holds/??/*/[!.]*")}
+        return {folder for folder in found if folder is not None and folder.is_dir()}
+
+    def _holder(self, hold: Path) -> Path | None:
+        """Return the folder of the run that holds; None where that cannot be read."""
+        try:
+            text = hold.read_text(encoding="utf-8", errors="surrogateescape")
+        except OSError:
+            return None
+        return Path(os.path.realpath(self.folder / text))
 
     def _unneeded(self, before: float) -> Iterator[Path]:
         """Yield the files to remove, last written ``before`` a time, one by one: there may be a hundred thousand."""

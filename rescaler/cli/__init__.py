@@ -185,6 +185,15 @@ def _report(command: argparse.ArgumentParser) -> None:
     command.add_argument("-o", "--output", type=Path, default=output, metavar="FILE", help="default: %(default)s")
 
 
+def _compare(command: argparse.ArgumentParser) -> None:
+    runs = "folders of runs, or above them; or wandb:ENTITY/PROJECT"
+    command.add_argument("runs", nargs="+", metavar="RUN", help=runs)
+    _where(command)
+    figure = "draw accuracy over cost, or over training time where a cost is not known: FILE.png, FILE.svg or FILE.pdf"
+    command.add_argument("-o", "--output", type=Path, metavar="FILE", help=figure)
+    _csv(command, "the table")
+
+
 def _export(command: argparse.ArgumentParser) -> None:
     _model(command)
     formats = "safetensors (default), torch (a state_dict), onnx or torchscript"
@@ -207,6 +216,11 @@ def _predict(command: argparse.ArgumentParser) -> None:
     command.add_argument("pictures", nargs="+", type=Path, metavar="PICTURE", help="image files, or folders of them")
     command.add_argument("--top", type=int, default=3, metavar="N", help="classes to name; default: %(default)s")
     _csv(command, "them")
+
+
+def _remove(command: argparse.ArgumentParser) -> None:
+    command.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs")
+    command.add_argument("--yes", action="store_true", help="remove them; otherwise only say what would be removed")
 
 
 def _doctor(command: argparse.ArgumentParser) -> None:
@@ -250,9 +264,15 @@ def _sweep(command: argparse.ArgumentParser) -> None:
 def _sources(command: argparse.ArgumentParser) -> None:
     sources = f"folders, or wandb:ENTITY/PROJECT; default: {RUNS}"
     command.add_argument("sources", nargs="*", default=[str(RUNS)], metavar="RUNS", help=sources)
+    _where(command)
     margin = "accuracy that may be lost and still counts as preserved; default: %(default)s"
     command.add_argument("--margin", type=float, default=0.5, metavar="POINTS", help=margin)
     command.add_argument("--epochs", type=int, metavar="N", help="count only the first N epochs of each run")
+
+
+def _where(command: argparse.ArgumentParser) -> None:
+    where = "only runs with this value, such as data=cifar10 or optim.lr_factor=0.5; may be repeated"
+    command.add_argument("--where", action="append", default=[], metavar="KEY=VALUE", help=where)
 
 
 def _files(command: argparse.ArgumentParser, numbers: str) -> None:
@@ -279,11 +299,13 @@ _COMMANDS = {
     "cancel": (_sweep, "end the runs of a sweep that wait or run; what is trained stays in the ledger"),
     "tables": (_tables, "accuracy, training time and time saved of all runs in and below some folders"),
     "report": (_report, "one HTML page with tables, figures and settings, to send to a colleague"),
+    "compare": (_compare, "runs side by side: the settings that differ, accuracy, training time, cost"),
     "export": (_export, "write a run's trained network in a format for use elsewhere, and check it"),
     "evaluate": (_evaluate, "loss, accuracy and confusion of a trained network, at any image size"),
     "predict": (_predict, "the most likely classes of pictures, by a trained network"),
     "upload": (_upload, "send recorded runs to W&B afterwards, but for what is there already"),
     "ledger": (_ledger, "what the ledger holds and how much disk it takes; prune or verify it"),
+    "remove": (_remove, "remove runs' folders, and of the ledger what no other run needs"),
     "doctor": (_doctor, "versions, device, SLURM, W&B, ledger and disk, to paste into a bug report"),
 }
 _MODULES = {"run": "rescaler.run", "report": "rescaler.cli.tables"}

@@ -15,7 +15,7 @@ from rescaler.figures import figure_format
 from rescaler.files import write_text
 from rescaler.page import render
 from rescaler.page.settings import set_apart
-from rescaler.results import add_column, load_epochs, load_runs, over_seeds, paper_table, read_at, table
+from rescaler.results import add_column, load_epochs, load_runs, over_seeds, paper_table, read_at, select, table
 from rescaler.results.report import paper_reports, reports
 from rescaler.sweep.local import show
 from rescaler.text import TextTable, counted
@@ -54,7 +54,7 @@ def load(arguments: argparse.Namespace) -> tuple[DataFrame, DataFrame, float]:
     """Load the runs that the arguments name, with their epochs and the margin as a fraction."""
     if not 0 <= arguments.margin < 100:
         raise InputError(f"--margin must be between 0 and 100 points; got {arguments.margin:g}")
-    runs = load_runs(arguments.sources)
+    runs = select(load_runs(arguments.sources), arguments.where)
     if arguments.epochs is not None:
         try:
             runs = read_at(runs, arguments.epochs)

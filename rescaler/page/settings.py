@@ -13,6 +13,7 @@ import yaml
 
 from rescaler.errors import listed, one_line
 from rescaler.record import CONFIG_FILE
+from rescaler.results.columns import flatten
 
 log = logging.getLogger(__name__)
 
@@ -101,13 +102,8 @@ def _read(path: Path) -> Any:
         return None
 
 
-def _flat(config: Mapping[Any, Any], prefix: str = "") -> dict[str, str]:
-    flat: dict[str, str] = {}
-    for key, value in config.items():
-        if isinstance(value, dict) and value:
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = (
-                value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-            )
-    return flat
+def _flat(config: Mapping[Any, Any]) -> dict[str, str]:
+    return {
+        key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+        for key, value in flatten(config)
+    }

@@ -9,6 +9,7 @@
 
 import functools
 
+from rescaler.results.columns import select
 from rescaler.results.frames import load_epochs, load_runs, read_at
 from rescaler.results.statistics import MARGIN, over_seeds
 from rescaler.results.tables import (
@@ -27,7 +28,8 @@ from rescaler.results.tables import (
 
 __all__ = [
     "MARGIN", "Cost", "add_column", "cost", "headings", "is_baseline", "load_epochs", "load_runs", "network_label",
-    "order", "over_seeds", "paper_table", "read_at", "table", "table2", "table3", "table4", "time_saved", "time_unit",
+    "order", "over_seeds", "paper_table", "read_at", "select", "table", "table2", "table3", "table4", "time_saved",
+    "time_unit",
 ]  # fmt: skip
 
 table2 = functools.partial(paper_table, 2)

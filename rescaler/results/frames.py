@@ -28,6 +28,7 @@ from rescaler.record import (
     read_metrics,
     unsealed,
 )
+from rescaler.results.columns import add_settings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -194,7 +195,8 @@ def load_runs(sources: Source | Iterable[Source]) -> DataFrame:
         The fields of ``summary.json``; ``folder``, the run's own; ``checkpoint``, the path of its trained network, None
         without; ``source``, where it was found; ``last_epoch``, up to
         which to read it: all; ``distinction``, what tells the run from others of its comparison, resize epoch and seed;
-        of W&B's runs ``mirrored``, their epochs, for a second request would cost minutes.
+        of W&B's runs ``mirrored``, their epochs, for a second request would cost minutes; a column for every setting
+        that differs among the runs, named as it is typed (``optim.lr_factor``), where their ``config.yaml`` is at hand.
 
     Raises:
         InputError: no source has runs.
@@ -206,7 +208,7 @@ def load_runs(sources: Source | Iterable[Source]) -> DataFrame:
     runs["updated"] = pd.to_datetime(runs["updated"], utc=True, format="ISO8601")
     advance = runs.assign(done=runs["status"] == "done").sort_values(["epochs", "done", "updated"])
     runs = runs.loc[advance.drop_duplicates("run", keep="last").index.sort_values()]
-    return _distinguished(runs.assign(last_epoch=runs["epochs_planned"]))
+    return add_settings(_distinguished(runs.assign(last_epoch=runs["epochs_planned"])))
 
 
 def load_epochs(runs: DataFrame) -> DataFrame:
