@@ -64,8 +64,8 @@ def test_the_figure_is_over_cost_or_time(
     ends = {
         line.get_label(): (line.get_xdata()[-1], line.get_ydata()[-1]) for line in panel.lines if len(line.get_xdata())
     }
-    assert ends["0_0"] == pytest.approx((1.0 if costs else 16.0, 90))
-    assert ends["2_0"] == pytest.approx((0.625 if costs else 10.5, 88))
+    assert ends["0_0: resize_epoch=0, seed=0"] == pytest.approx((1.0 if costs else 16.0, 90))
+    assert ends["2_0: resize_epoch=2, seed=0"] == pytest.approx((0.625 if costs else 10.5, 88))
     assert "failed, 0 of 4 epochs" in capsys.readouterr().out
 
 
