@@ -67,6 +67,21 @@ def test_a_logger_of_ones_own_has_every_epoch(followed: tuple[Path, list[str]]) 
     assert {line["seed"] for line in lines} == {0, 1}
 
 
+def test_the_installed_command_finds_the_module_too(followed: tuple[Path, list[str]]) -> None:
+    # -P: the folder where it starts is not on the path, as for an installed command.
+    command = [sys.executable, "-P", "-m", "rescaler", "run", "--config-dir", "conf", "experiment=mine"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    words = [
+        *command,
+        "resize_epoch=2",
+        "hydra.run.dir=again",
+        "logger.more=[{_target_: mine.JsonLines, path: again.txt}]",
+    ]
+    done = subprocess.run(words, cwd=followed[0], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len((followed[0] / "again.txt").read_text().splitlines()) == 4
+
+
 def test_the_table_has_all_runs(followed: tuple[Path, list[str]]) -> None:
     table = pd.read_csv(followed[0] / "table.csv")
     assert sorted(table["seed"]) == [0, 0, 0, 0, 1, 1, 1]
