@@ -451,6 +451,12 @@ class Experiment:
         method=True,
     )
     arm: str = setting("", "name of the run's arm in a comparison (rescaler fair)", affects="nothing")
+    objective: str = setting(
+        "final_top1",
+        "result of a run that a sweeper of Hydra's gets, such as hydra/sweeper=optuna",
+        check=one_of("final_top1", "best_top1", "cost", "training_s"),
+        affects="nothing",
+    )
     seed: int = setting(0, "of all random numbers", method=True)
     device: str = setting("auto", "what trains", check=one_of("auto", "cpu", "cuda"))
     checkpoint_every_min: float = setting(

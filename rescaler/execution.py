@@ -9,7 +9,7 @@ from rescaler import distributed, ranks
 from rescaler.chain import Epoch
 from rescaler.checkpoint import Saver
 from rescaler.config import Experiment
-from rescaler.errors import enough_memory, one_line
+from rescaler.errors import InputError, enough_memory, one_line
 from rescaler.loggers import Logger, build_loggers
 from rescaler.modelfile import write_model
 from rescaler.plan import Run, device_for, plan
@@ -47,7 +47,7 @@ class _Logging:
             logger.epoch(record, reused=reused)
 
 
-def execute(experiment: Experiment, folder: Path, *, group: str, on_save: OnSave = lambda: None) -> None:
+def execute(experiment: Experiment, folder: Path, *, group: str, on_save: OnSave = lambda: None) -> float | None:
     """Train a run, or read it back if the ledger has all of it.
 
     Args:
@@ -55,6 +55,9 @@ def execute(experiment: Experiment, folder: Path, *, group: str, on_save: OnSave
         folder: the run's own, for its records.
         group: name of the sweep in W&B.
         on_save: called after each save.
+
+    Returns:
+        The run's ``objective``; None in all processes but the first.
 
     Raises:
         InputError: the experiment cannot run as it is, or diverged, or could not write.
@@ -64,7 +67,7 @@ def execute(experiment: Experiment, folder: Path, *, group: str, on_save: OnSave
         if ranks.number() > 0:
             with following_the_first():
                 train(run, run.ledger, folder)
-            return
+            return None
         if experiment.data.name == "folder":
             from rescaler.data.contents import summary  # imports what decodes pictures
 
@@ -72,6 +75,8 @@ def execute(experiment: Experiment, folder: Path, *, group: str, on_save: OnSave
         for note in run.notes:
             log.info("%s", note)
         run_folder = RunFolder(folder, run)
+        if experiment.objective == "cost" and not run_folder.summary["image_costs"]:
+            raise InputError("objective=cost needs cost.reference, or a schedule by cost")
         loggers = build_loggers(experiment.logger, group=group, folder=folder)
         for logger in loggers:
             logger.start(run_folder.summary, run.experiment.to_dict())
@@ -84,6 +89,7 @@ def execute(experiment: Experiment, folder: Path, *, group: str, on_save: OnSave
         with Interruption() as interruption:
             observers: list[Observer] = [run_folder, _Logging(loggers), LoadingWarning(experiment.data)]
             _train(run, folder, observers, close, interruption, on_save)
+        return run_folder.objective(experiment.objective)
 
 
 def execute_trunk(parts: Sequence[Part], folder: Path, *, on_save: OnSave = lambda: None) -> None:

@@ -162,26 +162,26 @@ def launch(overrides: list[str], jobs: list[list[str]], folder: Path, arguments:
             raise InputError(compose.explain(error)) from error
 
 
-def _train(experiment: Experiment, folder: Path, _: DictConfig) -> None:
-    _execute(experiment, folder, group=folder.name)
+def _train(experiment: Experiment, folder: Path, _: DictConfig) -> float | None:
+    return _execute(experiment, folder, group=folder.name)
 
 
-def train_job(config: DictConfig) -> None:
-    """Train a job of Hydra's own launchers."""
+def train_job(config: DictConfig) -> float | None:
+    """Train a job of Hydra's own launchers; return its ``objective``."""
     compose.register()
     job = HydraConfig.get()
     os.chdir(get_original_cwd())  # as compose.stay
     try:
-        _execute(compose.to_experiment(config), Path(job.runtime.output_dir), group=Path(job.sweep.dir).name)
+        return _execute(compose.to_experiment(config), Path(job.runtime.output_dir), group=Path(job.sweep.dir).name)
     except Exception as error:
         log.error("%s", error, exc_info=not isinstance(error, InputError))
         raise
 
 
-def _execute(experiment: Experiment, folder: Path, *, group: str) -> None:
+def _execute(experiment: Experiment, folder: Path, *, group: str) -> float | None:
     from rescaler.execution import execute  # imports torch
 
-    execute(experiment, folder, group=group)
+    return execute(experiment, folder, group=group)
 
 
 @contextlib.contextmanager

@@ -102,6 +102,13 @@ class RunFolder(TrunkFolder):
         self._records.append((record, reused))
         super().epoch(record, reused=reused)
 
+    def objective(self, name: str) -> float:
+        """Return a result of the run: one of its summary, or ``cost``, in runs of the target over all epochs."""
+        if name == "cost":
+            costs: dict[str, float] = self._identity["image_costs"]
+            return sum(costs[record.stage] * record.images for record, _ in self._records)
+        return float(self.summary[name])
+
     def _write(self, standing: dict[str, Any]) -> None:
         chain, folder = self._run.chain, self.path.absolute()
         planned = epochs_planned(chain, self._records)

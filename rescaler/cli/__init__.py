@@ -25,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; a mistake in the input ends it with one line and exit code 1."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR", "0") != "0"
+    if "" not in sys.path:
+        sys.path.append("")  # a user's module beside which `rescaler` starts is found as by `python -m rescaler`
     try:
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):

@@ -73,8 +73,8 @@ def _run(context: HydraContext, config: DictConfig, sweep: Path, one: Planned) -
         # The folder may be named by what the jobs set (model, data), but one sweep has one folder.
         job.hydra.sweep.dir, job.hydra.sweep.subdir = str(sweep), one.entry.folder
 
-    def task(_: DictConfig) -> None:
-        train_run(one.run.experiment, one.folder, group=sweep.name, name=one.entry.name)
+    def task(_: DictConfig) -> float | None:
+        return train_run(one.run.experiment, one.folder, group=sweep.name, name=one.entry.name)
 
     try:
         return run_job(task, job, "hydra.sweep.dir", "hydra.sweep.subdir", context)
@@ -82,10 +82,10 @@ def _run(context: HydraContext, config: DictConfig, sweep: Path, one: Planned) -
         configure_log(config.hydra.hydra_logging, config.hydra.verbose)
 
 
-def train_run(experiment: Experiment, folder: Path, *, group: str, name: str) -> None:
-    """Train a run of a sweep; a failure goes to the log as well."""
+def train_run(experiment: Experiment, folder: Path, *, group: str, name: str) -> float | None:
+    """Train a run of a sweep and return its ``objective``; a failure goes to the log as well."""
     try:
-        execute(experiment, folder, group=group)
+        return execute(experiment, folder, group=group)
     except Exception as error:
         log.error("%s: %s", name, error, exc_info=not isinstance(error, InputError))
         raise
