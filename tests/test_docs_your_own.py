@@ -69,7 +69,7 @@ def test_a_logger_of_ones_own_has_every_epoch(followed: tuple[Path, list[str]]) 
 
 def test_the_installed_command_finds_the_module_too(followed: tuple[Path, list[str]]) -> None:
     # -P: the folder where it starts is not on the path, as for an installed command.
-    command = [sys.executable, "-P", "-m", "rescaler", "run", "--config-dir", "conf", "experiment=mine"]
+    command = [sys.executable, "-P", "-m", "rescaler", "run", "--config-dir", "my_conf", "experiment=mine"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
     words = [
         *command,
