@@ -29,6 +29,7 @@ NO_NUMBER = {
     "logger__others",
     "logger__group",
     "logger__tags",
+    "objective",
     "step__cudnn_benchmark",  # refused on a CPU
     "step__cuda_graphs",  # likewise
     "device",  # likewise
