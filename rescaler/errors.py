@@ -103,7 +103,6 @@ _EXTRAS = {
     "PIL": "images",
     "pyarrow": "images",
     "simplejpeg": "images",
-    "wandb": "wandb",
 }
 """Packages that only an extra of ours installs."""
 

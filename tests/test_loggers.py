@@ -106,7 +106,6 @@ def test_a_logger_that_fails_is_one_warning(
     [
         (LoggerSettings(others={"tensorboard": OTHERS["tensorboard"]}), "tensorboard"),
         (LoggerSettings(others={"mlflow": OTHERS["mlflow"]}), "mlflow"),
-        (LoggerSettings(mode="offline"), "wandb"),
     ],
 )
 def test_a_missing_package_is_named_with_its_extra(

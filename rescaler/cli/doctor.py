@@ -6,14 +6,14 @@ import os
 import platform
 import shutil
 from collections.abc import Iterator
-from importlib.util import find_spec
 
 from rescaler.ledger import Ledger
+from rescaler.loggers.wandb_client import is_logged_in
 from rescaler.plan import device_for
 from rescaler.provenance import commit, device_name, version
 
-_PACKAGES = ("torch", "torchvision", "numpy", "pandas", "hydra-core", "safetensors", "submitit")
-_OPTIONAL = ("pillow", "pyarrow", "simplejpeg", "jinja2", "onnxscript", "timm", "wandb", "tensorboard", "mlflow-skinny")
+_PACKAGES = ("torch", "torchvision", "numpy", "pandas", "hydra-core", "safetensors", "submitit", "wandb")
+_OPTIONAL = ("pillow", "pyarrow", "simplejpeg", "jinja2", "onnxscript", "timm", "tensorboard", "mlflow-skinny")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -31,20 +31,12 @@ def _rows(arguments: argparse.Namespace) -> Iterator[tuple[str, str]]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     yield "cores", f"{cores} of {os.cpu_count()} for this process"
     yield "SLURM", shutil.which("sbatch") or "not here (no sbatch)"
-    yield "W&B", _wandb()
+    yield "W&B", "logged in" if is_logged_in() else "not logged in"
     ledger = Ledger(arguments.folder.expanduser())
     place = next(path for path in (ledger.folder, *ledger.folder.parents) if path.exists())
     size = f"{ledger.size_bytes() / 1e6:,.1f} MB" if place == ledger.folder else "not there yet"
     yield "ledger", f"{ledger.folder}: {size}, {'writable' if os.access(place, os.W_OK) else 'cannot be written'}"
     yield "free disk", f"{shutil.disk_usage(place).free / 1e9:,.1f} GB at {place}"
-
-
-def _wandb() -> str:
-    if find_spec("wandb") is None:
-        return "not installed"
-    from rescaler.loggers.wandb_client import is_logged_in
-
-    return "logged in" if is_logged_in() else "not logged in"
 
 
 def _version(package: str) -> str:

@@ -92,11 +92,9 @@ def _more(settings: LoggerSettings) -> list[Logger]:
 
 def check_loggers(settings: LoggerSettings) -> None:
     """Raise InputError if the settings of the loggers are impossible, or the package of one is missing."""
-    needed = [name for name in _EXTRAS if name in settings.others]
-    if resolve_mode(settings.mode, os.environ) in ("online", "offline"):  # auto: the run warns, and goes on
-        needed.append("wandb")
-    for name in needed:
-        if find_spec(name) is None:
+    resolve_mode(settings.mode, os.environ)
+    for name in _EXTRAS:
+        if name in settings.others and find_spec(name) is None:
             raise InputError(f"logger={name}: {name} is not installed: pip install 'rescaler[{name}]'")
     _others(settings, Path())
     _more(settings)
