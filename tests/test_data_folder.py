@@ -26,6 +26,7 @@ from rescaler.config import DataSettings
 from rescaler.data import EVERY_IMAGE, Batch, EpochImages, folder, load_data, published_size
 from rescaler.data.decoding import centre_crop, decode, random_crop, shorter_px
 from rescaler.data.folder import FolderImages, obey_parent, workers_alive
+from rescaler.data.preprocessing import Preprocess
 from rescaler.data.tree import read_tree
 from rescaler.errors import InputError, one_line
 
@@ -180,6 +181,13 @@ def test_small_images_in_memory_are_whole_but_for_the_longer_side(tree: Path, ch
     picture = Image.open(tree / "val" / "n01440764" / "n01440764_0.JPEG")
     middle = np.asarray(picture.crop((6, 0, 54, 48)).convert("RGB" if channels == 3 else "L"))
     assert np.allclose(255 * images[0].permute(1, 2, 0).squeeze().numpy(), middle, atol=1)
+
+
+def test_a_picture_is_fed_as_a_test_image_in_memory(tree: Path) -> None:
+    settings = replace(SETTINGS, name="folder", in_memory=True, image_px=20, folder=str(tree))
+    ((images, _),) = load_data(settings, CPU).test_batches(image_px=20, batch_size=4)
+    picture = tree / "val" / "n01440764" / "n01440764_0.JPEG"
+    assert torch.equal(Preprocess(settings, 20, cropped=False)(picture), images[0])
 
 
 def test_a_damaged_image_in_memory_is_named(tree: Path) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from rescaler.cli import STDOUT, write
-from rescaler.data.preprocessing import SUFFIXES
 from rescaler.errors import InputError, listed
 from rescaler.modelfile import Model
 from rescaler.plan import device_for
@@ -48,9 +48,11 @@ def _pictures(paths: Sequence[Path]) -> list[Path]:
     """
     found: list[Path] = []
     for path in paths:
-        inside = sorted(one for one in path.rglob("*") if one.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+        inside = (
+            sorted(one for one in path.rglob("*") if one.suffix.lower() in IMG_EXTENSIONS) if path.is_dir() else [path]
+        )
         if not inside:
-            raise InputError(f"{path} has no pictures: {listed(sorted(SUFFIXES), len(SUFFIXES))}")
+            raise InputError(f"{path} has no pictures: {listed(sorted(IMG_EXTENSIONS), len(IMG_EXTENSIONS))}")
         found += inside
     return found
 

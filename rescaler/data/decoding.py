@@ -16,7 +16,6 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-from rescaler.config import require
 from rescaler.errors import InputError, one_line
 
 Content: TypeAlias = bytes | memoryview
@@ -76,19 +75,6 @@ def to_rgb(picture: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
-
-
-def square(content: Content, image_px: int, *, channels: int) -> Tensor:
-    """Decode an image to uint8 ``(channels, image_px, image_px)``: all of its shorter side, the middle of the other.
-
-    Raises:
-        InputError: it cannot be decoded; or channels other than 1 (grey) and 3 (RGB).
-    """
-    require(channels in {1, 3}, "data.channels", channels, "1 (grey) or 3 (RGB) for a folder of images")
-    pixels = decode(content)
-    pixels = functional.center_crop(grey(pixels) if channels == 1 else pixels, [min(pixels.shape[1:])] * 2)
-    resized: Tensor = functional.resize(pixels, [image_px, image_px], antialias=True)
-    return resized
 
 
 def grey(pixels: Tensor) -> Tensor:

@@ -6,15 +6,11 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2 import functional
 
 from rescaler.config import DataSettings
 from rescaler.data.decoding import centre_crop, decode, grey, to_rgb
-from rescaler.data.resident import Normalise, resize
+from rescaler.data.resident import Normalise, square
 from rescaler.errors import InputError, one_line
-
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
-"""Of files that a folder's pictures have."""
 
 
 class Preprocess:
@@ -53,8 +49,5 @@ class Preprocess:
                 raise InputError(f"cannot read the picture {picture}: {one_line(error)}") from error
         if self._channels == 1:
             pixels = grey(pixels)
-        if self._cropped:
-            pixels = centre_crop(pixels, self.image_px)
-        else:
-            pixels = resize(functional.center_crop(pixels, [min(pixels.shape[1:])])[None], self.image_px)[0]
+        pixels = centre_crop(pixels, self.image_px) if self._cropped else square(pixels, self.image_px)
         return self._normalise(pixels)

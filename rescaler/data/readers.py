@@ -20,9 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rescaler.config import DataSettings
+from rescaler.config import DataSettings, require
 from rescaler.data.order import generator_for
-from rescaler.data.resident import ImageSet, Split
+from rescaler.data.resident import ImageSet, Split, square
 from rescaler.errors import InputError, one_line
 from rescaler.files import writing
 
@@ -232,16 +232,18 @@ def folder(root: Path, settings: DataSettings) -> ImageSet:
     Raises:
         InputError: it is incomplete, has other classes, or an image cannot be read.
     """
-    from rescaler.data.decoding import square
+    from rescaler.data.decoding import decode, grey
     from rescaler.data.folder import open_folder
 
-    image_px, splits = settings.image_px, []
+    channels, image_px, splits = settings.channels, settings.image_px, []
+    require(channels in {1, 3}, "data.channels", channels, "1 (grey) or 3 (RGB) for a folder of images")
     found = open_folder(root, settings, shorter_px=image_px)
     for split in (found.train, found.test):
-        images = torch.empty((len(split.labels), settings.channels, image_px, image_px), dtype=torch.uint8)
+        images = torch.empty((len(split.labels), channels, image_px, image_px), dtype=torch.uint8)
         for number, target in enumerate(images):
             try:
-                target.copy_(square(split.content(number, image_px), image_px, channels=settings.channels))
+                pixels = decode(split.content(number, image_px))
+                target.copy_(square(grey(pixels) if channels == 1 else pixels, image_px))
             except (OSError, InputError) as error:
                 raise InputError(f"cannot read the image {split.where(number)}: {one_line(error)}") from error
         splits.append(Split(images, split.labels))

@@ -64,6 +64,13 @@ def resize(images: Tensor, image_px: int) -> Tensor:
     return resized
 
 
+def square(pixels: Tensor, image_px: int) -> Tensor:
+    """Cut uint8 ``(channels, h, w)`` to all of the shorter side and the middle of the other, and :func:`resize` it."""
+    side = min(pixels.shape[1:])
+    top, left = ((each - side) // 2 for each in pixels.shape[1:])
+    return resize(pixels[None, :, top : top + side, left : left + side], image_px)[0]
+
+
 def low_frequencies(images: Tensor, image_px: int) -> Tensor:
     """Make square uint8 images ``(n, channels, px, px)`` smaller by cropping their spectrum (EfficientTrain++, 2024).
 

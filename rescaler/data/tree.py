@@ -15,10 +15,10 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from rescaler.config import require
 from rescaler.data.decoding import Content
+from rescaler.data.prepared import is_prepared
 from rescaler.errors import InputError, listed, one_line
 
 LAYOUT = "train/<class>/*.JPEG and val/<class>/*.JPEG, or <class>/*.JPEG with data.holdout"
-_PREPARED = "prepared.json"  # in a folder that `rescaler prepare` made
 _SIZES_READ = 500  # files of each split whose size is part of the fingerprint
 _PIXELS = "libjpeg-turbo, resized as tensors, upright, over white"  # in the fingerprint: other decoding, other pixels
 
@@ -49,7 +49,7 @@ def class_folders(root: Path) -> list[str]:
     return sorted(
         entry.name
         for entry in os.scandir(root)
-        if entry.is_dir() and not entry.name.startswith(".") and not Path(entry, _PREPARED).exists()
+        if entry.is_dir() and not entry.name.startswith(".") and not is_prepared(Path(entry))
     )
 
 
