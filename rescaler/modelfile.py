@@ -45,7 +45,7 @@ class Model:
     data: DataSettings
     class_names: list[str]
     image_px: int
-    """Side of the network's images."""
+    """Side of its test images, and of the pictures that it predicts."""
     cropped: bool
     """Test images are the middle of a picture, 224/256 of its shorter side; else all of it."""
     precision: str
@@ -76,7 +76,7 @@ class Model:
             model=experiment.model,
             data=experiment.data,
             class_names=list(run.data.class_names),
-            image_px=stage.image_px,
+            image_px=stage.test_px,
             cropped=streams_from_files(experiment.data),
             precision=experiment.step.precision,
             memory_format=experiment.step.memory_format,

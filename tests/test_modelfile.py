@@ -104,7 +104,16 @@ def test_without_the_last_state_there_is_no_model(make: MakeExperiment, caplog: 
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"optim__ema_decay": 0.5}, {"resize": "never"}, {"model": RESNET}, {"step__precision": "bf16"}]
+    "changes",
+    [
+        {},
+        {"optim__ema_decay": 0.5},
+        {"resize": "never"},
+        {"model": RESNET},
+        {"step__precision": "bf16"},
+        {"data__holdout": 0.25},
+        {"model": RESNET, "data__test_px": 24},
+    ],
 )
 def test_an_evaluation_at_its_own_settings_gives_the_recorded_numbers(
     make: MakeExperiment, changes: dict[str, Any], capsys: pytest.CaptureFixture[str]
@@ -115,9 +124,8 @@ def test_an_evaluation_at_its_own_settings_gives_the_recorded_numbers(
     record = load_epochs(load_runs(folder)).iloc[-1]
     command("evaluate", folder)
     shown = capsys.readouterr().out.splitlines()[0]
-    assert (
-        f"of {record['image_px']} px: loss {record['test_loss']:.4f}, top-1 {100 * record['test_top1']:.2f} %" in shown
-    )
+    test_px = experiment.data.test_px or record["image_px"]
+    assert f"of {test_px} px: loss {record['test_loss']:.4f}, top-1 {100 * record['test_top1']:.2f} %" in shown
 
 
 def test_a_pretrain_network_is_rebuilt(make: MakeExperiment) -> None:
