@@ -146,10 +146,9 @@ def plan(
     found = networks_of(experiment, {} if networks is None else networks)
     target = found.target
     each = [experiment.of_stage(name) for name in stage_names(len(experiment.shrink.stages))]
-    steps = []
+    steps, is_here = [], elsewhere is None and load
     for one in each:
         distributed.check(target, one.optim.batch_size, one.step.micro_batch_size, device)
-        is_here = elsewhere is None and load
         steps.append(resolve_step(one.step, one.optim.batch_size, device_type, is_here=is_here))
         make_optimizer(target, one.optim, steps[-1])
         whole = one.data.resize == "bilinear" or not streams_from_files(one.data)

@@ -185,7 +185,7 @@ def stretches(experiment: Experiment, batches: Sequence[int], step_costs: Sequen
     never = experiment.resize_epoch == "never"
     if never:
         shares = [(number + 1) / (len(batches) - 1) for number in range(len(batches) - 1)]
-    given = [] if shares else _pretrain_epochs(experiment)
+    given = [] if shares else _pretrain_epochs(experiment.resize_epoch, len(batches) - 1)
     for stage, cost in enumerate(step_costs[:-1]):
         counts[stage] = _count((shares[stage] * budget - spent) / cost) if shares else given[stage] * batches[stage]
         spent += counts[stage] * cost
@@ -234,10 +234,9 @@ def resize_shares(experiment: Experiment) -> list[float] | None:
     return [float(end) for end in numbers]
 
 
-def _pretrain_epochs(experiment: Experiment) -> list[int]:
-    """Return the epochs of each pre-train network that a number or a list in ``resize_epoch`` gives."""
-    value, stages = experiment.resize_epoch, len(experiment.shrink.stages)
-    ends = value if isinstance(value, list) else [math.ceil(value * n / stages) for n in range(1, stages + 1)]
+def _pretrain_epochs(ends: int | list[int], stages: int) -> list[int]:
+    """Return the epochs of each pre-train network, from the last one of each or of all."""
+    ends = ends if isinstance(ends, list) else [math.ceil(ends * number / stages) for number in range(1, stages + 1)]
     return [end - start for start, end in pairwise([0, *ends])]
 
 
@@ -257,8 +256,8 @@ def stage_epochs(experiment: Experiment) -> list[int]:
     if last < stages:
         raise InputError(f"resize_epoch must be at least {stages}, an epoch for each pre-train network; got {last}")
     given = experiment.resize_epoch
-    ends = given if isinstance(given, list) else [math.ceil(last * n / stages) for n in range(1, stages + 1)]
-    return [end - start for start, end in pairwise([0, *ends, epochs])]
+    pretrain = _pretrain_epochs(given if isinstance(given, list) else last, stages)
+    return [*pretrain, epochs - sum(pretrain)]
 
 
 def resolve_resize_epoch(experiment: Experiment) -> int | Literal["never"]:

@@ -147,7 +147,7 @@ def _fair(command: argparse.ArgumentParser) -> None:
     margin = "accuracy that may be lost to the target in full; default: %(default)s"
     command.add_argument("--margin", type=float, default=0.3, metavar="POINTS", help=margin)
     command.add_argument("--folder", type=Path, metavar="DIR", help="where the runs go; default: below runs/")
-    command.add_argument("--csv", metavar="FILE", help="write each run's result as CSV; - for standard output")
+    command.add_argument("--csv", metavar="FILE", help="write every epoch of all runs as CSV; - for standard output")
 
 
 def _measure(command: argparse.ArgumentParser) -> None:
@@ -295,7 +295,7 @@ _COMMANDS = {
     ),
     "fair": (_fair, "kernel rescaling against its opponents at equal cost, with seeds, intervals and a verdict"),
     "measure": (_measure, "reference time of each network's step, by which budgets and comparisons count"),
-    "prepare": (_prepare, "copy ImageNet's files to the sizes that runs need, or check such copies"),
+    "prepare": (_prepare, "copy image files to the sizes that runs need, or check such copies"),
     "status": (_status, "how the runs of a sweep stand, on this machine or on a cluster"),
     "retry": (_retry, "run again the runs of a sweep that failed, were lost or cancelled, from their last saves"),
     "cancel": (_sweep, "end the runs of a sweep that wait or run; what is trained stays in the ledger"),
