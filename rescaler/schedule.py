@@ -225,7 +225,8 @@ def resize_shares(experiment: Experiment) -> list[float] | None:
         raise InputError(
             f"resize_epoch must be auto with resize_at={given}, which says when instead; got {experiment.resize_epoch}"
         )
-    require(experiment.schedule.budget is not None, "resize_at", given, "null without schedule.budget")
+    alone = "null without schedule.budget, of which it is a share: set that, such as schedule.budget=0.65"
+    require(experiment.schedule.budget is not None, "resize_at", given, alone)
     ends = given if isinstance(given, list) else [given * number / stages for number in range(1, stages + 1)]
     numbers = [end for end in ends if isinstance(end, int | float) and not isinstance(end, bool)]
     rising = all(a < b for a, b in pairwise([0, *numbers, 1]))
