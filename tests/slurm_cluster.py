@@ -7,11 +7,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pandas as pd
+from processes import wait_until
 
 from rescaler.errors import InputError
 from rescaler.sweep.status import RunStatus, statuses
@@ -42,15 +42,6 @@ _ROOT = ("/usr/sbin", "/sbin")
 def missing() -> list[str]:
     """Which of SLURM's commands this machine lacks."""
     return [name for name in COMMANDS if not shutil.which(name, path=os.pathsep.join((os.environ["PATH"], *_ROOT)))]
-
-
-def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 120) -> None:
-    """Look again until ``condition`` holds; fails after ``timeout_s``."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"waited {timeout_s:g} s in vain: {what}")
-        time.sleep(0.25)
 
 
 class SlurmCluster:

@@ -5,6 +5,7 @@ import time
 
 import pytest
 import torch
+from processes import started
 
 from rescaler.clocks import Clocks
 
@@ -105,7 +106,7 @@ print(clocks.seconds["train"])
 
 def test_a_suspended_process_counts_no_time() -> None:
     began = time.monotonic()
-    with subprocess.Popen(
+    with started(
         [sys.executable, "-c", COUNT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdin

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from conftest import MakeExperiment
+from processes import started, wait_until
 from test_run import TINY, command, final_digests
 
 from rescaler.cli import main
@@ -28,18 +29,14 @@ SWEEP = ["-m", "seed=0,1", "resize_epoch=3", *TINY]
 
 
 @pytest.fixture
-def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator["subprocess.Popen[bytes]"]:
+def sweeping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator["subprocess.Popen[bytes]"]:
     """A sweep that is in its first run and has much before it."""
     monkeypatch.chdir(tmp_path)
     long = ["schedule.batches_per_epoch=50000", "checkpoint_every_min=0.01"]
-    with subprocess.Popen(command(*SWEEP, *long), cwd=tmp_path, stderr=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 60
-        while not list(tmp_path.glob("ledger/saves/[!.]*")):
-            assert time.monotonic() < deadline
-            assert process.poll() is None
-            time.sleep(0.02)
+    with started(command(*SWEEP, *long), cwd=tmp_path, stderr=subprocess.DEVNULL) as process:
+        saves = tmp_path / "ledger" / "saves"
+        wait_until(lambda: process.poll() is not None or list(saves.glob("[!.]*")), "a save", every_s=0.02)
         yield process
-        process.kill()
 
 
 def states(text: str) -> list[str]:
@@ -47,7 +44,7 @@ def states(text: str) -> list[str]:
 
 
 def test_a_sweep_is_looked_at_and_cancelled_and_saves_first(
-    started: "subprocess.Popen[bytes]", tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    sweeping: "subprocess.Popen[bytes]", tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main(["status"])
     assert states(capsys.readouterr().out) == ["running", "waiting"]
@@ -55,7 +52,7 @@ def test_a_sweep_is_looked_at_and_cancelled_and_saves_first(
     assert "nothing to retry: 1 running, 1 waiting" in capsys.readouterr().out
     main(["cancel", str(newest(tmp_path / "runs"))])
     assert "2 runs cancelled" in capsys.readouterr().out
-    assert started.wait(timeout=60) == -signal.SIGTERM
+    assert sweeping.wait(timeout=60) == -signal.SIGTERM
     assert len(list(tmp_path.glob("ledger/saves/*.safetensors"))) == 1
     main(["status"])
     assert states(capsys.readouterr().out) == ["cancelled", "cancelled"]
@@ -113,7 +110,7 @@ def test_a_sweep_of_another_machine_is_not_cancelled_here(tmp_path: Path) -> Non
 def test_the_process_that_has_a_dead_sweeps_number_now_is_left_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with subprocess.Popen(["sleep", "60"]) as another:
+    with started(["sleep", "60"]) as another:
         Sweep(tmp_path, [SweepRun("seed=0", "0")]).write()
         (tmp_path / "sweep.lock").write_text(f"{socket.gethostname()} {another.pid}")
         main(["status", str(tmp_path)])
@@ -122,7 +119,6 @@ def test_the_process_that_has_a_dead_sweeps_number_now_is_left_alone(
         assert "nothing to cancel, no run waits or runs" in capsys.readouterr().out
         time.sleep(0.1)
         assert another.poll() is None
-        another.kill()
 
 
 def test_retry_goes_on_after_a_run_that_fails_unexpectedly(

@@ -18,7 +18,7 @@ import pytest
 import torch
 from image_tree import plant, save
 from PIL import Image
-from slurm_cluster import wait_until
+from processes import wait_until
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 

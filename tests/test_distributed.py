@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from slurm_cluster import wait_until
+from processes import started, wait_until
 from test_run import TINY, metrics, runs, summary
 from torch import nn
 
@@ -154,7 +154,7 @@ def test_ctrl_c_saves_first(tmp_path: Path) -> None:
     program = tmp_path / "slow.py"
     program.write_text(SLOW)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(program)]
-    with subprocess.Popen([*launcher, *ALONE], cwd=tmp_path, start_new_session=True) as training:
+    with started([*launcher, *ALONE], cwd=tmp_path) as training:
         wait_until(lambda: (tmp_path / "begun").exists() or training.poll() is not None, "the training has begun")
         os.killpg(training.pid, signal.SIGINT)
         assert training.wait(60) != 0

@@ -6,13 +6,13 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from processes import started, wait_until
 
 from rescaler import cli
 from rescaler.ledger import Ledger
@@ -148,12 +148,13 @@ def test_a_killed_run_ends_with_the_same_bits(
     for folder in (killed, whole):
         folder.mkdir()
     for epochs in (2, 4):
-        with subprocess.Popen(command(*arguments), cwd=killed, stderr=subprocess.DEVNULL) as process:
-            deadline = time.monotonic() + 120
-            while len(list(killed.glob("ledger/entries/??/*/record.json"))) < epochs and process.poll() is None:
-                assert time.monotonic() < deadline
-                time.sleep(0.001)
-            process.kill()
+        with started(command(*arguments), cwd=killed, stderr=subprocess.DEVNULL) as process:
+
+            def trained(epochs: int = epochs, process: subprocess.Popen[Any] = process) -> bool:
+                records = killed.glob("ledger/entries/??/*/record.json")
+                return len(list(records)) >= epochs or process.poll() is not None
+
+            wait_until(trained, f"{epochs} epochs", every_s=0.001)
     for folder in (killed, whole):
         monkeypatch.chdir(folder)
         assert application(*arguments) is None
@@ -303,9 +304,7 @@ def test_a_refused_run_leaves_nothing_behind(tmp_path: Path, application: Applic
 def test_a_folder_is_one_process_alone(tmp_path: Path, application: Application) -> None:
     (tmp_path / "x").mkdir()
     holder = "import fcntl, sys; f = open('x/run.lock', 'a'); fcntl.flock(f, fcntl.LOCK_EX); print(flush=True); input()"
-    with subprocess.Popen(
-        [sys.executable, "-c", holder], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as other:
+    with started([sys.executable, "-c", holder], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         other.stdout.readline()
         error = application(*TINY, "hydra.run.dir=x")

@@ -9,6 +9,7 @@ from typing import Any
 import image_tree
 import pandas as pd
 import pytest
+from processes import wait_until
 from slurm_cluster import (
     DATA,
     DETACHED,
@@ -26,13 +27,12 @@ from slurm_cluster import (
     steps,
     sweep_in,
     wait_for_steps,
-    wait_until,
 )
 
 from rescaler.ledger import Ledger
 from rescaler.loggers.wandb_client import fragments
 
-pytestmark = pytest.mark.slurm
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
