@@ -17,7 +17,8 @@ import pandas as pd
 from rich.progress import track
 
 from benchmarks.reporting import parser, provenance, write
-from rescaler.record import EPOCH_FIELDS, METRICS_FILE, SUMMARY_FILE, Record, totals
+from rescaler.record import EPOCH_FIELDS, METRICS_FILE, SUMMARY_FILE, Record
+from rescaler.summary import totals
 
 _LOAD = """
 import json, resource, sys, time

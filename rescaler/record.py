@@ -185,30 +185,3 @@ def read_metrics(path: Path) -> str:
 
 def _check_of_row(row: str) -> str:
     return f"{zlib.crc32(row.encode()):08x}"
-
-
-def totals(epochs: Sequence[tuple[Record, bool]]) -> dict[str, Any]:
-    """What a run's summary says of its epochs.
-
-    Args:
-        epochs: records in order, each with whether the run read it back from the ledger rather than trained it.
-
-    Returns:
-        Last accuracy, the best of the epochs with the last one's network (None without epochs), seconds by clock as if
-        the run had run alone, and ``computed_s``,
-        training and evaluation of what it did train itself.
-    """
-    records = [record for record, _ in epochs]
-    computed = [record for record, reused in epochs if not reused]
-    own = [record for record in records if record.stage == records[-1].stage]
-    best = max(own, key=lambda record: record.test_top1, default=None)
-    return {
-        "epochs": len(records),
-        "best_top1": best and best.test_top1,
-        "best_epoch": best and best.epoch,
-        "final_top1": records[-1].test_top1 if records else None,
-        "training_s": sum(record.training_s for record in records),
-        **{clock: sum(getattr(record, clock) for record in records) for clock in CLOCKS},
-        "computed_s": sum(record.training_s + record.evaluation_s for record in computed),
-        "reused_epochs": len(records) - len(computed),
-    }

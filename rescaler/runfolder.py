@@ -12,9 +12,8 @@ import math
 import os
 import socket
 import time
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
 
@@ -34,8 +33,8 @@ from rescaler.record import (
     Record,
     metrics_text,
     sealed,
-    totals,
 )
+from rescaler.summary import Identity, Standing, Summary, now, totals
 
 Status = Literal["running", "done", "failed"]
 _WRITE_S = 15.0
@@ -79,7 +78,7 @@ class TrunkFolder:
         self._write({"status": status, "error": error, "position": self.position, "requeues": requeues})
         self._written = time.monotonic()
 
-    def _write(self, standing: dict[str, Any]) -> None:
+    def _write(self, standing: Standing) -> None:
         write_text(self.path / TRUNK_FILE, json.dumps({**standing, "epochs_planned": self._last_epoch}, indent=1))
 
 
@@ -105,20 +104,20 @@ class RunFolder(TrunkFolder):
     def objective(self, name: str) -> float:
         """Return a result of the run: one of its summary, or ``cost``, in runs of the target over all epochs."""
         if name == "cost":
-            costs: dict[str, float] = self._identity["image_costs"]
+            costs = self._identity["image_costs"]
             return sum(costs[record.stage] * record.images for record, _ in self._records)
-        return float(self.summary[name])
+        return float(self.summary[name])  # type: ignore[literal-required]
 
-    def _write(self, standing: dict[str, Any]) -> None:
+    def _write(self, standing: Standing) -> None:
         chain, folder = self._run.chain, self.path.absolute()
         planned = epochs_planned(chain, self._records)
-        self.summary = {
+        self.summary: Summary = {
             **self._identity,
             **standing,
             "left_s": left_s(chain, self._records, self.position),
             "epochs_planned": planned,
             **totals(self._records),
-            "updated": _now(),
+            "updated": now(),
         }
         keys = {
             "origin": chain.origin,
@@ -133,7 +132,7 @@ class RunFolder(TrunkFolder):
         write_text(self.path / SUMMARY_FILE, json.dumps(sealed(self.summary), indent=1))
 
 
-def _identity(run: Run) -> dict[str, Any]:
+def _identity(run: Run) -> Identity:
     """Return what a run's summary says of it before its first epoch."""
     experiment = run.experiment
     return {
@@ -154,7 +153,7 @@ def _identity(run: Run) -> dict[str, Any]:
         "version": provenance.version(),
         "commit": provenance.commit(),
         "host": socket.gethostname(),
-        "started": _now(),
+        "started": now(),
     }
 
 
@@ -204,7 +203,3 @@ def write_config(folder: Path, experiment: Experiment) -> None:
         InputError: the folder cannot be written.
     """
     write_text(folder / CONFIG_FILE, yaml.safe_dump(experiment.to_dict(), sort_keys=False))
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

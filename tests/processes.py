@@ -21,6 +21,18 @@ def started(command: Sequence[str | Path], **options: Any) -> Iterator[subproces
                 os.killpg(process.pid, signal.SIGKILL)
 
 
+def forked(run: Callable[[], int]) -> int:
+    """Run a function in a child of this process; returns its code, 99 if it raised, less the signal that ended it."""
+    child = os.fork()
+    if child == 0:
+        code = 99
+        try:
+            code = run()
+        finally:
+            os._exit(code)  # whatever happens: no second process may go on with the tests
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
 def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 120, every_s: float = 0.25) -> None:
     """Look again until ``condition`` holds; fails after ``timeout_s``."""
     deadline = time.monotonic() + timeout_s

@@ -1,4 +1,5 @@
 import errno
+import gc
 import logging
 import os
 import re
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from bench import make_record
+from processes import forked
 from torch import Tensor
 
 from rescaler import checkpoint
@@ -155,18 +157,18 @@ def test_a_record_that_cannot_be_read_now_stays(ledger: Ledger, monkeypatch: pyt
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux limits the address space")
 def test_a_process_with_too_little_memory_deletes_nothing(ledger: Ledger) -> None:
     ledger.publish(record(), {"network.weight": torch.zeros(40_000_000)})
-    child = os.fork()
-    if child == 0:
-        with open("/proc/self/statm") as file:  # noqa: PTH123
-            now = int(file.read().split()[0]) * resource.getpagesize()
+
+    def read() -> int:
+        gc.collect()  # what is freed later would be room
+        now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (now + 80_000_000,) * 2)  # the state takes 160
         try:
             ledger.state(KEY)
         except InputError as error:
-            os._exit(0 if "there is too little memory" in str(error) else 1)
-        os._exit(2)
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 0
+            return 0 if "there is too little memory" in str(error) else 1
+        return 2
+
+    assert forked(read) == 0
     assert ledger.state_path(KEY).exists()
 
 

@@ -4,7 +4,8 @@ import json
 import pytest
 from test_tracking import record
 
-from rescaler.record import Record, totals
+from rescaler.record import Record
+from rescaler.summary import totals
 
 
 def test_a_record_comes_back_from_its_json() -> None:

@@ -11,11 +11,10 @@ from test_tracking import CONFIG, SUMMARY, record
 
 from rescaler.config import LoggerSettings
 from rescaler.errors import InputError
-from rescaler.loggers import wandb_client as client
 from rescaler.loggers.wandb import History, opening
 from rescaler.loggers.wandb_client import Fragment
-from rescaler.results import load_epochs, load_runs
-from rescaler.results.frames import read_offline, read_project
+from rescaler.results import load_epochs, load_runs, mirror
+from rescaler.results.mirror import read_offline, read_project
 
 DONE = {"status": "done", "error": None, "epochs": 20, "updated": "2026-05-02T00:00:00+00:00"}
 SETTINGS = LoggerSettings()
@@ -53,12 +52,12 @@ def server_run(**changes: Any) -> SimpleNamespace:
 
 def serve(monkeypatch: pytest.MonkeyPatch, *runs: SimpleNamespace) -> None:
     api = SimpleNamespace(runs=lambda *_, **__: iter(runs))
-    monkeypatch.setattr(client, "connect", lambda: api)
+    monkeypatch.setattr(mirror, "connect", lambda: api)
 
 
 def keep(monkeypatch: pytest.MonkeyPatch, folder: Path, *parts: Fragment) -> None:
     (folder / "run-ab12.wandb").touch()
-    monkeypatch.setattr(client, "fragments", lambda _: list(parts))
+    monkeypatch.setattr(mirror, "fragments", lambda _: list(parts))
 
 
 def part(started: str, first: int, last: int, **changes: Any) -> Fragment:
@@ -68,9 +67,10 @@ def part(started: str, first: int, last: int, **changes: Any) -> Fragment:
 
 def test_a_run_of_the_server_is_the_run_that_was_mirrored(monkeypatch: pytest.MonkeyPatch) -> None:
     serve(monkeypatch, server_run(rows=rows(20, reused=17)))
-    ((summary, epochs),) = read_project("me/kernels")
+    ((folder, summary, epochs),) = read_project("me/kernels")
+    assert folder == "me/kernels/ab12"
     assert summary.keys() >= SUMMARY.keys()
-    assert summary.items() >= {**DONE, "run": "ab12", "resize_epoch": 17, "folder": "me/kernels/ab12"}.items()
+    assert summary.items() >= {**DONE, "run": "ab12", "resize_epoch": 17}.items()
     assert (summary["reused_epochs"], summary["best_top1"]) == (17, 0.25)
     assert epochs == [{**record(number).to_dict(), "reused": number <= 17} for number in range(1, 21)]
 
@@ -80,7 +80,7 @@ def test_runs_of_the_server_stand_beside_those_of_folders(tmp_path: Path, monkey
     FakeRun(0, [0.5] * 4).write(tmp_path / "0")
     runs = load_runs(["wandb:me/kernels", tmp_path])
     assert [str(folder) for folder in runs["folder"]] == ["me/kernels/ab12", str(tmp_path / "0")]
-    monkeypatch.setattr(client, "connect", lambda: pytest.fail("asked a second time"))
+    monkeypatch.setattr(mirror, "connect", lambda: pytest.fail("asked a second time"))
     epochs = load_epochs(runs)
     assert epochs.groupby("run", observed=True).size().to_dict() == {"ab12": 20, FakeRun(0, []).run: 4}
     assert set(load_epochs(runs[runs["run"] == "ab12"])["run"]) == {"ab12"}
@@ -88,14 +88,14 @@ def test_runs_of_the_server_stand_beside_those_of_folders(tmp_path: Path, monkey
 
 def test_a_crashed_run_is_read_as_far_as_it_came(monkeypatch: pytest.MonkeyPatch) -> None:
     serve(monkeypatch, server_run(summary_metrics={"status": "running"}, rows=rows(7), state="crashed"))
-    ((summary, epochs),) = read_project("me/kernels")
+    ((_, summary, epochs),) = read_project("me/kernels")
     assert (summary["status"], summary["error"]) == ("failed", "crashed, says W&B")
     assert (summary["epochs"], len(epochs)) == (7, 7)
 
 
 def test_a_run_that_just_began_has_no_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
     serve(monkeypatch, server_run(summary_metrics={}, rows={}, state="running"))
-    ((summary, epochs),) = read_project("me/kernels")
+    ((_, summary, epochs),) = read_project("me/kernels")
     assert (summary["status"], summary["epochs"], summary["best_top1"], epochs) == ("running", 0, None, [])
 
 
@@ -103,7 +103,7 @@ def test_epochs_after_a_hole_are_none_of_the_chain(monkeypatch: pytest.MonkeyPat
     torn = rows(20)
     del torn[5]
     serve(monkeypatch, server_run(rows=torn))
-    ((summary, epochs),) = read_project("me/kernels")
+    ((_, summary, epochs),) = read_project("me/kernels")
     assert len(epochs) == 4
     assert summary["error"] == "W&B has 4 of its 20 epochs"
 
@@ -137,22 +137,18 @@ def test_a_name_that_is_no_project_is_refused(project: str) -> None:
         read_project(project)
 
 
-def test_a_folder_without_files_of_the_client_has_no_runs(tmp_path: Path) -> None:
-    assert read_offline(tmp_path) == []
-
-
 def test_attempts_are_one_run_whose_epochs_follow_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     failed = {"status": "failed", "error": "killed", "epochs": 8}
     keep(monkeypatch, tmp_path, part("1", 1, 8, summary=failed, state="failed"), part("2", 9, 20, summary=DONE))
-    ((summary, epochs),) = read_offline(tmp_path)
-    assert (summary["status"], summary["error"], summary["folder"]) == ("done", None, Path("wandb/2"))
+    ((folder, summary, epochs),) = read_offline(tmp_path)
+    assert (summary["status"], summary["error"], folder) == ("done", None, Path("wandb/2"))
     assert [epoch["epoch"] for epoch in epochs] == list(range(1, 21))
 
 
 def test_an_attempt_that_is_going_on_is_what_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     failed = {"status": "failed", "error": "killed", "epochs": 8}
     keep(monkeypatch, tmp_path, part("1", 1, 8, summary=failed, state="failed"), part("2", 9, 12))
-    ((summary, epochs),) = read_offline(tmp_path)
+    ((_, summary, epochs),) = read_offline(tmp_path)
     assert (summary["status"], summary["epochs"], len(epochs)) == ("running", 12, 12)
 
 
@@ -160,5 +156,5 @@ def test_the_newer_of_two_copies_of_an_epoch_counts(tmp_path: Path, monkeypatch:
     newer = part("2", 1, 3)
     newer.rows = rows(3, reused=3)
     keep(monkeypatch, tmp_path, part("1", 1, 20, summary=DONE, state="finished"), newer)
-    ((summary, epochs),) = read_offline(tmp_path)
+    ((_, summary, epochs),) = read_offline(tmp_path)
     assert (summary["status"], summary["reused_epochs"], len(epochs)) == ("done", 3, 20)

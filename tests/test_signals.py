@@ -4,6 +4,7 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from processes import forked
 
 from rescaler.signals import Interruption
 
@@ -77,23 +78,20 @@ def test_a_second_ctrl_c_interrupts_at_once() -> None:
 
 
 def test_without_a_handler_the_process_ends_as_it_would_have() -> None:
-    child = os.fork()
-    if child == 0:
+    def run() -> int:
         with Interruption() as interruption:
             os.kill(os.getpid(), signal.SIGTERM)
             if interruption.pending:
                 interruption.deliver()
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status)
-    assert os.WTERMSIG(status) == signal.SIGTERM
+        return 0
+
+    assert forked(run) == -signal.SIGTERM
 
 
 def test_forked_children_leave_the_warning_to_their_parent(handled: list[int]) -> None:
-    child = os.fork()
-    if child == 0:
+    def run() -> int:
         for number in (signal.SIGUSR2, signal.SIGINT):
             os.kill(os.getpid(), number)
-        os._exit(len(handled))
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 0
+        return len(handled)
+
+    assert forked(run) == 0

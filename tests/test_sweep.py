@@ -6,6 +6,7 @@ import socket
 from pathlib import Path
 
 import pytest
+from processes import forked
 
 from rescaler.errors import InputError
 from rescaler.sweep.sweep import Sweep, SweepRun, newest
@@ -43,16 +44,18 @@ def test_a_sweep_is_owned_while_this_process_says_so(tmp_path: Path) -> None:
 
 def test_a_killed_process_owns_nothing_though_its_worker_lives(tmp_path: Path) -> None:
     ready, say_ready = os.pipe()
-    child = os.fork()
-    if child == 0:
+
+    def own() -> int:
         with Sweep(tmp_path, []).owned():
             if (worker := os.fork()) == 0:
                 signal.pause()
-            os.write(say_ready, f"{worker}".encode())
+            os.write(say_ready, f"{os.getpid()} {worker}".encode())
             os.kill(os.getpid(), signal.SIGKILL)
-    worker = int(os.read(ready, 20))
-    os.waitpid(child, 0)
-    assert (tmp_path / "sweep.lock").read_text() == f"{socket.gethostname()} {child}"
+        return 0
+
+    assert forked(own) == -signal.SIGKILL
+    owner, worker = map(int, os.read(ready, 40).split())
+    assert (tmp_path / "sweep.lock").read_text() == f"{socket.gethostname()} {owner}"
     assert Sweep(tmp_path, []).owner is None
     os.kill(worker, signal.SIGKILL)
 

@@ -16,13 +16,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from rescaler.config import LoggerSettings
 from rescaler.errors import InputError
-from rescaler.record import CLOCKS, EPOCH_FIELDS, Record, totals
+from rescaler.record import CLOCKS, EPOCH_FIELDS, Record
+from rescaler.summary import Identity, iso, totals
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,6 @@ AXES: dict[str, str | None] = {
 """Metric that has a chart -> its x axis; W&B knows one for each, so those over both stand there twice."""
 HIDDEN = [name for name in NAMES.values() if name not in AXES]
 
-_CHANGING = {"status", "error", "updated", "epochs_planned", "position", "left_s", "requeues", *totals([])}
 _LONGEST_TAG = 64
 
 
@@ -72,7 +71,7 @@ def opening(
     resize_epoch = summary["resize_epoch"]
     baselines = {"0": "target baseline", "never": "pre-train baseline"}
     role = baselines.get(str(resize_epoch), "resized")
-    identity = {key: value for key, value in summary.items() if key not in _CHANGING}
+    identity = {key: value for key, value in summary.items() if key in Identity.__annotations__}
     tags = [summary["model"], summary["data"], role, *(["held"] if summary["hold"] else []), *settings.tags]
     return {
         "id": summary["run"],
@@ -156,9 +155,7 @@ def summary_of(
         status, error = "failed", f"{state}, says W&B"
     if summary.get("epochs", 0) > len(pairs):
         status, error = "failed", f"W&B has {len(pairs)} of its {summary['epochs']} epochs"
-    updated = identity["started"]
-    if updated_s is not None:
-        updated = datetime.fromtimestamp(updated_s, UTC).isoformat(timespec="seconds")
+    updated = identity["started"] if updated_s is None else iso(updated_s)
     return {
         **identity,
         "status": status,

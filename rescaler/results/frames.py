@@ -1,21 +1,18 @@
 """Runs and epochs as data frames, read from the folders of runs or from W&B."""
 
 import io
-import itertools
 import json
 import logging
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import NoneType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from pandas import DataFrame, Series
 
 from rescaler.errors import ArgumentError, InputError, one_line
-from rescaler.loggers.wandb import epoch_of_row, summary_of
 from rescaler.record import (
     CHAIN_FILE,
     EPOCH_FIELDS,
@@ -29,12 +26,13 @@ from rescaler.record import (
     unsealed,
 )
 from rescaler.results.columns import add_settings
+from rescaler.summary import Summary, checked
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from rescaler.loggers.wandb_client import Fragment
+    from rescaler.results.mirror import Mirrored
 
 # wandb takes seconds to import, so what needs it is imported where it is used.
 
@@ -43,142 +41,14 @@ log = logging.getLogger(__name__)
 _WANDB = "wandb:"
 Source = str | Path
 
-_SUMMARY: Mapping[str, type | tuple[type, ...]] = {
-    "run": str,
-    "comparison": str,
-    "name": str,
-    "model": str,
-    "data": str,
-    "seed": int,
-    "resize_epoch": (int, str),
-    "hold": bool,
-    "variant": str,
-    "epochs_planned": int,
-    "epochs": int,
-    "status": str,
-    "error": (str, NoneType),
-    "device": str,
-    "torch": str,
-    "version": str,
-    "commit": (str, NoneType),
-    "updated": str,
-}
-
 IDENTITY = ["run", "comparison", "name", "model", "data", "seed", "resize_epoch", "hold", "distinction", "status"]
 """Columns of a frame of runs that a frame of epochs repeats."""
-
-
-def check_summary(values: Mapping[str, Any]) -> None:
-    """Tell the summary of a run, the object in its ``summary.json``, from anything else.
-
-    Raises:
-        KeyError: it lacks a field.
-        TypeError: it is no object.
-        ValueError: a field has a wrong type or value.
-    """
-    wrong = [name for name, kind in _SUMMARY.items() if not isinstance(values[name], kind)]
-    if wrong:
-        raise ValueError(f"wrong type: {', '.join(wrong)}")
-    if isinstance(values["resize_epoch"], str) and values["resize_epoch"] != "never":
-        raise ValueError(f"resize_epoch is {values['resize_epoch']!r}: neither a number nor 'never'")
-    pd.to_datetime(values["updated"], format="ISO8601")
 
 
 def epoch_frame(rows: Iterable[Mapping[str, Any]]) -> DataFrame:
     """Epochs as a frame whose columns are those of ``metrics.csv``."""
     rows = list(rows)
     return DataFrame({name: Series([row[name] for row in rows], dtype=kind) for name, kind in EPOCH_FIELDS.items()})
-
-
-class Mirrored(NamedTuple):
-    """One run as W&B has it."""
-
-    summary: dict[str, Any]
-    """The keys of ``summary.json``, and ``folder``: of the newest offline file, or ENTITY/PROJECT/ID."""
-    epochs: list[dict[str, Any]]
-    """The fields of :class:`rescaler.record.Record`, and ``reused``; from the first epoch, none missing."""
-
-
-def read_project(project: str) -> list[Mirrored]:
-    """The runs of a project on W&B's server.
-
-    Runs that are not this package's are counted in the log and left out.
-
-    Args:
-        project: ENTITY/PROJECT, or PROJECT of the user's own entity.
-
-    Raises:
-        InputError: no such project, no runs in it, not logged in, or the server cannot be reached.
-    """
-    if project.count("/") > 1 or not all(project.split("/")):
-        raise InputError(f"a W&B project must be wandb:ENTITY/PROJECT or wandb:PROJECT; got {f'wandb:{project}'!r}")
-    from rescaler.loggers.wandb_client import PAGE, answering, connect
-
-    api = connect()
-    found: list[Mirrored] = []
-    foreign = 0
-    with answering():
-        try:
-            runs = list(api.runs(project, per_page=PAGE, lazy=False))
-        except ValueError:
-            raise InputError(f"no W&B project {project!r}: it must exist, and your login must see it") from None
-        for run in runs:
-            if "identity" not in run.config:
-                foreign += 1
-                continue
-            # The client refuses to scan a history that is empty.
-            history = run.scan_history(use_cache=False) if run.lastHistoryStep > 0 else ()
-            rows = {row["_step"]: row for row in history}
-            copy = _mirrored("/".join(run.path), run.config, run.summary_metrics, rows, run.state)
-            if copy is not None:
-                found.append(copy)
-    if foreign:
-        log.warning("left out %d runs of W&B's project %s, which are not of rescaler", foreign, project)
-    if not found:
-        raise InputError(f"no runs of rescaler in W&B's project {project!r}")
-    return found
-
-
-def read_offline(folder: Path) -> list[Mirrored]:
-    """The runs of which W&B's client kept files in and below ``folder``; none where there are no such files.
-
-    A run started again has several files, each with the epochs that the earlier ones lack. Where two have the same (a
-    sweep started again in a new folder), the newer counts. Files that are not this package's are named in the log.
-    """
-    if next(folder.rglob("run-*.wandb"), None) is None:
-        return []
-    from rescaler.loggers.wandb_client import fragments
-
-    runs: dict[str, list[Fragment]] = {}
-    for fragment in fragments(folder):
-        runs.setdefault(fragment.run, []).append(fragment)
-    return [copy for parts in runs.values() if (copy := _merged(parts)) is not None]
-
-
-def _merged(parts: "list[Fragment]") -> Mirrored | None:
-    rows = {step: row for part in parts for step, row in part.rows.items()}
-    # An attempt that was killed before it got as far as an earlier one says nothing of how the run stands.
-    furthest = max(parts, key=lambda part: (part.summary.get("epochs", max(part.rows, default=0)), part.started))
-    return _mirrored(parts[-1].path.parent, furthest.config, furthest.summary, rows, furthest.state)
-
-
-def _mirrored(
-    folder: Path | str,
-    config: Mapping[str, Any],
-    summary: Mapping[str, Any],
-    rows: Mapping[int, Mapping[str, Any]],
-    state: str,
-) -> Mirrored | None:
-    numbers = itertools.takewhile(rows.__contains__, itertools.count(1))
-    try:
-        epochs = [epoch_of_row(rows[number]) for number in numbers]
-        updated_s = max((row["_timestamp"] for row in rows.values()), default=None)
-        values = summary_of(config, summary, epochs, state=state, updated_s=updated_s)
-        check_summary(values)
-    except (KeyError, TypeError, ValueError) as error:
-        log.warning("skipped W&B's %s, which is no run of rescaler (%s: %s)", folder, type(error).__name__, error)
-        return None
-    return Mirrored({**values, "folder": folder}, epochs)
 
 
 def load_runs(sources: Source | Iterable[Source]) -> DataFrame:
@@ -298,23 +168,25 @@ def _read_sources(sources: Sequence[Source]) -> list[DataFrame]:
 
 def _read_source(source: Source) -> DataFrame:
     if isinstance(source, str) and source.startswith(_WANDB):
-        from rescaler.results.frames import read_project
+        from rescaler.results.mirror import read_project
 
         return _from_wandb(source, read_project(source.removeprefix(_WANDB)))
     folder = Path(source)
     found = _summaries(folder)
     if not found.empty:
         return found.assign(source=str(folder))
-    from rescaler.results.frames import read_offline
+    mirrored = []
+    if next(folder.rglob("run-*.wandb"), None) is not None:
+        from rescaler.results.mirror import read_offline
 
-    mirrored = read_offline(folder)
+        mirrored = read_offline(folder)
     if not mirrored:
         raise InputError(f"no runs in {folder}: it must be a run's folder (with a summary.json) or one above runs")
     return _from_wandb(f"{_WANDB}{folder}", mirrored)
 
 
 def _from_wandb(source: str, runs: "Sequence[Mirrored]") -> DataFrame:
-    rows = DataFrame([run.summary for run in runs])
+    rows = DataFrame([{**run.summary, "folder": run.folder} for run in runs])
     return rows.assign(source=source, checkpoint=None, mirrored=pd.Series([run.epochs for run in runs], dtype=object))
 
 
@@ -348,26 +220,23 @@ def _find(folder: Path) -> Iterator[str]:
             yield os.path.relpath(os.path.join(path, SUMMARY_FILE), folder)  # noqa: PTH118 - for the speed of it
 
 
-def _summary(path: Path) -> dict[str, Any] | None:
+def _summary(path: Path) -> Summary | None:
     try:
-        values = unsealed(json.loads(path.read_text(encoding="utf-8")))
-        check_summary(values)
+        return checked(unsealed(json.loads(path.read_text(encoding="utf-8"))))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"
         found = _recovered(path, reason)
         if found is None:
             log.warning("skipped %s, which is not the summary of a run (%s)", path, reason)
         return found and found[0]
-    return values
 
 
-def _recovered(path: Path, reason: str) -> tuple[dict[str, Any], list[tuple[Record, bool]]] | None:
+def _recovered(path: Path, reason: str) -> tuple[Summary, list[tuple[Record, bool]]] | None:
     """Read a run from the ledger in place of a damaged file of its folder, if that is possible."""
     from rescaler.results.recovery import recover
 
     try:
         found = recover(path.parent)
-        check_summary(found[0])
     except (ValueError, KeyError, TypeError):
         return None
     log.warning("%s is damaged (%s): read from the ledger instead", path, reason)

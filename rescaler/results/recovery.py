@@ -1,15 +1,14 @@
 """Runs whose files are damaged or gone, read from the ledger."""
 
 import os
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from rescaler.errors import InputError, one_line
-from rescaler.record import CHAIN_FILE, Record, read_sealed, totals
+from rescaler.record import CHAIN_FILE, Record, read_sealed
+from rescaler.summary import Summary, checked, iso, totals
 
 
-def recover(folder: Path) -> tuple[dict[str, Any], list[tuple[Record, bool]]]:
+def recover(folder: Path) -> tuple[Summary, list[tuple[Record, bool]]]:
     """Return a run's summary and epochs, by the keys in its ``chain.json`` from the ledger.
 
     Raises:
@@ -31,5 +30,5 @@ def recover(folder: Path) -> tuple[dict[str, Any], list[tuple[Record, bool]]]:
     if len(epochs) < len(found):
         raise InputError(f"{ledger.folder} lacks {len(found) - len(epochs)} of its epochs")
     status = "done" if len(epochs) == summary.get("epochs_planned") else "failed"
-    updated = datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat(timespec="seconds")
-    return {**summary, "status": status, "error": None, **totals(epochs), "updated": updated}, epochs
+    standing = {"status": status, "error": None, "updated": iso(path.stat().st_mtime)}
+    return checked({**summary, **standing, **totals(epochs)}), epochs
