@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Dozens of processes start in the tests and on a cluster: without bytecode each would compile torch anew (4 s).
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test test-oldest check analysis gpu-bench lock clean
+.PHONY: setup demo test test-fast test-oldest check analysis gpu-bench lock clean
 
 setup: $(VENV)/ready
 
@@ -37,7 +37,11 @@ test: setup
 	fast=0; $(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "not slurm" || fast=$$?; \
 	  $(BIN)/python -m pytest -m slurm -rs && exit $$fast
 
-# The fast tests with the oldest versions that pyproject.toml allows, torch's among them.
+# Under 3 minutes on two cores: all but the networks of the zoo, several processes, the documents and SLURM.
+test-fast: setup
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "not slow and not slurm"
+
+# The tests with the oldest versions that pyproject.toml allows, torch's among them.
 test-oldest: setup
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)/oldest
 	$(BIN)/uv pip install --quiet --python $(VENV)/oldest/bin/python --resolution lowest-direct --editable ".[dev]"

@@ -82,6 +82,7 @@ def test_each_family_trains_small_is_rescaled_and_trains_on(name: str) -> None:
         assert not module._forward_hooks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ON_META)
 def test_every_other_network_by_its_shapes(name: str) -> None:
     with WITHOUT_VALUES():
