@@ -13,7 +13,7 @@ from pandas.testing import assert_frame_equal
 from rescaler.cli import main
 from rescaler.cli.fair import best_factors
 from rescaler.errors import InputError
-from rescaler.figures.cost import cost_figure
+from rescaler.figures.compare import fair_figure
 from rescaler.reference import read_reference
 from rescaler.results.fair import compare, load_curves, read_curves, verdicts
 
@@ -77,7 +77,7 @@ def test_the_verdict_is_of_the_whole_interval(spread: float, said: str) -> None:
 
 
 def test_the_figure_has_a_curve_and_a_band_for_every_arm() -> None:
-    figure = cost_figure(compare(curves()), curves())
+    figure = fair_figure(compare(curves()), curves())
     assert isinstance(figure, Figure)
     whole = figure.axes[0]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [

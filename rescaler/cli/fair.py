@@ -78,13 +78,13 @@ def best_factors(folder: Path) -> dict[str, float]:
 def show(folder: Path, *, margin: float, csv: str | None, plot: Path) -> None:
     """Print the comparison of the runs below a folder, and draw it."""
     from rescaler.figures import save_figure
-    from rescaler.figures.cost import cost_figure
+    from rescaler.figures.compare import fair_figure
     from rescaler.results.fair import compare, fair_table, load_curves
 
     curves = load_curves(folder)
     rows = compare(curves, margin=margin)
     fair_table(rows, margin=margin).print(Console())
-    save_figure(cost_figure(rows, curves, margin=margin), plot)
+    save_figure(fair_figure(rows, curves, margin=margin), plot)
     print(f"Accuracy over cost: {plot}")
     if csv is not None:
         write(csv, curves.drop(columns="folder").to_csv(index=False))
