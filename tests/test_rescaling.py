@@ -288,3 +288,19 @@ def test_refuses_tensors_of_no_parameter_and_of_another_shape() -> None:
         rescale_tensors({"conv9.weight": torch.ones(1)}, pretrain, _target())
     with pytest.raises(InputError, match=r"fc4.bias must be \(3,\) as in the pre-train network; got \(4,\)"):
         rescale_tensors({"fc4.bias": torch.ones(4)}, pretrain, _target())
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_an_embedded_network_responds_as_before_on_images_of_the_same_size(blocks: int) -> None:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 4, 5, padding=2), nn.ReLU(), *(nn.Conv2d(4, 4, 3, padding=1) for _ in range(blocks))]
+    target = nn.Sequential(*layers).eval()
+    shrunk = shrink(target, 32, pretrain_px=32)
+    images = torch.randn(2, 3, 32, 32)
+    before = shrunk.network(images)
+    after = rescale(shrunk.network, target, mode="embed")(images)
+    assert [layer.pretrain_padding for layer in shrunk.layers[1:]] == (
+        [(0, 1, 0, 1)] if blocks == 1 else [(0, 0, 0, 0), (1, 1, 1, 1)]
+    )
+    inside = (slice(None), slice(None), slice(2, -2), slice(2, -2))  # at the border two layers without a copy pad otherwise
+    torch.testing.assert_close(after[inside], before[inside])

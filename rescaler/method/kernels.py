@@ -42,6 +42,7 @@ def rescale_kernel(weight: Tensor, size: Size, *, mode: str = "bilinear") -> Ten
         size: target ``(h, w)`` in pixels.
         mode: interpolation; sample points are pixel centres. ``pinv`` instead gives the smallest kernel that responds
             to every enlarged patch as ``weight`` does to the patch itself (FlexiViT, Beyer et al., 2023, section 3.4).
+            ``embed`` surrounds the kernel with zeros: the same responses on images of the same size.
             Any other: the import path, ``package.module.function``, of an :data:`Interpolation`.
 
     Returns:
@@ -108,6 +109,13 @@ def interpolation(mode: str) -> Interpolation:
     return found
 
 
+def embed(weight: Tensor, size: Size, start: Size | None = None) -> Tensor:
+    """Surround a kernel with zeros; it begins at row and column ``start``, by default in the middle."""
+    (h, w), (target_h, target_w) = weight.shape[2:], size
+    top, left = start or ((target_h - h) // 2, (target_w - w) // 2)
+    return F.pad(weight, (left, target_w - w - left, top, target_h - h - top))
+
+
 def _interpolate(weight: Tensor, size: Size, *, mode: str, inverse: bool = False) -> Tensor:
     matrix = _matrix((weight.shape[2], weight.shape[3]), size, mode)
     # The pseudo-inverse keeps responses, so it needs no Eq. 5.
@@ -127,4 +135,5 @@ INTERPOLATIONS: dict[str, Interpolation] = {
     "nearest": functools.partial(_interpolate, mode="nearest-exact"),
     "area": functools.partial(_interpolate, mode="area"),
     "pinv": functools.partial(_interpolate, mode="bilinear", inverse=True),
+    "embed": embed,
 }

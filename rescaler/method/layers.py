@@ -71,7 +71,10 @@ def size_of(conv: nn.Conv2d) -> Size:
 
 
 def margins(conv: nn.Conv2d) -> Margins:
-    """Padding of a convolution's input."""
+    """Padding of a convolution's input, also of one that a pre-train network pads by itself."""
+    if (handle := getattr(conv, _PADDING, None)) is not None:
+        sides: Margins = conv._forward_pre_hooks[handle.id].args[0]
+        return sides
     if conv.padding == "same":  # an odd pixel goes to the right/bottom, as in torch
         h, w = (d * (k - 1) for d, k in zip(conv.dilation, conv.kernel_size, strict=True))
         return (w // 2, w - w // 2, h // 2, h - h // 2)

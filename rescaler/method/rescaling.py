@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from rescaler.errors import ArgumentError, InputError, listed
-from rescaler.method.kernels import rescale_kernel
-from rescaler.method.layers import FeatureMap, flattened_map
+from rescaler.method.kernels import Size, embed, rescale_kernel
+from rescaler.method.layers import FeatureMap, flattened_map, margins
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -86,6 +86,7 @@ class _Pair:
         self._buffers = dict(target.named_buffers()).keys()
         self._maps = _maps(pretrain, target)
         self._mode = mode
+        self._starts = _starts(pretrain, target) if mode == "embed" else {}
 
     def check(self, name: str, tensor: Tensor, dtype: torch.dtype | None = None) -> None:
         """Raise if the tensor cannot be rescaled, or is not finite in ``dtype`` or its own."""
@@ -112,10 +113,14 @@ class _Pair:
             before, after = self._maps[name]
             if tensor.shape[1:].numel() == math.prod(before) and shape == (len(tensor), math.prod(after)):
                 kernels = tensor[filters].reshape(-1, *before)
-                return rescale_kernel(kernels, after[1:], mode=self._mode).flatten(1)
+                # A larger map is seen as a whole: zeros around would leave most of it out.
+                mode = "bilinear" if self._mode == "embed" else self._mode
+                return rescale_kernel(kernels, after[1:], mode=mode).flatten(1)
         elif tensor.shape == shape:
             return tensor
         elif tensor.dim() == len(shape) == 4 and tensor.shape[:2] == shape[:2]:
+            if name in self._starts:
+                return embed(tensor[filters], (shape[2], shape[3]), self._starts[name])
             return rescale_kernel(tensor[filters], (shape[2], shape[3]), mode=self._mode)
         raise InputError(f"no rescaling leads from shape {tuple(tensor.shape)} to the target's {tuple(shape)}")
 
@@ -130,6 +135,25 @@ def _maps(pretrain: nn.Module, target: nn.Module) -> dict[str, tuple[FeatureMap,
     full = {name: target_map for maps in found for name, (target_map, _) in maps.items()}
     small, large = ({**full, **{name: own for name, (_, own) in maps.items()}} for maps in found)
     return {name: (small[name], large[name]) for name in full}
+
+
+def _starts(pretrain: nn.Module, target: nn.Module) -> dict[str, Size]:
+    """Find where kernels stand in larger ones that respond alike, by the names of weights: padding shifts them.
+
+    With a left padding of p, an output takes its inputs from p before it on; of p' in the larger layer, from p' on.
+    """
+    found = {}
+    convolutions = dict(target.named_modules(remove_duplicate=False))
+    for name, small in pretrain.named_modules(remove_duplicate=False):
+        large = convolutions.get(name)
+        if not isinstance(small, nn.Conv2d) or not isinstance(large, nn.Conv2d):
+            continue
+        (left, _, top, _), (large_left, _, large_top, _) = margins(small), margins(large)
+        start = ((large_top - top) // small.dilation[0], (large_left - left) // small.dilation[1])
+        room = [b - a for a, b in zip(small.kernel_size, large.kernel_size, strict=True)]
+        if all(0 <= place <= most for place, most in zip(start, room, strict=True)):
+            found[f"{name}.weight"] = start
+    return found
 
 
 def _is_finite(tensor: Tensor, dtype: torch.dtype) -> bool:
