@@ -100,7 +100,7 @@ class ShrinkSettings(StageSettings):
         return [self, *self.middle]
 
 
-INTERPOLATIONS = ("bilinear", "bicubic", "nearest", "area", "pinv", "fit")
+INTERPOLATIONS = ("bilinear", "bicubic", "nearest", "area", "pinv", "embed", "fit")
 
 
 @dataclass

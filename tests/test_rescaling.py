@@ -53,7 +53,7 @@ def test_networks_agree_on_images_of_one_colour() -> None:
     torch.testing.assert_close(target(colours.expand(7, 2, 8, 8)), pretrain(colours.expand(7, 2, 5, 5)))
 
 
-@pytest.mark.parametrize("mode", INTERPOLATIONS)
+@pytest.mark.parametrize("mode", [mode for mode in INTERPOLATIONS if mode != "embed"])
 def test_interface_is_a_kernel_over_the_whole_map(mode: str) -> None:
     """Section 3.3.2: weights of a 4x4 convolution and of a fully-connected layer end the same."""
     convolution = nn.Sequential(OrderedDict(body=nn.Conv2d(1, 3, 3), fc=nn.Conv2d(3, 5, 6)))
@@ -302,5 +302,5 @@ def test_an_embedded_network_responds_as_before_on_images_of_the_same_size(block
     assert [layer.pretrain_padding for layer in shrunk.layers[1:]] == (
         [(0, 1, 0, 1)] if blocks == 1 else [(0, 0, 0, 0), (1, 1, 1, 1)]
     )
-    inside = (slice(None), slice(None), slice(2, -2), slice(2, -2))  # at the border two layers without a copy pad otherwise
+    inside = (..., slice(2, -2), slice(2, -2))  # at the border two layers that pad in pairs see other zeros
     torch.testing.assert_close(after[inside], before[inside])

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -71,15 +71,20 @@ def size_of(conv: nn.Conv2d) -> Size:
 
 
 def margins(conv: nn.Conv2d) -> Margins:
-    """Padding of a convolution's input, also of one that a pre-train network pads by itself."""
-    if (handle := getattr(conv, _PADDING, None)) is not None:
-        sides: Margins = conv._forward_pre_hooks[handle.id].args[0]
-        return sides
+    """Padding of a convolution's input."""
     if conv.padding == "same":  # an odd pixel goes to the right/bottom, as in torch
         h, w = (d * (k - 1) for d, k in zip(conv.dilation, conv.kernel_size, strict=True))
         return (w // 2, w - w // 2, h // 2, h - h // 2)
     h, w = (0, 0) if isinstance(conv.padding, str) else conv.padding  # "valid"
     return (w, w, h, h)
+
+
+def pretrain_margins(conv: nn.Conv2d) -> Margins:
+    """Padding of an input, where a pre-train network's copies the map too."""
+    if (handle := getattr(conv, _PADDING, None)) is None:
+        return margins(conv)
+    sides: Margins = cast("functools.partial[Any]", conv._forward_pre_hooks[handle.id]).args[0]
+    return sides
 
 
 def received(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:

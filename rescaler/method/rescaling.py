@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from rescaler.errors import ArgumentError, InputError, listed
 from rescaler.method.kernels import Size, embed, rescale_kernel
-from rescaler.method.layers import FeatureMap, flattened_map, margins
+from rescaler.method.layers import FeatureMap, flattened_map, pretrain_margins
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -148,7 +148,7 @@ def _starts(pretrain: nn.Module, target: nn.Module) -> dict[str, Size]:
         large = convolutions.get(name)
         if not isinstance(small, nn.Conv2d) or not isinstance(large, nn.Conv2d):
             continue
-        (left, _, top, _), (large_left, _, large_top, _) = margins(small), margins(large)
+        (left, _, top, _), (large_left, _, large_top, _) = pretrain_margins(small), pretrain_margins(large)
         start = ((large_top - top) // small.dilation[0], (large_left - left) // small.dilation[1])
         room = [b - a for a, b in zip(small.kernel_size, large.kernel_size, strict=True)]
         if all(0 <= place <= most for place, most in zip(start, room, strict=True)):
