@@ -1,6 +1,7 @@
 """Test a network on a whole test set."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,14 @@ from rescaler.data import ImageData
 from rescaler.errors import is_out_of_memory
 from rescaler.plan import EVALUATION_IMAGES
 from rescaler.precision import MEMORY_FORMATS, autocast, computing
-from rescaler.resume import Scores
+
+
+class Scores(NamedTuple):
+    """Mean loss per image, and accuracies as fractions."""
+
+    loss: float
+    top1: float
+    top5: float
 
 
 def score(

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from rescaler import distributed, ranks
 from rescaler.chain import Epoch
-from rescaler.checkpoint import Saver
 from rescaler.config import Experiment
 from rescaler.errors import InputError, enough_memory, one_line
 from rescaler.loggers import Logger, build_loggers
@@ -16,6 +15,7 @@ from rescaler.plan import Run, device_for, plan
 from rescaler.progress import LoadingWarning, ProgressBar
 from rescaler.record import Record
 from rescaler.reference import resolve
+from rescaler.resume import Saver
 from rescaler.runfolder import RunFolder, Status, TrunkFolder
 from rescaler.signals import Interruption, following_the_first
 from rescaler.train import Observer, train

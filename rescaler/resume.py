@@ -1,19 +1,86 @@
-"""Find, resume and publish the epochs of a run in the ledger. The first of several processes does it for all."""
+"""Find, save, resume and publish the epochs of a run in the ledger. The first of several processes does it for all."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
 from rescaler import distributed, ranks
 from rescaler.chain import Epoch
-from rescaler.checkpoint import Progress, Tensors, digest
+from rescaler.checkpoint import Tensors, digest
 from rescaler.clocks import Clocks
+from rescaler.evaluation import Scores
 from rescaler.ledger import Ledger
 from rescaler.plan import Run
 from rescaler.provenance import device_name, torch_version
 from rescaler.record import Record
+from rescaler.signals import Interruption
 from rescaler.state import State
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far an epoch is trained, and its sums so far."""
+
+    batches: int = 0
+    loss_sum: float = 0.0
+    """Sum of the batches' mean losses."""
+    hits: int = 0
+    """Images that were classified correctly."""
+
+    @classmethod
+    def of(cls, batches: int, sums: Tensor) -> "Progress":
+        """Return the progress from sums of losses and hits over all processes, ``(2,)``."""
+        loss_sum, hits = sums.tolist()
+        return cls(batches, loss_sum / ranks.count(), int(hits))
+
+
+class Saver:
+    """Saves an epoch in the middle: when a signal asks for it, and every few minutes.
+
+    Args:
+        ledger: where to.
+        interruption: signals that wait for a save.
+        every_min: minutes between saves; 0: only where a signal asks.
+        on_save: called after each save, and after each epoch that is published.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        interruption: Interruption,
+        every_min: float = 0.0,
+        on_save: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._ledger = ledger
+        self.interruption = interruption
+        self._every_s = 60 * every_min or math.inf
+        self.on_save = on_save
+        self._saved = time.monotonic()
+
+    @property
+    def due(self) -> bool:
+        """Whether to save at the next batch."""
+        return self.interruption.pending or time.monotonic() - self._saved > self._every_s
+
+    def save(self, state: State, epoch: Epoch, progress: Progress, clocks: Clocks) -> None:
+        """Save, then deliver the signal that asked for it: it ends the process, as a rule."""
+        with clocks.running("save"):
+            more = {**dataclasses.asdict(progress), "parent_digest": state.digest, "seconds": dict(clocks.so_far())}
+            self._ledger.save(epoch.key, state.tensors(), more)
+        self._saved = time.monotonic()
+        if self.interruption.pending:
+            log.info("stopping: epoch %d is saved after %d mini-batches", epoch.number, progress.batches)
+        self.on_save()
+        self.interruption.deliver()
 
 
 class Checkpoint(NamedTuple):
@@ -22,14 +89,6 @@ class Checkpoint(NamedTuple):
     state: State
     progress: Progress
     seconds: dict[str, float]
-
-
-class Scores(NamedTuple):
-    """Mean loss per image, and accuracies as fractions."""
-
-    loss: float
-    top1: float
-    top5: float
 
 
 def pin_states(run: Run, ledger: Ledger, folder: Path, forks: Sequence[int] = ()) -> frozenset[str]:

@@ -15,11 +15,10 @@ from torch import Tensor, nn
 
 from rescaler import distributed, ranks
 from rescaler.chain import Epoch, Recipe
-from rescaler.checkpoint import Progress, Saver
 from rescaler.clocks import Clocks
 from rescaler.data import ImageData
 from rescaler.errors import InputError
-from rescaler.evaluation import score
+from rescaler.evaluation import Scores, score
 from rescaler.ledger import Ledger
 from rescaler.models import loss_and_scores
 from rescaler.optim import Average, Update
@@ -27,7 +26,7 @@ from rescaler.plan import Run
 from rescaler.precision import autocast, compilations, computing, keep_freed_memory
 from rescaler.randomness import seed_all, seed_for
 from rescaler.record import Record
-from rescaler.resume import Checkpoint, RunLedger, Scores, make_record, pin_states
+from rescaler.resume import Checkpoint, Progress, RunLedger, Saver, make_record, pin_states
 from rescaler.state import State, rescaled
 from rescaler.text import percent
 

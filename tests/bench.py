@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from rescaler.chain import Epoch
-from rescaler.checkpoint import Saver
 from rescaler.config import Experiment
 from rescaler.ledger import Ledger
 from rescaler.plan import plan
 from rescaler.record import FIELDS, Record
+from rescaler.resume import Saver
 from rescaler.train import train
 
 

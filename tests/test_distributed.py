@@ -27,7 +27,7 @@ ALONE = ["+model.dropout=0.0", "optim.batch_size=16", "resize_epoch=3", *MODERN,
 DYING = """
 import os
 from rescaler.run import main
-from rescaler.checkpoint import Saver
+from rescaler.resume import Saver
 
 class Dying(Saver):
     due = True

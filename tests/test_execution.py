@@ -90,7 +90,7 @@ def test_a_failed_run_is_not_requeued_by_a_waiting_warning(
 def test_a_run_that_a_signal_finds_finished_is_done(
     experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[tuple[int, str, str | None]]
 ) -> None:
-    monkeypatch.setattr("rescaler.checkpoint.Saver.due", False)  # it comes after the last batch of the evaluation
+    monkeypatch.setattr("rescaler.resume.Saver.due", False)  # it comes after the last batch of the evaluation
     raise_at(signal.SIGTERM, monkeypatch, epoch_number=6, batch=5)
     execute(experiment, tmp_path / "run", group="")
     assert said == [(signal.SIGTERM, "done", None)]

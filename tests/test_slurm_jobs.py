@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from conftest import MakeExperiment
 
-from rescaler.checkpoint import Saver
 from rescaler.compose import Job, read_experiment
 from rescaler.config import SlurmSettings
 from rescaler.errors import InputError
 from rescaler.ledger import Ledger
+from rescaler.resume import Saver
 from rescaler.sweep import scheduler, slurm
 from rescaler.sweep.planner import Planned, plan_runs
 from rescaler.sweep.slurm import TrainingJob, submit

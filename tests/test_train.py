@@ -11,7 +11,7 @@ from bench import RESNET, Bench
 from conftest import CompileWith, MakeExperiment
 from image_tree import plant
 
-from rescaler.checkpoint import Progress, Saver, digest
+from rescaler.checkpoint import digest
 from rescaler.clocks import Clocks
 from rescaler.config import DataSettings, StageSettings
 from rescaler.data import EpochImages
@@ -19,7 +19,7 @@ from rescaler.ledger import Ledger
 from rescaler.method.kernels import rescale_kernel
 from rescaler.plan import plan
 from rescaler.record import Record
-from rescaler.resume import RunLedger, pin_states
+from rescaler.resume import Progress, RunLedger, Saver, pin_states
 from rescaler.signals import Interruption
 from rescaler.state import State
 from rescaler.train import Diverged, evaluate, start_stage, train_epoch
