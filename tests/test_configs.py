@@ -145,6 +145,7 @@ def test_the_sweeps_are_the_papers(sweep: str, suffix: str, resize_epochs: str) 
         (("experiment=imagenet_overfeat", "shrink=three_stages"), [147, 189, 231]),
         (("experiment=imagenet_resnet", "shrink=three_stages"), [160, 192, 224]),
         (("experiment=fashion_resnet", "shrink=three_stages", "shrink.middle.0.image_px=23"), [20, 23, 28]),
+        (("experiment=fashion_resnet", "shrink=kernels_first"), [20, 20, 28]),
     ],
 )
 def test_the_stages_of_each_shrink_config(options: tuple[str, ...], images_px: list[int]) -> None:
