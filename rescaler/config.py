@@ -135,10 +135,16 @@ if TYPE_CHECKING:
     _Found = int
     _FoundList = list[float]
     _FoundBool = bool
-else:  # null with data=folder until its pictures are looked at, before anything is checked: rescaler.data.contents
+else:  # null with LOOKED_AT until their pictures are looked at, before anything is checked: rescaler.data.contents
     _Found, _FoundList, _FoundBool = int | None, list[float] | None, bool | None
 
-DATA_SETS = ("fashion_mnist", "cifar10", "cifar100", "imagenet", "folder", "synthetic")
+DATA_SETS = ("fashion_mnist", "cifar10", "cifar100", "imagenet", "folder", "custom", "synthetic")
+LOOKED_AT = ("folder", "custom")
+"""Data sets whose images say what is null in their settings."""
+
+
+def _is_target(value: Any) -> bool:
+    return isinstance(value, Mapping) and "_target_" in value
 
 
 AUGMENTATIONS = ("rand_augment", "trivial_augment", "random_erasing", "mixup", "cutmix")
@@ -164,7 +170,7 @@ class DataSettings:
         check=Check(lambda value: 1 <= value <= 16_384, "at least 1 and at most 16,384"),
     )
     classes: _Found = setting(10, "number of classes", check=at_least(2))
-    channels: int = setting(1, "colour channels", check=at_least(1))
+    channels: _Found = setting(1, "colour channels", check=at_least(1))
     mean: _FoundList = setting(
         list,
         "of pixels in [0, 1], by channel",
@@ -212,12 +218,24 @@ class DataSettings:
     )
     in_memory: _FoundBool = setting(
         False,
-        "for data=folder: all images in memory, shifted by pad_px; else read in training, cut at random; null: by size",
+        "data=folder, custom: all images in memory, shifted by pad_px; else read in training, cut at random",
         absent=False,
     )
     workers: int = setting(2, "processes that decode image files", check=at_least(0), affects="nothing")
     train_images: int = setting(0, "size of the synthetic training set", check=at_least(0))
     test_images: int = setting(0, "size of the synthetic test set", check=at_least(0), affects="evaluation")
+    train: Any = setting(
+        None,
+        "for data=custom: a map-style set of (image, label) to train on",
+        check=Check(_is_target, "a _target_ with its arguments"),
+        absent=None,
+    )
+    test: Any = setting(
+        None,
+        "for data=custom: a map-style set to test on; null: a hold-out",
+        check=Check(_is_target, "a _target_ with its arguments"),
+        absent=None,
+    )
 
     def __post_init__(self) -> None:
         if isinstance(self.augment, list) and len(self.augment) == 1:
@@ -683,15 +701,18 @@ def _floats(value: Any, key: str) -> Iterator[tuple[str, float]]:
         yield key, value
 
 
-FOUND = ("image_px", "classes", "mean", "std", "in_memory")
-"""Settings of ``data`` that are looked up in a folder of pictures where they are null."""
+FOUND = ("image_px", "classes", "channels", "mean", "std", "in_memory")
+"""Settings of ``data`` that are looked up in the pictures where they are null."""
 
 
 def _check_data(data: DataSettings) -> None:
     for key in FOUND:
         require(getattr(data, key) is not None, f"data.{key}", "null", f"a value with data={data.name}")
-    anyway = "false but with data=folder: small sets are in memory anyway, imagenet never is"
-    require(data.name == "folder" or not data.in_memory, "data.in_memory", data.in_memory, anyway)
+    anyway = "false but with data=folder or custom: small sets are in memory anyway, imagenet never is"
+    require(data.name in LOOKED_AT or not data.in_memory, "data.in_memory", data.in_memory, anyway)
+    if data.name != "custom":
+        for key in ("train", "test"):
+            require(getattr(data, key) is None, f"data.{key}", getattr(data, key), f"null with data={data.name}")
     require(data.pad_px <= data.image_px, "data.pad_px", data.pad_px, f"at most data.image_px (={data.image_px})")
     if data.name != "synthetic":
         for key in ("train_images", "test_images"):

@@ -171,11 +171,12 @@ def plan(
     }
     if given := weights_of(experiment.init):
         same["init"] = [given.digest, experiment.init.exclude]
-    # Code of a custom optimizer, interpolation or augmentation.
+    # Code of a custom optimizer, interpolation, data set or augmentation.
     others: dict[str, Mapping[str, Any]] = {
         "optim._target_": experiment.optim.arguments,
         "rescale.interpolation": {"_target_": experiment.rescale.interpolation},
     }
+    others |= {f"data.{name}._target_": made for name in ("train", "test") if (made := getattr(experiment.data, name))}
     for stage in stages:
         key = "data" if stage.data.augment == experiment.data.augment else f"stages.{stage.name}.data"
         for name, entry in entries(stage.data.augment, f"{key}.augment"):

@@ -35,7 +35,7 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]
 
 def test_the_first_block_is_the_set_up() -> None:
     assert BLOCKS[0][1].startswith("make setup")
-    assert [language for language, _ in BLOCKS[1:]] == ["python", "bash", "yaml", "bash", "bash"]
+    assert [language for language, _ in BLOCKS[1:]] == ["python", "bash", "yaml", "bash", "bash", "python", "bash"]
 
 
 def test_a_network_of_ones_own_is_described(followed: tuple[Path, list[str]]) -> None:
@@ -65,3 +65,7 @@ def test_the_installed_command_finds_the_module_too(followed: tuple[Path, list[s
 def test_the_table_has_all_runs(followed: tuple[Path, list[str]]) -> None:
     table = pd.read_csv(followed[0] / "table.csv")
     assert sorted(table["seed"]) == [0, 0, 0, 0, 1, 1, 1]
+
+
+def test_a_data_set_of_ones_own_is_learnt(followed: tuple[Path, list[str]]) -> None:
+    assert "resnet_small on custom, 2 epochs" in followed[1][-1]

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 from pandas import DataFrame
 
+from rescaler.config import LOOKED_AT
 from rescaler.errors import InputError, listed
 from rescaler.results.columns import setting_columns, shown
 from rescaler.results.report import ACCURACY, NONE, Quantity, time_quantity
@@ -53,7 +54,8 @@ def _check_comparable(runs: DataFrame) -> None:
     """Raise InputError for runs whose accuracies mean different things."""
     keys = ["data", *(f"data.{name}" for name in _MUST_AGREE), "model"]
     keys += [name for name in setting_columns(runs) if name.startswith("model.")]
-    if set(runs["data"]) == {"folder"}:
+    keys += [name for name in setting_columns(runs) if name.startswith(("data.train.", "data.test."))]
+    if set(runs["data"]) <= set(LOOKED_AT):
         keys += [f"data.{name}" for name in _FOUND]
     for key in keys:
         if key in runs and len(values := dict.fromkeys(map(shown, runs[key]))) > 1:
