@@ -155,6 +155,14 @@ def _are_augmentations(value: Any) -> bool:
     return all(entry in AUGMENTATIONS if isinstance(entry, str) else isinstance(entry, Mapping) for entry in entries)
 
 
+def _are_weights(value: Any) -> bool:
+    numbers = isinstance(value, list) and all(isinstance(x, int | float) and not isinstance(x, bool) for x in value)
+    return value == "balanced" or (numbers and all(x >= 0 for x in value) and sum(value) > 0)
+
+
+_WEIGHTS = Check(_are_weights, "balanced, or a number from 0 on for each class, not all 0")
+
+
 @dataclass
 class DataSettings:
     """A data set and how its images are fed."""
@@ -198,6 +206,20 @@ class DataSettings:
         check=Check(
             _are_augmentations, f"{', '.join(AUGMENTATIONS)}, a _target_ with its arguments, or a list of them"
         ),
+        absent=None,
+        by_stage=True,
+    )
+    class_weights: Any = setting(
+        None,
+        "of each class in the training loss; balanced: by the inverse of its number of training images",
+        check=_WEIGHTS,
+        absent=None,
+        by_stage=True,
+    )
+    sampling_weights: Any = setting(
+        None,
+        "chance of an image, by class, to be drawn, with replacement; balanced: all classes as often",
+        check=_WEIGHTS,
         absent=None,
         by_stage=True,
     )
@@ -669,6 +691,7 @@ def check(experiment: Experiment) -> None:
         if rule is not None and value is not None:
             require(rule.passes(value), key, value, rule.allowed)
     _check_data(experiment.data)
+    _check_weights(experiment.data)
     _check_optim(experiment)
     _check_schedule(experiment.schedule)
     names = stage_names(len(experiment.shrink.stages))
@@ -676,6 +699,7 @@ def check(experiment: Experiment) -> None:
         if name not in names:
             raise InputError(f"stages.{name} names no network; allowed: {', '.join(names)}")
         _check_optim(experiment.of_stage(name))
+        _check_weights(experiment.of_stage(name).data, f"stages.{name}.data")
     reference, allowed = experiment.cost.reference, f"empty, or {len(names)} numbers ({', '.join(names)})"
     require(len(reference) in (0, len(names)), "cost.reference", reference, allowed)
 
@@ -718,6 +742,18 @@ def _check_data(data: DataSettings) -> None:
         for key in ("train_images", "test_images"):
             value = getattr(data, key)
             require(value == 0, f"data.{key}", value, f"0 with data={data.name}, which is always used whole")
+
+
+def _check_weights(data: DataSettings, prefix: str = "data") -> None:
+    for key in ("class_weights", "sampling_weights"):
+        value = getattr(data, key)
+        fits = not isinstance(value, list) or len(value) == data.classes
+        require(
+            fits,
+            f"{prefix}.{key}",
+            value,
+            f"balanced, or a number from 0 on for each class (data.classes={data.classes})",
+        )
 
 
 def _check_optim(experiment: Experiment) -> None:

@@ -81,6 +81,7 @@ class Run:
         wanted = EpochImages(
             image_px, self.experiment.seed, epoch.number, recipe.batches, size, start, share,
             first=epoch.images_before, pad_px=stage.data.pad_px, flip=stage.data.flip, resize=stage.data.resize,
+            sampling_weights=stage.data.sampling_weights,
         )  # fmt: skip
         augment, seed = self.augments.get(stage.name), self.experiment.seed
         mixes = augment is not None and augment.mixes

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from rescaler.config import DataSettings
 from rescaler.data.decoding import Content, centre_crop, decode, random_crop, shorter_px
-from rescaler.data.order import EVERY_IMAGE, Batch, EpochImages, epoch_order, sample_seeds, split_holdout
+from rescaler.data.order import EVERY_IMAGE, Batch, EpochImages, sample_seeds, split_holdout
 from rescaler.data.prepared import Manifest, is_prepared, read_prepared
 from rescaler.data.resident import Normalise
 from rescaler.data.tree import TreeSplit, check_holdout, read_tree
@@ -135,6 +135,7 @@ class FolderImages:
         if settings.holdout:
             parts = split_holdout(train.labels, settings.holdout, images.classes)
             train, test = (_Part(train, part) for part in parts)
+        self.train_labels = train.labels
         self.train_count, self.test_count = len(train.labels), len(test.labels)
         self._sampler = _Requests()
         self._loader: DataLoader[Any] = DataLoader(
@@ -151,7 +152,7 @@ class FolderImages:
 
     def train_batches(self, images: EpochImages) -> Iterator[Batch]:
         """See :meth:`rescaler.data.ImageData.train_batches`."""
-        order = epoch_order(self.train_count, seed=images.seed, first=images.first, size=images.size)
+        order = images.order(self.train_labels)
         seeds = sample_seeds(seed=images.seed, epoch=images.epoch, size=images.size)
         for_batches = zip(images.wanted(order), images.wanted(seeds), strict=True)
         image_px, flip = images.image_px, images.flip
