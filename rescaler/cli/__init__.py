@@ -161,7 +161,8 @@ def _prepare(command: argparse.ArgumentParser) -> None:
 
 
 def _status(command: argparse.ArgumentParser) -> None:
-    _sweep(command)
+    which = f"folder of the sweep, or of a run; default: the newest in {RUNS}/"
+    command.add_argument("sweep", nargs="?", type=Path, metavar="FOLDER", help=which)
     command.add_argument("--watch", action="store_true", help="look again every few seconds, until all runs are over")
 
 

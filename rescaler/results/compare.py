@@ -13,7 +13,7 @@ from rescaler.errors import InputError, listed
 from rescaler.results.columns import setting_columns, shown
 from rescaler.results.report import ACCURACY, NONE, Quantity, time_quantity
 from rescaler.results.tables import progress_label, table
-from rescaler.text import TextTable
+from rescaler.text import TextTable, natural
 
 _MUST_AGREE = ("classes", "channels", "image_px", "holdout", "train_images", "test_images")
 """Settings of ``data`` without which accuracies do not compare."""
@@ -24,7 +24,7 @@ _NUMBERS = ["final_top1", "best_top1", "best_epoch", "training_s", "epochs", "ep
 
 
 def side_by_side(runs: DataFrame, epochs: DataFrame) -> DataFrame:
-    """Return a row for each run, in the order of ``runs``.
+    """Return a row for each run, in the natural order of their names.
 
     Args:
         runs: from :func:`rescaler.results.load_runs`.
@@ -47,7 +47,7 @@ def side_by_side(runs: DataFrame, epochs: DataFrame) -> DataFrame:
     rows = runs[["run", "status", *setting_columns(runs)]].join(numbers, on="run")
     rows["cost"] = rows["run"].map(costs.set_axis(costs.index.astype(str))).astype(float)
     rows.insert(0, "name", _names(runs["folder"].tolist()))
-    return rows
+    return rows.sort_values("name", key=lambda names: names.map(natural))
 
 
 def _check_comparable(runs: DataFrame) -> None:
