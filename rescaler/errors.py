@@ -103,6 +103,7 @@ _EXTRAS = {
     "onnxscript": "onnx",
     "PIL": "images",
     "pyarrow": "images",
+    "shtab": "completion",
     "simplejpeg": "images",
 }
 """Packages that only an extra of ours installs."""
