@@ -37,8 +37,8 @@ class KernelRescaling(Callback):
         options: further arguments of :func:`rescaler.shrink`, such as ``table``.
 
     Raises:
-        InputError: when training starts: the module has no such network, it cannot be shrunk, or the strategy is
-            another than that of a single device or DDP.
+        InputError: when training starts: the module has no such network, it cannot be shrunk, the strategy is another
+            than that of a single device or DDP, or another callback averages weights.
     """
 
     def __init__(
@@ -59,6 +59,11 @@ class KernelRescaling(Callback):
             raise InputError(f"{type(pl_module).__name__} has no network in its attribute {self._attribute!r}")
         if not isinstance(trainer.strategy, DDPStrategy | SingleDeviceStrategy):
             raise InputError(f"KernelRescaling needs a single device or DDP; got {type(trainer.strategy).__name__}")
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]  # averages keep their first shapes
+            if any(kind.__name__.endswith("WeightAveraging") for kind in type(callback).__mro__):
+                raise InputError(
+                    f"KernelRescaling does not go with {type(callback).__name__}, which copies the network"
+                )
         if self._networks is not None and any(network is each for each in self._networks):
             return  # of an earlier call
         shrunk = shrink(network, self._target_px, **self._options)
@@ -95,10 +100,12 @@ class KernelRescaling(Callback):
 
     def on_load_checkpoint(self, _: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Put the network in place that was trained, where both have the same shapes (``input_only``)."""
-        if self._networks is not None and checkpoint["callbacks"][self.state_key]["image_px"] != self.image_px:
-            pretrain, target = self._networks
-            target.load_state_dict(pretrain.state_dict())
-            self._put(pl_module, target)
+        own = checkpoint["callbacks"].get(self.state_key)  # none where it was trained without
+        if self._networks is not None and own is not None and own["image_px"] != self.image_px:
+            loaded = getattr(pl_module, self._attribute)
+            trained = self._networks[loaded is self._networks[0]]
+            trained.load_state_dict(loaded.state_dict())
+            self._put(pl_module, trained)
 
     def _put(self, pl_module: LightningModule, network: nn.Module) -> None:
         assert self._networks is not None
@@ -107,10 +114,13 @@ class KernelRescaling(Callback):
 
     def _resize(self, _: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         """Resize the images that the pre-train network gets."""
+        if not inputs:
+            raise InputError(f"{self._attribute} must be called with the images as its first argument, without a name")
         images, *others = inputs
         size = (self._pretrain_px, self._pretrain_px)
         if images.shape[-2:] != size:
-            images = F.interpolate(images, size=size, mode="bilinear", antialias=True)
+            # In float32: torch has no antialiasing of bfloat16 on the CPU.
+            images = F.interpolate(images.float(), size=size, mode="bilinear", antialias=True).to(images.dtype)
         return images, *others
 
     def _choose(self, pl_module: LightningModule, weights: dict[str, Tensor], prefix: str, *_: Any) -> None:

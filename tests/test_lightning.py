@@ -142,8 +142,11 @@ def test_training_resumes_in_the_middle_of_an_epoch_where_both_networks_have_the
 
     rest = Module()
     trainer(tmp_path / "whole", 2, small_images()).fit(Saving())
-    trainer(tmp_path / "rest", 2, small_images()).fit(rest, ckpt_path=tmp_path / "middle.ckpt")
+    again = trainer(tmp_path / "rest", 2, small_images())
+    again.fit(rest, ckpt_path=tmp_path / "middle.ckpt")
     assert rest.sizes == [12, 12]
+    again.fit(rest, ckpt_path=next((tmp_path / "whole").glob("epoch=0.ckpt")))
+    assert rest.sizes == [12] * 6
 
 
 def test_a_checkpoint_is_validated_with_the_network_that_it_holds(trained: tuple[Module, Path], tmp_path: Path) -> None:
@@ -171,6 +174,22 @@ def test_a_wrong_argument_is_one_line(tmp_path: Path) -> None:
         KernelRescaling(-1, IMAGES_PX)
     with pytest.raises(InputError, match="Module has no network in its attribute 'model'"):
         trainer(tmp_path, callback=KernelRescaling(1, IMAGES_PX)).fit(Module())
+    averaging = trainer(tmp_path)
+    averaging.callbacks.append(pl.callbacks.StochasticWeightAveraging(0.1))
+    with pytest.raises(InputError, match="does not go with StochasticWeightAveraging, which copies the network"):
+        averaging.fit(Module())
+
+
+def test_half_precision_trains(tmp_path: Path) -> None:
+    class Half(Module):
+        def training_step(self, batch: list[Tensor], _: int) -> Tensor:
+            return super().training_step([batch[0].bfloat16(), batch[1]], _)
+
+    module = Half()
+    trainer(tmp_path, 3, precision="bf16-true", limit_val_batches=0).fit(module)
+    weight = module.net.get_parameter("0.weight")
+    assert weight.dtype == torch.bfloat16
+    assert weight.shape == (4, 2, 3, 3)
 
 
 def test_without_lightning_the_extra_is_named() -> None:
