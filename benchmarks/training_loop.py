@@ -16,7 +16,7 @@ import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from unittest import mock
 
 import torch
@@ -126,7 +126,7 @@ def lightning(trainer: Trainer) -> Loop:
     network, batches = trainer.run.network(trainer.first.stage), Batches(trainer)
     device, bf16 = trainer.run.device, trainer.first.recipe.step.precision == "bf16"
 
-    class Module(pl.LightningModule):  # type: ignore[misc]
+    class Module(pl.LightningModule):
         def __init__(self) -> None:
             super().__init__()
             self.network: nn.Module = network
@@ -160,7 +160,7 @@ def lightning(trainer: Trainer) -> Loop:
         quiet: dict[str, Any] = dict.fromkeys(
             ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
         )
-        precision = "bf16-mixed" if bf16 else "32-true"
+        precision: Literal["bf16-mixed", "32-true"] = "bf16-mixed" if bf16 else "32-true"
         accelerator = "gpu" if device.type == "cuda" else "cpu"
         fit = pl.Trainer(accelerator=accelerator, devices=1, max_epochs=1, precision=precision, **quiet)
         # Else every loop that comes after this one would have to allocate its memory anew.

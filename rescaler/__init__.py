@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rescaler.method.rescaling import rescale, rescale_tensors
     from rescaler.method.shrinking import Shrunk, shrink
     from rescaler.modelfile import load
+    from rescaler.optim import rescale_optimizer
 
 __all__ = [
     "KERNEL_TABLE",
@@ -22,6 +23,7 @@ __all__ = [
     "load",
     "rescale",
     "rescale_kernel",
+    "rescale_optimizer",
     "rescale_tensors",
     "shrink",
 ]
@@ -35,6 +37,7 @@ _HOMES = {
     "rescale_kernel": "rescaler.method.kernels",
     "rescale": "rescaler.method.rescaling",
     "rescale_tensors": "rescaler.method.rescaling",
+    "rescale_optimizer": "rescaler.optim",
     "Shrunk": "rescaler.method.shrinking",
     "shrink": "rescaler.method.shrinking",
 }

@@ -32,6 +32,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from rescaler.config import (
     FOUND,
+    LOOKED_AT,
     DataSettings,
     Experiment,
     InitSettings,
@@ -61,6 +62,8 @@ _OPEN = {
     "optim": "+optim.KEY=VALUE",
     "stages": "+stages.NAME.KEY=VALUE, NAME one of pretrain, middle, target",
     "data.augment": "+data.augment.KEY=VALUE",
+    "data.train": "+data.train.KEY=VALUE",
+    "data.test": "+data.test.KEY=VALUE",
     "shrink.table": "'+shrink.table={TARGET: PRETRAIN}'",
     "shrink.padding": "'+shrink.padding={LAYER: PIXELS}'",  # names of layers have dots, at which Hydra splits keys
 }
@@ -310,10 +313,10 @@ def to_experiment(config: DictConfig) -> Experiment:
 
 
 def _with_found(config: DictConfig) -> DictConfig:
-    """Fill in what is null in ``data`` and follows from a folder of pictures; other settings may refer to it."""
+    """Fill in what is null in ``data`` and follows from its pictures; other settings may refer to it."""
     data = OmegaConf.to_object(config.data)
     assert isinstance(data, DataSettings)
-    if data.name != "folder" or all(getattr(data, key) is not None for key in FOUND):
+    if data.name not in LOOKED_AT or all(getattr(data, key) is not None for key in FOUND):
         return config
     from rescaler.data.contents import found_in  # imports torch
 

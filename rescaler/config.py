@@ -135,10 +135,16 @@ if TYPE_CHECKING:
     _Found = int
     _FoundList = list[float]
     _FoundBool = bool
-else:  # null with data=folder until its pictures are looked at, before anything is checked: rescaler.data.contents
+else:  # null with LOOKED_AT until their pictures are looked at, before anything is checked: rescaler.data.contents
     _Found, _FoundList, _FoundBool = int | None, list[float] | None, bool | None
 
-DATA_SETS = ("fashion_mnist", "cifar10", "cifar100", "imagenet", "folder", "synthetic")
+DATA_SETS = ("fashion_mnist", "cifar10", "cifar100", "imagenet", "folder", "custom", "synthetic")
+LOOKED_AT = ("folder", "custom")
+"""Data sets whose images say what is null in their settings."""
+
+
+def _is_target(value: Any) -> bool:
+    return isinstance(value, Mapping) and "_target_" in value
 
 
 AUGMENTATIONS = ("rand_augment", "trivial_augment", "random_erasing", "mixup", "cutmix")
@@ -147,6 +153,14 @@ AUGMENTATIONS = ("rand_augment", "trivial_augment", "random_erasing", "mixup", "
 def _are_augmentations(value: Any) -> bool:
     entries = value if isinstance(value, list) else [value] if value else []
     return all(entry in AUGMENTATIONS if isinstance(entry, str) else isinstance(entry, Mapping) for entry in entries)
+
+
+def _are_weights(value: Any) -> bool:
+    numbers = isinstance(value, list) and all(isinstance(x, int | float) and not isinstance(x, bool) for x in value)
+    return value == "balanced" or (numbers and all(x >= 0 for x in value) and sum(value) > 0)
+
+
+_WEIGHTS = Check(_are_weights, "balanced, or a number from 0 on for each class, not all 0")
 
 
 @dataclass
@@ -164,7 +178,7 @@ class DataSettings:
         check=Check(lambda value: 1 <= value <= 16_384, "at least 1 and at most 16,384"),
     )
     classes: _Found = setting(10, "number of classes", check=at_least(2))
-    channels: int = setting(1, "colour channels", check=at_least(1))
+    channels: _Found = setting(1, "colour channels", check=at_least(1))
     mean: _FoundList = setting(
         list,
         "of pixels in [0, 1], by channel",
@@ -195,6 +209,20 @@ class DataSettings:
         absent=None,
         by_stage=True,
     )
+    class_weights: Any = setting(
+        None,
+        "of each class in the training loss; balanced: by the inverse of its number of training images",
+        check=_WEIGHTS,
+        absent=None,
+        by_stage=True,
+    )
+    sampling_weights: Any = setting(
+        None,
+        "chance of an image, by class, to be drawn, with replacement; balanced: all classes as often",
+        check=_WEIGHTS,
+        absent=None,
+        by_stage=True,
+    )
     test_px: int | None = setting(
         None,
         "side of test images; null: that of the training images",
@@ -212,12 +240,24 @@ class DataSettings:
     )
     in_memory: _FoundBool = setting(
         False,
-        "for data=folder: all images in memory, shifted by pad_px; else read in training, cut at random; null: by size",
+        "data=folder, custom: all images in memory, shifted by pad_px; else read in training, cut at random",
         absent=False,
     )
     workers: int = setting(2, "processes that decode image files", check=at_least(0), affects="nothing")
     train_images: int = setting(0, "size of the synthetic training set", check=at_least(0))
     test_images: int = setting(0, "size of the synthetic test set", check=at_least(0), affects="evaluation")
+    train: Any = setting(
+        None,
+        "for data=custom: a map-style set of (image, label) to train on",
+        check=Check(_is_target, "a _target_ with its arguments"),
+        absent=None,
+    )
+    test: Any = setting(
+        None,
+        "for data=custom: a map-style set to test on; null: a hold-out",
+        check=Check(_is_target, "a _target_ with its arguments"),
+        absent=None,
+    )
 
     def __post_init__(self) -> None:
         if isinstance(self.augment, list) and len(self.augment) == 1:
@@ -651,6 +691,7 @@ def check(experiment: Experiment) -> None:
         if rule is not None and value is not None:
             require(rule.passes(value), key, value, rule.allowed)
     _check_data(experiment.data)
+    _check_weights(experiment.data)
     _check_optim(experiment)
     _check_schedule(experiment.schedule)
     names = stage_names(len(experiment.shrink.stages))
@@ -658,6 +699,7 @@ def check(experiment: Experiment) -> None:
         if name not in names:
             raise InputError(f"stages.{name} names no network; allowed: {', '.join(names)}")
         _check_optim(experiment.of_stage(name))
+        _check_weights(experiment.of_stage(name).data, f"stages.{name}.data")
     reference, allowed = experiment.cost.reference, f"empty, or {len(names)} numbers ({', '.join(names)})"
     require(len(reference) in (0, len(names)), "cost.reference", reference, allowed)
 
@@ -683,20 +725,35 @@ def _floats(value: Any, key: str) -> Iterator[tuple[str, float]]:
         yield key, value
 
 
-FOUND = ("image_px", "classes", "mean", "std", "in_memory")
-"""Settings of ``data`` that are looked up in a folder of pictures where they are null."""
+FOUND = ("image_px", "classes", "channels", "mean", "std", "in_memory")
+"""Settings of ``data`` that are looked up in the pictures where they are null."""
 
 
 def _check_data(data: DataSettings) -> None:
     for key in FOUND:
         require(getattr(data, key) is not None, f"data.{key}", "null", f"a value with data={data.name}")
-    anyway = "false but with data=folder: small sets are in memory anyway, imagenet never is"
-    require(data.name == "folder" or not data.in_memory, "data.in_memory", data.in_memory, anyway)
+    anyway = "false but with data=folder or custom: small sets are in memory anyway, imagenet never is"
+    require(data.name in LOOKED_AT or not data.in_memory, "data.in_memory", data.in_memory, anyway)
+    if data.name != "custom":
+        for key in ("train", "test"):
+            require(getattr(data, key) is None, f"data.{key}", getattr(data, key), f"null with data={data.name}")
     require(data.pad_px <= data.image_px, "data.pad_px", data.pad_px, f"at most data.image_px (={data.image_px})")
     if data.name != "synthetic":
         for key in ("train_images", "test_images"):
             value = getattr(data, key)
             require(value == 0, f"data.{key}", value, f"0 with data={data.name}, which is always used whole")
+
+
+def _check_weights(data: DataSettings, prefix: str = "data") -> None:
+    for key in ("class_weights", "sampling_weights"):
+        value = getattr(data, key)
+        fits = not isinstance(value, list) or len(value) == data.classes
+        require(
+            fits,
+            f"{prefix}.{key}",
+            value,
+            f"balanced, or a number from 0 on for each class (data.classes={data.classes})",
+        )
 
 
 def _check_optim(experiment: Experiment) -> None:

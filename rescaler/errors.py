@@ -98,10 +98,12 @@ def listed(names: Iterable[str], most: int = 4) -> str:
 
 _EXTRAS = {
     "jinja2": "report",
+    "lightning": "lightning",
     "onnx": "onnx",
     "onnxscript": "onnx",
     "PIL": "images",
     "pyarrow": "images",
+    "shtab": "completion",
     "simplejpeg": "images",
 }
 """Packages that only an extra of ours installs."""
@@ -110,5 +112,6 @@ _EXTRAS = {
 def missing_extra(error: BaseException) -> str | None:
     """Say which extra installs a package that is missing; None for any other error."""
     name = error.name if isinstance(error, ModuleNotFoundError) else None
-    extra = _EXTRAS.get((name or "").partition(".")[0])
-    return f"{name} is not installed: pip install 'rescaler[{extra}]'" if extra else None
+    package = (name or "").partition(".")[0]
+    extra = _EXTRAS.get(package)
+    return f"{package} is not installed: pip install 'rescaler[{extra}]'" if extra else None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rescaler import distributed, ranks
 from rescaler.chain import Epoch
-from rescaler.config import Experiment
+from rescaler.config import LOOKED_AT, Experiment
 from rescaler.errors import InputError, enough_memory, one_line
 from rescaler.loggers import Logger, build_loggers
 from rescaler.modelfile import write_model
@@ -68,7 +68,7 @@ def execute(experiment: Experiment, folder: Path, *, group: str, on_save: OnSave
             with following_the_first():
                 train(run, run.ledger, folder)
             return None
-        if experiment.data.name == "folder":
+        if experiment.data.name in LOOKED_AT:
             from rescaler.data.contents import summary  # imports what decodes pictures
 
             log.info("%s", summary(experiment.data, run.data.class_names))

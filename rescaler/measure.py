@@ -234,7 +234,7 @@ def how_to_load_faster(data: DataSettings) -> str:
     from rescaler.data.prepared import is_prepared  # needs pyarrow
 
     cores, ways = len(os.sched_getaffinity(0)), []
-    if not is_prepared(image_folder(data)):
+    if data.name != "custom" and not is_prepared(image_folder(data)):
         ways.append("prepare the images once (python -m rescaler prepare, with this run's settings)")
     if data.workers < cores:
         ways.append(f"raise data.workers (it is {data.workers}; {cores} cores are there)")
@@ -242,8 +242,8 @@ def how_to_load_faster(data: DataSettings) -> str:
 
 
 def _files_are_here(data: DataSettings) -> bool:
-    if not streams_from_files(data):
-        return False
+    if not streams_from_files(data) or data.name == "custom":
+        return data.name == "custom"
     from rescaler.data.prepared import is_prepared  # needs pyarrow
 
     folder = image_folder(data)

@@ -13,7 +13,7 @@ from torch.optim.optimizer import Optimizer
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from rescaler.config import OptimSettings, StepSettings
-from rescaler.errors import InputError, one_line
+from rescaler.errors import InputError, listed, one_line
 from rescaler.instantiate import partial
 from rescaler.method.rescaling import rescale_tensors
 
@@ -237,3 +237,43 @@ def rescale_state(
             gain = before[name].numel() / after[name].numel() if key in QUADRATIC else 1.0
             kept[f"{name}.{key}"] = gain * tensor if gain != 1.0 else tensor
     return {name: tensor for name, tensor in kept.items() if name.rpartition(".")[0] not in fresh}
+
+
+def rescale_optimizer(optimizer: Optimizer, pretrain: nn.Module, target: nn.Module, *, mode: str = "bilinear") -> None:
+    """Move an optimizer from the pre-train network's parameters to the target network's, with its state rescaled.
+
+    Its parameter groups and their learning rates stay, so schedulers of them do, too. State is resized as by
+    :func:`rescale_state`.
+
+    Args:
+        optimizer: of the pre-train network's parameters, and maybe of others, which it keeps; changed in place.
+        pretrain: network made by :func:`rescaler.shrink`.
+        target: as for :func:`rescaler.rescale`, on the device that trains it.
+        mode: interpolation, as for :func:`rescaler.rescale_kernel`.
+
+    Raises:
+        InputError: it has no parameter of ``pretrain``, the networks do not belong together, or a value is not finite;
+            the optimizer is not changed then.
+    """
+    before: dict[Tensor, str] = {parameter: name for name, parameter in pretrain.named_parameters()}
+    after = dict(target.named_parameters())
+    if odd := sorted(after.keys() ^ set(before.values())):
+        raise InputError(f"the networks must have the same parameters; not in both: {listed(odd)}")
+    if not any(parameter in before for group in optimizer.param_groups for parameter in group["params"]):
+        raise InputError("the optimizer has no parameter of the pre-train network")
+    tensors, others = {}, []
+    for parameter, name in before.items():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            if isinstance(value, Tensor):
+                tensors[f"{name}.{key}"] = value
+            else:
+                others.append((after[name], key, value))
+    tensors = rescale_state(tensors, pretrain, target, mode)
+    for group in optimizer.param_groups:
+        group["params"] = [after[before[each]] if each in before else each for each in group["params"]]
+    for parameter in before:
+        optimizer.state.pop(parameter, None)
+    load_state_tensors(optimizer, target, tensors)
+    for parameter, key, value in others:
+        if parameter in optimizer.state:  # else it starts anew
+            optimizer.state[parameter][key] = value

@@ -81,6 +81,7 @@ class Run:
         wanted = EpochImages(
             image_px, self.experiment.seed, epoch.number, recipe.batches, size, start, share,
             first=epoch.images_before, pad_px=stage.data.pad_px, flip=stage.data.flip, resize=stage.data.resize,
+            sampling_weights=stage.data.sampling_weights,
         )  # fmt: skip
         augment, seed = self.augments.get(stage.name), self.experiment.seed
         mixes = augment is not None and augment.mixes
@@ -171,11 +172,12 @@ def plan(
     }
     if given := weights_of(experiment.init):
         same["init"] = [given.digest, experiment.init.exclude]
-    # Code of a custom optimizer, interpolation or augmentation.
+    # Code of a custom optimizer, interpolation, data set or augmentation.
     others: dict[str, Mapping[str, Any]] = {
         "optim._target_": experiment.optim.arguments,
         "rescale.interpolation": {"_target_": experiment.rescale.interpolation},
     }
+    others |= {f"data.{name}._target_": made for name in ("train", "test") if (made := getattr(experiment.data, name))}
     for stage in stages:
         key = "data" if stage.data.augment == experiment.data.augment else f"stages.{stage.name}.data"
         for name, entry in entries(stage.data.augment, f"{key}.augment"):

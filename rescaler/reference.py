@@ -131,7 +131,7 @@ def _networks(experiment: Experiment) -> dict[Path, Callable[[], Candidate]]:
         step = resolve_step(one.step, one.optim.batch_size, device.type, is_here=True)
         optim = {key: value for key, value in identity(one.optim).items() if key not in _NO_TIME}
         what = [found.definition, layers, image_px, one.data.classes, optim, identity(step)]
-        loads = [one.data.name, one.data.folder, one.data.workers]
+        loads = [one.data.name, one.data.train or one.data.folder, one.data.workers]
         key = digest([what, loads, device_name(device), torch.get_num_threads(), torch_version()])
         paths[folder / f"{key}.json"] = _maker(experiment, number)
     return paths

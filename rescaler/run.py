@@ -26,11 +26,9 @@ from rich.console import Console
 from rescaler import cli, compose, ranks
 from rescaler.config import Experiment
 from rescaler.errors import InputError
-from rescaler.files import locked, removed_on_failure, writing
+from rescaler.files import removed_on_failure
 from rescaler.record import CONFIG_FILE
-
-LOCK = "run.lock"
-"""In a run's folder while a process trains it, but for the runs of a sweep, whose folder is locked."""
+from rescaler.sweep.sweep import RUN_LOCK, owned
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +94,7 @@ def _run_single(hydra: Hydra, name: str, overrides: list[str]) -> None:
     folder = Path(config.hydra.run.dir).absolute()
     compose.set_output_dir(config, folder)
     experiment = compose.to_experiment(compose.settings_of(config))
-    with removed_on_failure(folder, unless=(CONFIG_FILE, LOCK)), _in_use(folder):
+    with removed_on_failure(folder, unless=(CONFIG_FILE, RUN_LOCK)), _in_use(folder):
         if (folder / CONFIG_FILE).exists():
             from rescaler.sweep.planner import check_folder  # imports torch
 
@@ -121,21 +119,9 @@ def _in_use(folder: Path) -> Iterator[None]:
     if ranks.number() > 0:
         yield
         return
-    path = folder / LOCK
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(locked(path))
-        except BlockingIOError:
-            rule = "wait for its end, or choose another folder"
-            raise InputError(f"hydra.run.dir={folder} is in use by another process: {rule}") from None
-        except OSError as error:
-            log.warning("%s cannot be locked (%s): do not start this run twice", path, error.strerror)
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
+    otherwise = "wait for its end, or choose another folder"
+    with owned(folder / RUN_LOCK, f"hydra.run.dir={folder}", "run", otherwise, stays=False):
+        yield
 
 
 def launch(overrides: list[str], jobs: list[list[str]], folder: Path, arguments: argparse.Namespace) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import re
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -90,6 +91,11 @@ class TextTable:
         for symbol, command in _LATEX.items():
             text = text.replace(symbol, command)
         return "".join(f"% {note}\n" for note in self.notes) + text
+
+
+def natural(text: str) -> list[int | str]:
+    """Return a key to sort texts by, in which 2 comes before 10."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", text)]
 
 
 def clock(seconds: float) -> str:

@@ -17,6 +17,7 @@ from rescaler import distributed, ranks
 from rescaler.chain import Epoch, Recipe
 from rescaler.clocks import Clocks
 from rescaler.data import ImageData
+from rescaler.data.order import class_weights
 from rescaler.errors import InputError
 from rescaler.evaluation import Scores, score
 from rescaler.ledger import Ledger
@@ -197,7 +198,9 @@ def train_epoch(
     sums = torch.tensor([progress.loss_sum * ranks.count(), progress.hits], dtype=torch.float64, device=run.device)
     looked = time.perf_counter()
     with computing(recipe.step), clocks.running("train"):
-        step = Step(state, recipe)
+        weights = recipe.stage.data.class_weights
+        by_class = None if weights is None else class_weights(weights, run.data.train_labels).float().to(run.device)
+        step = Step(state, recipe, by_class)
         batches = run.batches(epoch, recipe.stage.image_px, start=progress.batches, share=ranks.share())
         for done, (images, labels) in enumerate(clocks.waiting(batches), start=first):
             if saver is not None:
@@ -231,10 +234,11 @@ class Step:
     Args:
         state: trained in place; prepared for the recipe.
         recipe: of the epoch.
+        class_weights: of the loss, float32 ``(classes,)``, on the device.
     """
 
-    def __init__(self, state: State, recipe: Recipe) -> None:
-        self._recipe, self._scaler = recipe, state.scaler
+    def __init__(self, state: State, recipe: Recipe, class_weights: Tensor | None = None) -> None:
+        self._recipe, self._scaler, self._class_weights = recipe, state.scaler, class_weights
         self._network = distributed.replicated(state.trained(recipe))
         self._network.train()
         average, decay = state.average, recipe.optim.ema_decay
@@ -267,7 +271,9 @@ class Step:
             with distributed.unsynchronised(self._network) if part < len(parts) else contextlib.nullcontext():
                 with autocast(step.precision, images.device.type):
                     output = self._network(some)
-                    loss, scores = loss_and_scores(output, theirs, label_smoothing=optim.label_smoothing)
+                    loss, scores = loss_and_scores(
+                        output, theirs, label_smoothing=optim.label_smoothing, class_weights=self._class_weights
+                    )
                 loss = loss * (len(theirs) / len(labels)) if len(parts) > 1 else loss
                 (loss if self._scaler is None else self._scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
             largest = theirs if theirs.ndim == 1 else theirs.argmax(1)

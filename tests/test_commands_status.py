@@ -1,5 +1,6 @@
 """``status``, ``retry`` and ``cancel`` of sweeps on this machine."""
 
+import json
 import shutil
 import signal
 import socket
@@ -18,11 +19,11 @@ from rescaler.cli import main
 from rescaler.compose import Job
 from rescaler.execution import execute
 from rescaler.plan import Run
-from rescaler.record import Record
+from rescaler.record import Record, sealed, unsealed
 from rescaler.runfolder import write_config
 from rescaler.sweep.planner import freeze, plan_runs
-from rescaler.sweep.status import statuses
-from rescaler.sweep.sweep import Sweep, SweepRun, newest
+from rescaler.sweep.status import statuses, sweep_at
+from rescaler.sweep.sweep import RUN_LOCK, Sweep, SweepRun, newest, owned
 from rescaler.train import train
 
 SWEEP = ["-m", "seed=0,1", "resize_epoch=3", *TINY]
@@ -58,6 +59,36 @@ def test_a_sweep_is_looked_at_and_cancelled_and_saves_first(
     assert states(capsys.readouterr().out) == ["cancelled", "cancelled"]
     main(["cancel"])
     assert "nothing to cancel, no run waits or runs" in capsys.readouterr().out
+
+
+def test_a_single_run_is_looked_at_while_it_trains_and_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], make_experiment: MakeExperiment
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "runs" / "mine" / "first"
+
+    def said(*words: str) -> list[str]:
+        main(["status", *words])
+        return [line.split(None, 1)[1].strip() for line in capsys.readouterr().out.splitlines() if "first " in line]
+
+    done = execute(make_experiment(), folder, group="mine")
+    assert done is not None
+    (row,) = said()
+    assert row.startswith("done ")
+    assert said("runs/mine/first") == [row]
+    summary = json.loads((folder / "summary.json").read_text())
+    (folder / "summary.json").write_text(json.dumps(sealed({**unsealed(summary), "status": "running"})))
+    with owned(folder / RUN_LOCK, "it", "run", ""):
+        (row,) = said()
+        assert row.startswith("running ")
+    (row,) = said()
+    assert row.startswith("lost: its process is gone ")
+
+
+@pytest.mark.usefixtures("sweeping")
+def test_a_run_of_a_sweep_is_looked_at_alone(tmp_path: Path) -> None:
+    folder = newest(tmp_path / "runs")
+    assert [one.state for one in statuses(sweep_at(folder / "0"))] == ["running"]
 
 
 def test_retry_runs_what_is_left_and_nothing_else(

@@ -36,6 +36,13 @@ def test_runs_stand_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "b 2 0.5 88.00 % 88.34 % (3) 10.50 s" in lines
 
 
+def test_runs_come_in_natural_order(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [write(tmp_path / name, FakeRun(0, [0.5], seed=seed)) for seed, name in enumerate(("10", "9", "2"))]
+    compare(*folders)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines if line[:2].strip().isdecimal()] == ["2", "9", "10"]
+
+
 def test_cost_by_reference_is_shown_where_it_is_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     # 4 epochs of 1,000 images cost the target 1; a pre-train image costs a quarter of a target image.
     costs = {"pretrain": 1 / 16_000, "target": 1 / 4_000}

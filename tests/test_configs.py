@@ -35,8 +35,9 @@ def experiment(*overrides: str) -> Experiment:
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_composes(option: str, tmp_path: Path) -> None:
-    folder = [f"data.folder={plant(tmp_path)}"] if option == "data=folder" else []
-    assert isinstance(experiment(option, *folder), Experiment)
+    own = "{_target_: torchvision.datasets.FakeData, size: 8, image_size: [3, 32, 32]}"
+    more = {"data=folder": [f"data.folder={plant(tmp_path)}"], "data=custom": [f"data.train={own}", f"data.test={own}"]}
+    assert isinstance(experiment(option, *more.get(option, [])), Experiment)
 
 
 @pytest.mark.parametrize("path", sorted((CONF / "experiment").glob("*.yaml")) + sorted((CONF / "sweep").glob("*.yaml")))

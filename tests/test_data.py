@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from rescaler.config import DataSettings
-from rescaler.data import DATA_SETS, load_data, readers
-from rescaler.data.order import epoch_order, sample_seeds, shifts_and_flips
+from rescaler.data import DATA_SETS, EpochImages, load_data, readers
+from rescaler.data.order import class_weights, epoch_order, sample_seeds, shifts_and_flips
 from rescaler.errors import InputError
 
 CPU = torch.device("cpu")
@@ -30,7 +30,7 @@ def test_unknown_name_lists_the_known_ones() -> None:
         load_data(replace(SETTINGS, name="mnist"), CPU)
 
 
-@pytest.mark.parametrize("name", [name for name in DATA_SETS if name != "synthetic"])
+@pytest.mark.parametrize("name", [name for name in DATA_SETS if name not in {"synthetic", "custom"}])
 def test_every_name_has_a_loader(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readers, "DEBIAN_FOLDER", tmp_path / "nowhere")
     occupied = tmp_path / "file"
@@ -58,6 +58,28 @@ def test_epochs_go_through_whole_permutations(count: int, size: int) -> None:
 
 def test_order_follows_from_the_seed() -> None:
     orders = [epoch_order(100, seed=seed, first=30, size=30) for seed in (1, 1, 2)]
+    assert torch.equal(orders[0], orders[1])
+    assert not torch.equal(orders[0], orders[2])
+
+
+def test_balanced_weights_have_mean_one_and_make_all_classes_count_equally() -> None:
+    labels = torch.tensor([0, 0, 0, 2])  # of class 1, there is no image
+    assert class_weights("balanced", labels)[[0, 2]].tolist() == [2 / 3, 2]
+    assert class_weights([1, 0, 3], labels).tolist() == [1, 0, 3]
+    with pytest.raises(InputError, match=r"weights of classes must be above 0 for one .*; got \[0, 1, 0\]"):
+        class_weights([0, 1, 0], labels)
+
+
+def test_images_are_drawn_as_often_as_their_classes_weigh() -> None:
+    labels = torch.tensor([0] * 90 + [1] * 10 + [2] * 50)
+    epoch = EpochImages(8, seed=0, epoch=1, batches=100, batch_size=100)
+    balanced, given = (
+        labels[epoch._replace(sampling_weights=weights).order(labels)].bincount(minlength=3) / epoch.size
+        for weights in ("balanced", [1, 3, 0])
+    )
+    torch.testing.assert_close(balanced, torch.full((3,), 1 / 3), atol=0.02, rtol=0)
+    torch.testing.assert_close(given, torch.tensor([0.75, 0.25, 0.0]), atol=0.02, rtol=0)
+    orders = [epoch._replace(sampling_weights="balanced", epoch=number).order(labels) for number in (1, 1, 2)]
     assert torch.equal(orders[0], orders[1])
     assert not torch.equal(orders[0], orders[2])
 

@@ -195,7 +195,7 @@ def test_a_folder_of_unreadable_pictures_is_named(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     for number in range(2):
         (tmp_path / "a" / f"{number}.png").write_bytes(b"no picture")
-    with pytest.raises(InputError, match=r"holds no picture that can be read; .*/a/1\.png: no image"):
+    with pytest.raises(InputError, match=r"no training picture can be read; .*/a/1\.png: no image"):
         look(DataSettings(name="folder", folder=str(tmp_path), classes=1, holdout=0.5))
 
 

@@ -1,6 +1,4 @@
 import json
-import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,10 +6,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from docs_blocks import ENVIRONMENT, blocks, follow
 from PIL import Image
 
-ROOT = Path(__file__).parents[1]
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", (ROOT / "docs/your_own.md").read_text(), flags=re.MULTILINE | re.DOTALL)
+BLOCKS = blocks("your_own.md")
 
 
 def paint(folder: Path) -> None:
@@ -32,29 +30,12 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]
     """The folder in which all blocks were run in their order, and what each command printed."""
     folder = tmp_path_factory.mktemp("own")
     paint(folder / "pictures")
-    environment = {
-        **os.environ,
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT),
-        "CUDA_VISIBLE_DEVICES": "",
-    }
-    printed = []
-    for language, text in BLOCKS[1:]:  # the first one is the set-up
-        if language == "bash":
-            command = ["bash", "-ec", text]
-            done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-            assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
-            printed.append(done.stdout)
-        else:
-            name, _, content = text.removeprefix("# ").partition("\n")
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_text(content)
-    return folder, printed
+    return folder, follow(BLOCKS[1:], folder)  # the first one is the set-up
 
 
 def test_the_first_block_is_the_set_up() -> None:
     assert BLOCKS[0][1].startswith("make setup")
-    assert [language for language, _ in BLOCKS[1:]] == ["python", "bash", "yaml", "bash", "bash"]
+    assert [language for language, _ in BLOCKS[1:]] == ["python", "bash", "yaml", "bash", "bash", "python", "bash"]
 
 
 def test_a_network_of_ones_own_is_described(followed: tuple[Path, list[str]]) -> None:
@@ -70,14 +51,13 @@ def test_a_logger_of_ones_own_has_every_epoch(followed: tuple[Path, list[str]]) 
 def test_the_installed_command_finds_the_module_too(followed: tuple[Path, list[str]]) -> None:
     # -P: the folder where it starts is not on the path, as for an installed command.
     command = [sys.executable, "-P", "-m", "rescaler", "run", "--config-dir", "my_conf", "experiment=mine"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
     words = [
         *command,
         "resize_epoch=2",
         "hydra.run.dir=again",
         "logger.more=[{_target_: mine.JsonLines, path: again.txt}]",
     ]
-    done = subprocess.run(words, cwd=followed[0], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(words, cwd=followed[0], env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert len((followed[0] / "again.txt").read_text().splitlines()) == 4
 
@@ -85,3 +65,7 @@ def test_the_installed_command_finds_the_module_too(followed: tuple[Path, list[s
 def test_the_table_has_all_runs(followed: tuple[Path, list[str]]) -> None:
     table = pd.read_csv(followed[0] / "table.csv")
     assert sorted(table["seed"]) == [0, 0, 0, 0, 1, 1, 1]
+
+
+def test_a_data_set_of_ones_own_is_learnt(followed: tuple[Path, list[str]]) -> None:
+    assert "resnet_small on custom, 2 epochs" in followed[1][-1]

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from bench import Bench
+from bench import RESNET, Bench
 from conftest import MakeExperiment
 from fake_runs import FakeRun
 from pandas import DataFrame, read_csv
@@ -217,6 +217,30 @@ def test_a_list_of_one_augmentation_has_its_key(make_experiment: MakeExperiment,
     assert len(keys) == 1
     without = plan(make_experiment(data=replace(data, augment=[]))).id
     assert without == plan(make_experiment()).id not in keys
+
+
+def test_weights_of_classes_change_a_run_which_resumes_to_the_same_bits(
+    bench: Bench, other: Bench, make_experiment: MakeExperiment
+) -> None:
+    plain = make_experiment(model=RESNET)
+    weights = [1.0, 2.0, 0.5, 2.0]
+    runs = [
+        make_experiment(model=RESNET, data__class_weights=weights),
+        make_experiment(model=RESNET, data__sampling_weights=weights),
+        make_experiment(model=RESNET, data__class_weights=weights[::-1], data__sampling_weights=weights),
+    ]
+    assert len({plan(one).id for one in (plain, *runs)}) == 4
+    with pytest.raises(KeyboardInterrupt):
+        bench.train(runs[2], saver=Ending(bench.ledger, 3))
+    assert digests(bench.train(runs[2])) == digests(other.train(runs[2]))
+    assert len({bench.train(one)[-1].train_loss for one in (plain, *runs)}) == 4
+
+
+@pytest.mark.parametrize("value", ["equal", "[1,2]", "[0,0,0,0,0,0,0,0,0,0]", "3"])
+@pytest.mark.parametrize("key", ["data.class_weights", "stages.pretrain.data.sampling_weights"])
+def test_wrong_weights_of_classes_are_one_line(key: str, value: str) -> None:
+    with pytest.raises(InputError, match=rf"\A{key} must be balanced, or a number [^\n]* for each class[^\n]*; got"):
+        jobs(["data=synthetic", f"+{key}={value}"])
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)

@@ -243,6 +243,20 @@ def test_auxiliary_losses_count_three_tenths() -> None:
     assert main is scores[0]
 
 
+def test_class_weights_multiply_the_loss_of_each_image() -> None:
+    """Equal scores of 4 classes lose ln(4) each; the mean is over images, so halves of a batch add up."""
+    scores, weights = torch.zeros(4, 4), torch.tensor([0.5, 3.0, 1.0, 1.0])
+    labels = torch.tensor([0, 0, 1, 1])
+    whole, first, second = (
+        loss_and_scores(scores[part], labels[part], class_weights=weights)[0].item()
+        for part in (slice(4), slice(2), slice(2, 4))
+    )
+    assert [first, second] == pytest.approx([0.5 * math.log(4), 3 * math.log(4)])
+    assert whole == pytest.approx((first + second) / 2)
+    shares = torch.nn.functional.one_hot(labels, 4).float()
+    assert loss_and_scores(scores, shares, class_weights=weights)[0].item() == pytest.approx(whole)
+
+
 @pytest.mark.parametrize("output", [{"out": torch.zeros(2, 4)}, (), (torch.zeros(2, 4), None)], ids=str)
 def test_outputs_that_are_no_scores_are_refused(output: object) -> None:
     with pytest.raises(InputError, match=f"a tuple of scores and auxiliary scores; got a {type(output).__name__}"):

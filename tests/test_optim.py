@@ -13,7 +13,15 @@ from rescaler import shrink
 from rescaler.config import OptimSettings, StepSettings
 from rescaler.errors import InputError
 from rescaler.method.kernels import rescale_kernel
-from rescaler.optim import Average, Update, load_state_tensors, make_optimizer, rescale_state, state_tensors
+from rescaler.optim import (
+    Average,
+    Update,
+    load_state_tensors,
+    make_optimizer,
+    rescale_optimizer,
+    rescale_state,
+    state_tensors,
+)
 
 ADAMW = {"_target_": "torch.optim.AdamW", "betas": [0.9, 0.99]}
 RMSPROP = {"_target_": "torch.optim.RMSprop", "momentum": 0.5}
@@ -193,6 +201,28 @@ def test_means_of_gradients_are_resized_and_means_of_squares_by_the_square() -> 
     assert torch.equal(grown["2.weight.exp_avg_sq"], state["2.weight.exp_avg_sq"])
     assert grown["0.weight.step"] == 7
     assert grown.keys() == state.keys() - {"4.weight.odd", "4.weight.step"}, "unknown state starts anew"
+
+
+def test_an_optimizer_moves_to_the_target_with_its_groups_its_state_and_other_parameters() -> None:
+    target, other = network(), nn.Parameter(torch.ones(3))
+    pretrain = shrink(target, image_px=6).network
+    groups: list[dict[str, Any]] = [{"params": list(pretrain.parameters()), "lr": 0.5}, {"params": [other]}]
+    optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
+    pretrain(torch.randn(8, 1, 4, 4)).square().sum().backward()
+    other.grad = torch.ones(3)
+    optimizer.step()
+    kernel, scale = (pretrain.get_parameter(name).grad for name in ("0.weight", "1.weight"))
+    assert kernel is not None
+    rescale_optimizer(optimizer, pretrain, target)
+    found = {name: optimizer.state[parameter]["momentum_buffer"] for name, parameter in target.named_parameters()}
+    torch.testing.assert_close(found["0.weight"], rescale_kernel(kernel, (3, 3)))
+    torch.testing.assert_close(found["1.weight"], scale)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.1]
+    assert {*optimizer.state} == {*target.parameters(), other}
+    with pytest.raises(InputError, match="the optimizer has no parameter of the pre-train network"):
+        rescale_optimizer(optimizer, pretrain, target)
+    with pytest.raises(InputError, match="must have the same parameters; not in both: 0.bias, 0.weight"):
+        rescale_optimizer(optimizer, target, nn.DataParallel(target))
 
 
 @pytest.mark.parametrize("optimizer", [ADAMW, RMSPROP], ids=["adamw", "rmsprop"])

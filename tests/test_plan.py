@@ -56,6 +56,10 @@ OTHER = {
     "data__flip": False,
     "data__resize": "fourier",
     "data__augment": {"_target_": "torch.nn.Identity"},
+    "data__class_weights": "balanced",
+    "data__sampling_weights": [1, 2, 1, 1],
+    "data__train": {"_target_": "torch.nn.Identity"},  # acts in tests/test_data_custom.py
+    "data__test": {"_target_": "torch.nn.Identity"},
     "data__train_images": 300,
     "data__test_images": 50,
     "schedule__epochs": 7,

@@ -381,6 +381,19 @@ def test_options_and_settings_in_any_order(application: Application, arguments: 
     assert application(*arguments) == message
 
 
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_a_shell_completes_commands_and_options(shell: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    pytest.importorskip("shtab", reason="pip install 'rescaler[completion]'")
+    cli.main(["completion", shell])
+    script = capsys.readouterr().out
+    assert all(word in script for word in ("status", "watch", "multirun"))
+    if shell == "bash":
+        (tmp_path / "script").write_text(script)
+        ask = "COMP_WORDS=(rescaler status --w); COMP_CWORD=2; _shtab_rescaler rescaler --w; echo ${COMPREPLY[*]}"
+        done = subprocess.run(["bash", "-c", f"source ./script; {ask}"], cwd=tmp_path, capture_output=True, check=True)
+        assert done.stdout == b"--watch\n"
+
+
 @pytest.mark.parametrize("words", [["run", "--version"], ["--version"], ["plan", "--version"]])
 def test_the_version_is_ours(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):

@@ -71,19 +71,25 @@ def _check_paths(words: Sequence[str]) -> None:
         )
 
 
-def _parse(words: Sequence[str]) -> argparse.Namespace:
+def parsers(*complete: str) -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """Return the parser of all commands and each command's own; options have those that are to be ``complete``."""
     top = argparse.ArgumentParser(prog="rescaler", description="Train networks, plan runs, read what runs recorded.")
     top.add_argument("--version", action=_Version)
     commands = top.add_subparsers(metavar="COMMAND", dest="command", required=True)
     for name, (add_arguments, summary) in _COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary, add_help=name != "run")
         command.set_defaults(command=name)
-        if words[:1] == [name]:
+        if name in complete:
             add_arguments(command)
             command.add_argument("--version", action=_Version)
-    if not words or words[0] not in _COMMANDS:
+    return top, commands.choices
+
+
+def _parse(words: Sequence[str]) -> argparse.Namespace:
+    top, commands = parsers(*words[:1])
+    if not words or words[0] not in commands:
         return top.parse_args(words)
-    return commands.choices[words[0]].parse_intermixed_args(words[1:])  # settings and options in any order
+    return commands[words[0]].parse_intermixed_args(words[1:])  # settings and options in any order
 
 
 class _Version(argparse.Action):
@@ -161,7 +167,8 @@ def _prepare(command: argparse.ArgumentParser) -> None:
 
 
 def _status(command: argparse.ArgumentParser) -> None:
-    _sweep(command)
+    which = f"folder of the sweep, or of a run; default: the newest in {RUNS}/"
+    command.add_argument("sweep", nargs="?", type=Path, metavar="FOLDER", help=which)
     command.add_argument("--watch", action="store_true", help="look again every few seconds, until all runs are over")
 
 
@@ -227,6 +234,10 @@ def _remove(command: argparse.ArgumentParser) -> None:
 
 def _doctor(command: argparse.ArgumentParser) -> None:
     command.add_argument("--folder", type=Path, default=Path("ledger"), help="of the ledger; default: %(default)s")
+
+
+def _completion(command: argparse.ArgumentParser) -> None:
+    command.add_argument("shell", choices=["bash", "zsh", "tcsh"], help="whose script is printed")
 
 
 def _model(command: argparse.ArgumentParser) -> None:
@@ -309,5 +320,6 @@ _COMMANDS = {
     "ledger": (_ledger, "what the ledger holds and how much disk it takes; prune or verify it"),
     "remove": (_remove, "remove runs' folders, and of the ledger what no other run needs"),
     "doctor": (_doctor, "versions, device, SLURM, W&B, ledger and disk, to paste into a bug report"),
+    "completion": (_completion, "a script with which a shell completes these commands and their options"),
 }
 _MODULES = {"run": "rescaler.run", "report": "rescaler.cli.tables"}

@@ -5,11 +5,10 @@ import csv
 import dataclasses
 import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from rescaler.cli import CPU_BATCH, STDOUT, write
 from rescaler.compose import jobs
-from rescaler.config import DataSettings, Experiment, StepSettings
+from rescaler.config import LOOKED_AT, DataSettings, Experiment, StepSettings
 from rescaler.data import image_folder
 from rescaler.errors import InputError, listed
 from rescaler.measure import Spread, batch_loading_s, candidates, doubts, loading_notes, step_recipe, time_steps
@@ -27,15 +26,15 @@ def run(arguments: argparse.Namespace) -> None:
         raise InputError(f"--batch must be at least 1, and is for --measure; got {arguments.batch}")
     described: list[Description] = []
     tables: list[TextTable] = []
-    folders: list[Path] = []
+    seen: list[DataSettings] = []
     for job in jobs(arguments.overrides, arguments.config_dir, arguments.config_path, arguments.config_name):
         stages = [stage for stage in _descriptions(job.experiment) if stage not in described]
         if not stages:  # a sweep over what does not change the networks
             continue
         described += stages
         data = job.experiment.data
-        if data.name == "folder" and image_folder(data) not in folders and image_folder(data).is_dir():
-            folders.append(image_folder(data))
+        if data.name in LOOKED_AT and data not in seen and (data.train or image_folder(data).is_dir()):
+            seen.append(data)
             tables.append(_pictures(data))
         shown = [stage.table(every=arguments.all) for stage in stages]
         if arguments.measure:
@@ -57,8 +56,8 @@ def _descriptions(experiment: Experiment) -> list[Description]:
 
 
 def _pictures(data: DataSettings) -> TextTable:
-    """What a folder of pictures holds, and how its images are fed."""
-    from rescaler.data.contents import look  # imports what decodes pictures
+    """What a set of pictures holds, and how its images are fed."""
+    from rescaler.data.contents import look, source  # imports what decodes pictures
 
     seen = look(data)
     least, most = (seen.train.index(pick(seen.train)) for pick in (min, max))
@@ -82,7 +81,7 @@ def _pictures(data: DataSettings) -> TextTable:
         notes.append(f"data.holdout={data.holdout} of each class is kept from training and tested on.")
     if seen.is_grey and data.channels == 3:
         notes.append("Without colour, data.channels=1 data.in_memory=true saves two thirds of the memory.")
-    return TextTable(f"Pictures: {image_folder(data)}", ["Of the pictures", "Found"], rows, notes, ["Found"])
+    return TextTable(f"Pictures: {source(data)}", ["Of the pictures", "Found"], rows, notes, ["Found"])
 
 
 def _csv(descriptions: Sequence[Description]) -> str:

@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> None:
 def _preparation(runs: Sequence[Job], out: Path | None) -> Preparation:
     data = runs[0].experiment.data
     for other in (run.experiment.data for run in runs):
-        if not streams_from_files(other):
+        if not streams_from_files(other) or other.name == "custom":
             memory = ", data.in_memory=true" if other.in_memory else ""
             raise InputError(
                 "data must be imagenet, or folder with data.in_memory=false, to be prepared: other sets are in memory "

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
-from rescaler.config import DataSettings
+from rescaler.config import LOOKED_AT, DataSettings
 from rescaler.data.order import EVERY_IMAGE, Batch, EpochImages, ImageData
 from rescaler.errors import InputError
 
@@ -40,6 +40,7 @@ DATA_SETS: Mapping[str, DataSet] = MappingProxyType(
         "cifar100": DataSet(50_000, "cifar"),
         "imagenet": DataSet(1_281_167, None, streams=True),
         "folder": DataSet(None, "folder", streams=True),
+        "custom": DataSet(None, "folder", streams=True),
         "synthetic": DataSet(None, "synthetic"),
     }
 )
@@ -47,8 +48,8 @@ DATA_SETS: Mapping[str, DataSet] = MappingProxyType(
 
 def published_size(settings: DataSettings) -> int:
     """Training images of a set, without a look at its images."""
-    if settings.name == "folder":
-        return _count(str(image_folder(settings)), settings.classes, settings.holdout)
+    if settings.name in LOOKED_AT:
+        return _count(_resolved(settings))
     images = DATA_SETS[settings.name].train_images or settings.train_images
     return images - round(settings.holdout * images)
 
@@ -59,10 +60,15 @@ def streams_from_files(settings: DataSettings) -> bool:
 
 
 @functools.lru_cache
-def _count(folder: str, classes: int, holdout: float) -> int:
+def _count(settings_json: str) -> int:
     from rescaler.data.folder import count_images
 
-    return count_images(Path(folder), DataSettings(classes=classes, holdout=holdout))
+    settings = DataSettings(**json.loads(settings_json))
+    return count_images(image_folder(settings), settings)
+
+
+def _resolved(settings: DataSettings) -> str:
+    return json.dumps(dataclasses.asdict(dataclasses.replace(settings, folder=str(image_folder(settings)))))
 
 
 def image_folder(settings: DataSettings) -> Path:
@@ -81,8 +87,7 @@ def load_data(settings: DataSettings, device: "torch.device") -> ImageData:
     folder = image_folder(settings)
     if settings.folder is not None and not streams_from_files(settings) and not folder.is_dir():
         raise InputError(f"data.folder must be a folder; there is none at {folder}: make it, to have images put there")
-    resolved = dataclasses.replace(settings, folder=str(folder))
-    return _load(json.dumps(dataclasses.asdict(resolved)), str(device))
+    return _load(_resolved(settings), str(device))
 
 
 @functools.lru_cache(maxsize=1)  # the runs of a sweep share one set; more would only fill the memory

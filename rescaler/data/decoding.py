@@ -30,8 +30,13 @@ def shorter_px(image_px: int) -> int:
     return round(image_px * 256 / 224)
 
 
-def decode(content: Content) -> Tensor:
-    """Decode an image to uint8 ``(3, h, w)``, channels last in memory, with the pixels of :func:`open_rgb`."""
+def decode(content: Content | Tensor) -> Tensor:
+    """Decode an image to uint8 ``(3, h, w)``, channels last in memory, with the pixels of :func:`open_rgb`.
+
+    Pixels stay as they are.
+    """
+    if isinstance(content, Tensor):
+        return content
     try:
         if b"Exif\0\0" not in bytes(content[:_EXIF_BYTES]) or _is_upright(content):
             return torch.from_numpy(simplejpeg.decode_jpeg(content)).permute(2, 0, 1)
@@ -79,6 +84,8 @@ def to_rgb(picture: Image.Image) -> Image.Image:
 
 def grey(pixels: Tensor) -> Tensor:
     """Return the brightness of RGB pixels, uint8 ``(1, h, w)``, as Pillow has it; of grey ones the same."""
+    if len(pixels) == 1:
+        return pixels
     red, green, blue = pixels.int()
     grey: Tensor = (19595 * red + 38470 * green + 7471 * blue + 2**15) >> 16
     return grey.to(torch.uint8)[None]

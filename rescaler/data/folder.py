@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from rescaler.config import DataSettings
 from rescaler.data.decoding import Content, centre_crop, decode, random_crop, shorter_px
-from rescaler.data.order import EVERY_IMAGE, Batch, EpochImages, epoch_order, sample_seeds, split_holdout
+from rescaler.data.order import EVERY_IMAGE, Batch, EpochImages, sample_seeds, split_holdout
 from rescaler.data.prepared import Manifest, is_prepared, read_prepared
 from rescaler.data.resident import Normalise
 from rescaler.data.tree import TreeSplit, check_holdout, read_tree
@@ -39,8 +39,8 @@ class Split(Protocol):
 
     labels: Tensor  # int64 (n,)
 
-    def content(self, index: int, shorter_px: int) -> Content:
-        """An image file whose shorter side has at least ``shorter_px`` pixels, or the largest that there is."""
+    def content(self, index: int, shorter_px: int) -> Content | Tensor:
+        """An image file whose shorter side has at least ``shorter_px`` pixels, or the largest that there is; pixels."""
 
     def where(self, index: int) -> str:
         """Path of an image, for messages."""
@@ -53,7 +53,7 @@ class _Part:
         self._split, self._indices = split, indices
         self.labels = split.labels[indices]
 
-    def content(self, index: int, shorter_px: int) -> Content:
+    def content(self, index: int, shorter_px: int) -> Content | Tensor:
         """As of :class:`Split`."""
         return self._split.content(int(self._indices[index]), shorter_px)
 
@@ -72,13 +72,13 @@ class _Request(NamedTuple):
 
 
 class _Decoder(Dataset[tuple[Tensor, Tensor] | InputError]):
-    def __init__(self, train: Split, test: Split) -> None:
-        self._train, self._test = train, test
+    def __init__(self, train: Split, test: Split, channels: int) -> None:
+        self._train, self._test, self._channels = train, test, channels
 
     def __getitem__(self, request: _Request) -> tuple[Tensor, Tensor] | InputError:
         indices, seeds, image_px, flip = request
         split = self._test if seeds is None else self._train
-        pixels = torch.empty((len(indices), 3, image_px, image_px), dtype=torch.uint8)
+        pixels = torch.empty((len(indices), self._channels, image_px, image_px), dtype=torch.uint8)
         try:
             with seeded(0):  # restores the generators; once per batch, as it takes time
                 for target, index, seed in zip(pixels, indices, seeds or itertools.repeat(None), strict=False):
@@ -89,10 +89,11 @@ class _Decoder(Dataset[tuple[Tensor, Tensor] | InputError]):
 
     def _image(self, split: Split, index: int, seed: int | None, image_px: int, *, flip: bool) -> Tensor:
         try:
+            if seed is not None:
+                seed_all(seed)
             pixels = decode(split.content(index, shorter_px(image_px)))
             if seed is None:
                 return centre_crop(pixels, image_px)
-            seed_all(seed)
             return random_crop(pixels, image_px, flip=flip)
         except OSError as error:
             raise InputError(f"cannot read the image {split.where(index)}: {error.strerror}") from error
@@ -123,7 +124,7 @@ class FolderImages:
     """
 
     def __init__(self, folder: Path, settings: DataSettings, device: torch.device) -> None:
-        if settings.channels != 3:
+        if settings.channels != 3 and settings.name != "custom":
             rule = "must be 3 for a folder of images, or 1 with data.in_memory=true"
             raise InputError(f"data.channels {rule}; got {settings.channels}")
         self._normalise, self._device = Normalise(settings, device), device
@@ -134,10 +135,11 @@ class FolderImages:
         if settings.holdout:
             parts = split_holdout(train.labels, settings.holdout, images.classes)
             train, test = (_Part(train, part) for part in parts)
+        self.train_labels = train.labels
         self.train_count, self.test_count = len(train.labels), len(test.labels)
         self._sampler = _Requests()
         self._loader: DataLoader[Any] = DataLoader(
-            _Decoder(train, test),
+            _Decoder(train, test, settings.channels),
             batch_size=None,  # a request is a batch
             sampler=self._sampler,
             num_workers=settings.workers,
@@ -150,7 +152,7 @@ class FolderImages:
 
     def train_batches(self, images: EpochImages) -> Iterator[Batch]:
         """See :meth:`rescaler.data.ImageData.train_batches`."""
-        order = epoch_order(self.train_count, seed=images.seed, first=images.first, size=images.size)
+        order = images.order(self.train_labels)
         seeds = sample_seeds(seed=images.seed, epoch=images.epoch, size=images.size)
         for_batches = zip(images.wanted(order), images.wanted(seeds), strict=True)
         image_px, flip = images.image_px, images.flip
@@ -190,16 +192,22 @@ class Folder(NamedTuple):
 
 
 def open_folder(folder: Path, settings: DataSettings, *, shorter_px: int) -> Folder:
-    """Open a tree of image files or a prepared set.
+    """Open a tree of image files, a prepared set or a user's own.
 
     Args:
-        folder: the tree or the set.
+        folder: the tree or the set; of no meaning for data=custom.
         settings: ``classes``, None for any number, and ``holdout``.
         shorter_px: shorter side that images of a prepared set must have.
 
     Raises:
         InputError: it is neither, is incomplete, or has other classes.
     """
+    if settings.name == "custom":
+        from rescaler.data.custom import open_custom
+
+        own, other, names = open_custom(settings)
+        empty = _Part(own, own.labels[:0])
+        return Folder(own, other or empty, names, lambda: own.fingerprint() + (other.fingerprint() if other else ""))
     if is_prepared(folder):
         train, test, fingerprint = read_prepared(folder, classes=settings.classes, shorter_px=shorter_px)
         if not len(test.labels):
@@ -210,7 +218,7 @@ def open_folder(folder: Path, settings: DataSettings, *, shorter_px: int) -> Fol
 
 
 def count_images(folder: Path, settings: DataSettings) -> int:
-    """Return the training images of a tree or a prepared set, without those held out.
+    """Return the training images of :func:`open_folder`, without those held out.
 
     Raises:
         InputError: it is neither.

@@ -4,9 +4,10 @@ Needs no torch until it draws, as names of data sets are checked without it.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 from rescaler.config import require
+from rescaler.errors import InputError
 from rescaler.randomness import seed_for
 
 if TYPE_CHECKING:
@@ -37,11 +38,22 @@ class EpochImages(NamedTuple):
     pad_px: int = 0  # largest random shift, in pixels of the target's image
     flip: bool = False  # at random
     resize: str = "bilinear"  # or "fourier"
+    sampling_weights: Any = None  # as in the settings
 
     @property
     def size(self) -> int:
         """Images in the whole epoch."""
         return self.batches * self.batch_size
+
+    def order(self, labels: "Tensor") -> "Tensor":
+        """Indices of the epoch's training images, int64 ``(size,)``, of a set with these labels, int64 ``(n,)``."""
+        if self.sampling_weights is None:
+            return epoch_order(len(labels), seed=self.seed, first=self.first, size=self.size)
+        import torch
+
+        edges = class_weights(self.sampling_weights, labels)[labels].cumsum(0)
+        draws = torch.rand(self.size, dtype=edges.dtype, generator=generator_for(self.seed, "sampling", self.epoch))
+        return torch.searchsorted(edges, draws * edges[-1], right=True)
 
     def wanted(self, draws: "Tensor") -> "Tensor":
         """Pick from draws for each image of the epoch, ``(size,)``, those that are wanted: ``(batches, images)``."""
@@ -61,6 +73,8 @@ class ImageData(Protocol):
     """Hex digest of the images and labels; the settings that say how they are fed are not in it."""
     class_names: Sequence[str]
     """In the order of the labels."""
+    train_labels: "Tensor"
+    """Int64 ``(train_count,)``, on the CPU."""
 
     def train_batches(self, images: EpochImages) -> Iterator[Batch]:
         """Batches ``start .. batches - 1`` of an epoch: shuffled without replacement across epochs, augmented."""
@@ -88,6 +102,27 @@ def epoch_order(count: int, *, seed: int, first: int, size: int) -> "Tensor":
     stream = torch.cat([torch.randperm(count, generator=generator_for(seed, "order", number)) for number in passes])
     skip = first - passes.start * count
     return stream[skip : skip + size]
+
+
+def class_weights(weights: Any, labels: "Tensor") -> "Tensor":
+    """Weight of each class, float64 ``(classes,)``.
+
+    Args:
+        weights: by class, or ``balanced``: images / (classes * images of the class), of mean 1 over all images.
+        labels: of the training images, int64 ``(n,)``.
+
+    Raises:
+        InputError: no image has a weight above 0.
+    """
+    import torch
+
+    if weights == "balanced":
+        counts = labels.bincount()
+        return len(labels) / ((counts > 0).sum() * counts.clamp(min=1)).double()
+    found = torch.tensor(weights, dtype=torch.float64)
+    if not found[labels].any():
+        raise InputError(f"weights of classes must be above 0 for one that has training images; got {weights}")
+    return found
 
 
 def split_holdout(labels: "Tensor", share: float, names: Sequence[str] = ()) -> "tuple[Tensor, Tensor]":

@@ -25,6 +25,7 @@ from rescaler.data.order import generator_for
 from rescaler.data.resident import ImageSet, Split, square
 from rescaler.errors import InputError, one_line
 from rescaler.files import writing
+from rescaler.randomness import seeded
 
 # torchvision takes seconds to import: only the functions that need it do so.
 
@@ -227,7 +228,7 @@ def _quiet() -> Iterator[None]:
 
 
 def folder(root: Path, settings: DataSettings) -> ImageSet:
-    """Read a tree of small images or a prepared set, each image cut to a square.
+    """Read a tree of small images, a prepared set or a user's own, each image cut to a square.
 
     Raises:
         InputError: it is incomplete, has other classes, or an image cannot be read.
@@ -236,17 +237,19 @@ def folder(root: Path, settings: DataSettings) -> ImageSet:
     from rescaler.data.folder import open_folder
 
     channels, image_px, splits = settings.channels, settings.image_px, []
-    require(channels in {1, 3}, "data.channels", channels, "1 (grey) or 3 (RGB) for a folder of images")
+    grey_or_rgb = channels in {1, 3} or settings.name == "custom"
+    require(grey_or_rgb, "data.channels", channels, "1 (grey) or 3 (RGB) for a folder of images")
     found = open_folder(root, settings, shorter_px=image_px)
-    for split in (found.train, found.test):
-        images = torch.empty((len(split.labels), channels, image_px, image_px), dtype=torch.uint8)
-        for number, target in enumerate(images):
-            try:
-                pixels = decode(split.content(number, image_px))
-                target.copy_(square(grey(pixels) if channels == 1 else pixels, image_px))
-            except (OSError, InputError) as error:
-                raise InputError(f"cannot read the image {split.where(number)}: {one_line(error)}") from error
-        splits.append(Split(images, split.labels))
+    with seeded(0):  # of no meaning but for a user's own that draws
+        for split in (found.train, found.test):
+            images = torch.empty((len(split.labels), channels, image_px, image_px), dtype=torch.uint8)
+            for number, target in enumerate(images):
+                try:
+                    pixels = decode(split.content(number, image_px))
+                    target.copy_(square(grey(pixels) if channels == 1 else pixels, image_px))
+                except (OSError, InputError) as error:
+                    raise InputError(f"cannot read the image {split.where(number)}: {one_line(error)}") from error
+            splits.append(Split(images, split.labels))
     return ImageSet(splits[0], splits[1], len(found.classes), found.classes)
 
 

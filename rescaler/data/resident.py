@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rescaler.config import DataSettings
-from rescaler.data.order import EVERY_IMAGE, Batch, EpochImages, epoch_order, shifts_and_flips, split_holdout
+from rescaler.data.order import EVERY_IMAGE, Batch, EpochImages, shifts_and_flips, split_holdout
 from rescaler.errors import InputError
 
 _CHUNK = 1024  # images resized at a time, since their float copies take memory
@@ -112,6 +112,7 @@ class ResidentImages:
         self._padded: dict[tuple[int, int, str], Tensor] = {}
         self._resized_test: dict[int, Tensor] = {}
         self.train_count, self.test_count = len(images.train.labels), len(images.test.labels)
+        self.train_labels = images.train.labels
         self.class_names: Sequence[str] = list(images.names) or [str(number) for number in range(images.classes)]
         hasher = hashlib.sha256()
         for tensor in (*images.train, *images.test):
@@ -129,7 +130,7 @@ class ResidentImages:
             self._padded[key] = (F.pad(resized, [pad_px] * 4) if pad_px else resized).to(self._device)
         # Every crop of every image, (n, channels, 2 * pad_px + 1, 2 * pad_px + 1, px, px): a view, nothing is copied.
         crops = self._padded[key].unfold(2, image_px, 1).unfold(3, image_px, 1)
-        order = epoch_order(self.train_count, seed=images.seed, first=images.first, size=images.size)
+        order = images.order(self.train_labels)
         draws = order, *shifts_and_flips(pad_px, seed=images.seed, epoch=images.epoch, size=images.size)
         for_batches = [images.wanted(draw.to(self._device)) for draw in draws]
         for index, top, left, flip in zip(*for_batches, strict=True):

@@ -55,7 +55,7 @@ def rescale_tensors(
 
     A kernel is rescaled (Eq. 5), and so is the first fully-connected layer, a kernel over the whole feature map
     (section 3.3.2). All else is returned as it is: biases (Eq. 6), BatchNorm, 1x1 kernels. Tensors that are not linear
-    in the parameters, such as Adam's second moments (``exp_avg_sq``), should start at zero instead.
+    in the parameters, such as Adam's second moments (``exp_avg_sq``), are for :func:`rescaler.rescale_optimizer`.
 
     Args:
         tensors: by parameter name, in the pre-train network's shapes.

@@ -5,7 +5,7 @@ torchvision takes seconds to import: only the functions that need it do so.
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -193,15 +193,25 @@ def _initialise(layer: nn.Module) -> None:
         nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")  # as torchvision's ResNet
 
 
-def loss_and_scores(output: object, labels: Tensor, *, label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
+def loss_and_scores(
+    output: object, labels: Tensor, *, label_smoothing: float = 0.0, class_weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Compute the loss of a network's output in training mode, and its own scores ``(images, classes)``.
 
     ``labels`` are classes, ``(images,)``, or their shares, ``(images, classes)``. ``output`` are scores, or a tuple of
-    the network's scores and those of auxiliary classifiers.
+    the network's scores and those of auxiliary classifiers. ``class_weights``, float32 ``(classes,)``, multiply the
+    loss of each image; the mean is over images, not over their weights, so that parts of a batch add up.
     """
     scores = (output,) if isinstance(output, Tensor) else output
     if not isinstance(scores, tuple) or not scores or not all(isinstance(each, Tensor) for each in scores):
         rule = "in training, a network must return scores or a tuple of scores and auxiliary scores"
         raise InputError(f"{rule}; got a {type(output).__name__}")
-    loss, *losses = [cross_entropy(each, labels, label_smoothing=label_smoothing) for each in scores]
+
+    def loss_of(scores: Tensor) -> Tensor:
+        if class_weights is None:
+            return cross_entropy(scores, labels, label_smoothing=label_smoothing)
+        options: dict[str, Any] = {"weight": class_weights, "label_smoothing": label_smoothing}
+        return cross_entropy(scores.float(), labels, reduction="sum", **options) / len(labels)
+
+    loss, *losses = map(loss_of, scores)
     return loss + AUXILIARY_WEIGHT * sum(losses) if losses else loss, scores[0]

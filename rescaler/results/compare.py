@@ -8,11 +8,12 @@ from typing import Any
 import pandas as pd
 from pandas import DataFrame
 
+from rescaler.config import LOOKED_AT
 from rescaler.errors import InputError, listed
 from rescaler.results.columns import setting_columns, shown
 from rescaler.results.report import ACCURACY, NONE, Quantity, time_quantity
 from rescaler.results.tables import progress_label, table
-from rescaler.text import TextTable
+from rescaler.text import TextTable, natural
 
 _MUST_AGREE = ("classes", "channels", "image_px", "holdout", "train_images", "test_images")
 """Settings of ``data`` without which accuracies do not compare."""
@@ -23,7 +24,7 @@ _NUMBERS = ["final_top1", "best_top1", "best_epoch", "training_s", "epochs", "ep
 
 
 def side_by_side(runs: DataFrame, epochs: DataFrame) -> DataFrame:
-    """Return a row for each run, in the order of ``runs``.
+    """Return a row for each run, in the natural order of their names.
 
     Args:
         runs: from :func:`rescaler.results.load_runs`.
@@ -46,14 +47,15 @@ def side_by_side(runs: DataFrame, epochs: DataFrame) -> DataFrame:
     rows = runs[["run", "status", *setting_columns(runs)]].join(numbers, on="run")
     rows["cost"] = rows["run"].map(costs.set_axis(costs.index.astype(str))).astype(float)
     rows.insert(0, "name", _names(runs["folder"].tolist()))
-    return rows
+    return rows.sort_values("name", key=lambda names: names.map(natural))
 
 
 def _check_comparable(runs: DataFrame) -> None:
     """Raise InputError for runs whose accuracies mean different things."""
     keys = ["data", *(f"data.{name}" for name in _MUST_AGREE), "model"]
     keys += [name for name in setting_columns(runs) if name.startswith("model.")]
-    if set(runs["data"]) == {"folder"}:
+    keys += [name for name in setting_columns(runs) if name.startswith(("data.train.", "data.test."))]
+    if set(runs["data"]) <= set(LOOKED_AT):
         keys += [f"data.{name}" for name in _FOUND]
     for key in keys:
         if key in runs and len(values := dict.fromkeys(map(shown, runs[key]))) > 1:

@@ -338,7 +338,7 @@ def _what_takes_time(experiment: Experiment) -> dict[str, object]:
     return {
         "model": dict(experiment.model),
         "shrink": dataclasses.asdict(experiment.shrink),
-        "data": [data.image_px, data.channels, data.classes, data.name, data.folder, data.workers],
+        "data": [data.image_px, data.channels, data.classes, data.name, data.train or data.folder, data.workers],
         "optim.batch_size": experiment.optim.batch_size,
         "schedule.batches_per_epoch": _batches(experiment),
         "step": dataclasses.asdict(experiment.step),

@@ -17,7 +17,7 @@ from rich.live import Live
 from rich.text import Text
 
 from rescaler.errors import InputError
-from rescaler.record import SUMMARY_FILE, TRUNK_FILE, read_sealed
+from rescaler.record import CONFIG_FILE, SUMMARY_FILE, TRUNK_FILE, read_sealed
 from rescaler.sweep.scheduler import JobState, states
 from rescaler.sweep.sweep import FILE, Sweep, SweepRun
 from rescaler.text import TextTable, clock, counted, percent
@@ -69,6 +69,11 @@ class RunStatus:
     def is_unfinished(self) -> bool:
         """Whether it ended before its last epoch."""
         return self.is_over and self.state != "done"
+
+
+def sweep_at(folder: Path) -> Sweep:
+    """Read the sweep in ``folder``; a run's folder is a sweep of one."""
+    return Sweep.of_run(folder) if (folder / CONFIG_FILE).exists() else Sweep.read(folder)
 
 
 def statuses(sweep: Sweep) -> list[RunStatus]:
@@ -204,7 +209,7 @@ def status_table(sweep: Sweep, found: Sequence[RunStatus]) -> TextTable:
 
 
 def watch(folder: Path, console: Console) -> None:
-    """Show the sweep in ``folder`` until all its runs are over: a live table on a terminal, lines elsewhere."""
+    """Show a sweep or a run until all is over: a live table on a terminal, lines elsewhere."""
     if console.is_terminal:
         with Live(console=console, auto_refresh=False) as live:
             for sweep, found in _looks(folder):
@@ -223,7 +228,7 @@ def _looks(folder: Path) -> Iterator[tuple[Sweep, list[RunStatus]]]:
     """The sweep, which others may cancel or retry meanwhile, and its runs, until they are over."""
     answered_at = -math.inf
     while True:
-        sweep = Sweep.read(folder)
+        sweep = sweep_at(folder)
         try:
             found = statuses(sweep)
         except InputError:  # SLURM may be busy for a while, or restarted

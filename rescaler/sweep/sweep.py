@@ -19,14 +19,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, Self, get_args, get_origin, get_type_hints
 
 from rescaler.errors import InputError
 from rescaler.files import is_locked, locked, write_text, writing
-from rescaler.record import CONFIG_FILE, read_sealed, sealed
+from rescaler.record import CONFIG_FILE, SUMMARY_FILE, read_sealed, sealed
 
 FILE = "sweep.json"
 LOCK = "sweep.lock"
+RUN_LOCK = "run.lock"
+"""In the folder of a single run, while a process trains it."""
 _BEAT_S, _STALE_S = 15.0, 90.0
 """Seconds between two touches of the lock's file, and the age at which nobody touches it any more."""
 
@@ -107,47 +109,27 @@ class Sweep:
             content["cwd"] = os.path.relpath(self.cwd, folder)
         write_text(self.folder / FILE, json.dumps(sealed(content), indent=1))
 
-    @contextlib.contextmanager
-    def owned(self) -> Iterator[None]:
+    def owned(self) -> contextlib.AbstractContextManager[None]:
         """Lock the sweep's folder for this process, until the block or the process ends, however it ends."""
-        path = self.folder / LOCK
-        with writing(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-        with contextlib.ExitStack() as stack:
-            try:
-                stack.enter_context(locked(path))
-            except BlockingIOError:
-                by = self.owner or "another process"
-                raise InputError(f"{self.folder} is in use by {by}: wait for it, or {self.command('cancel')}") from None
-            except OSError as error:
-                log.warning("%s cannot be locked (%s): do not start this sweep twice", path, error.strerror)
-            with writing(path):
-                path.write_text(f"{socket.gethostname()} {os.getpid()}", encoding="utf-8")
-            ended = threading.Event()
-            threading.Thread(target=_touch, args=(path, ended), daemon=True).start()
-            try:
-                yield
-            finally:
-                ended.set()
-                with contextlib.suppress(OSError):
-                    path.write_text("", encoding="utf-8")
+        return owned(self.folder / LOCK, str(self.folder), "sweep", f"wait for it, or {self.command('cancel')}")
 
     @property
     def owner(self) -> Owner | None:
         """Process that trains the runs now, on this machine or another; None if there is none."""
-        path = self.folder / LOCK
-        try:
-            host, pid = path.read_text(encoding="utf-8").split()
-            found, age_s = Owner(host, int(pid)), time.time() - path.stat().st_mtime
-        except (OSError, ValueError):
-            return None
-        held = is_locked(path)
-        # A lock may not be seen from another host, and a container's host may have another name each time.
-        alive = held or age_s < _STALE_S if held is None or host != socket.gethostname() else held
-        return found if alive else None
+        return _owner(self.folder / LOCK) or _owner(self.folder / RUN_LOCK)
 
     @classmethod
-    def read(cls, folder: Path) -> "Sweep":
+    def of_run(cls, folder: Path) -> Self:
+        """Return a run's part of its sweep; of a single run, one that is in no file."""
+        for above in folder.absolute().parents:
+            if (above / FILE).exists():
+                sweep = cls.read(above)
+                own = [run for run in sweep.runs if sweep.folder_of(run) == folder.absolute()]
+                return dataclasses.replace(sweep, runs=own or sweep.runs)
+        return cls(folder, [SweepRun(folder.absolute().name, ".")])
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
         """Read ``sweep.json``."""
         path = folder / FILE
         if not path.exists():
@@ -164,6 +146,54 @@ class Sweep:
             raise
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError(f"{path} is not what a sweep writes: {error}") from error
+
+
+@contextlib.contextmanager
+def owned(path: Path, place: str, kind: str, otherwise: str, *, stays: bool = True) -> Iterator[None]:
+    """Lock a file for this process, until the block or the process ends, however it ends.
+
+    Args:
+        path: of the lock's file, whose folder is made.
+        place: what is locked, for messages.
+        kind: of it.
+        otherwise: what to do where another process has it.
+        stays: the file, empty.
+
+    Raises:
+        InputError: another process has it.
+    """
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(path))
+        except BlockingIOError:
+            by = _owner(path) or "another process"
+            raise InputError(f"{place} is in use by {by}: {otherwise}") from None
+        except OSError as error:
+            log.warning("%s cannot be locked (%s): do not start this %s twice", path, error.strerror, kind)
+        with writing(path):
+            path.write_text(f"{socket.gethostname()} {os.getpid()}", encoding="utf-8")
+        ended = threading.Event()
+        threading.Thread(target=_touch, args=(path, ended), daemon=True).start()
+        try:
+            yield
+        finally:
+            ended.set()
+            with contextlib.suppress(OSError):
+                path.write_text("", encoding="utf-8") if stays else path.unlink()
+
+
+def _owner(path: Path) -> Owner | None:
+    try:
+        host, pid = path.read_text(encoding="utf-8").split()
+        found, age_s = Owner(host, int(pid)), time.time() - path.stat().st_mtime
+    except (OSError, ValueError):
+        return None
+    held = is_locked(path)
+    # A lock may not be seen from another host, and a container's host may have another name each time.
+    alive = held or age_s < _STALE_S if held is None or host != socket.gethostname() else held
+    return found if alive else None
 
 
 def is_below(folder: str) -> bool:
@@ -188,17 +218,20 @@ def _touch(path: Path, ended: threading.Event) -> None:
             os.utime(path)
 
 
-def newest(runs: Path) -> Path:
-    """Find the folder of the sweep that was started last, at any depth below ``runs``."""
+def newest(runs: Path, *, single: bool = False) -> Path:
+    """Find the folder of the sweep, or with ``single`` of the sweep or run, that was started last, below ``runs``."""
     started = {}
     for place, folders, files in os.walk(runs):
+        folder = Path(place)
         if FILE in files or CONFIG_FILE in files:
             folders.clear()  # below are runs, or what belongs to one
-        if FILE in files:
-            try:
-                started[Path(place)] = Sweep.read(Path(place)).started
-            except InputError as error:
-                log.warning("%s", error)
+        try:
+            if FILE in files:
+                started[folder] = Sweep.read(folder).started
+            elif single and CONFIG_FILE in files and SUMMARY_FILE in files:
+                started[folder] = str(read_sealed(folder / SUMMARY_FILE).get("started"))
+        except InputError as error:
+            log.warning("%s", error)
     if not started:
         raise InputError(f"no sweep in {runs}: start one with `python -m rescaler.run -m KEY=VALUE,VALUE`, or name one")
     return max(started, key=lambda folder: started[folder])
