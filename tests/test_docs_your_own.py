@@ -10,6 +10,7 @@ from docs_blocks import ENVIRONMENT, blocks, follow
 from PIL import Image
 
 BLOCKS = blocks("your_own.md")
+pytestmark = pytest.mark.slow
 
 
 def paint(folder: Path) -> None:

@@ -6,6 +6,7 @@ from docs_blocks import blocks, follow
 from torch import Tensor
 
 BLOCKS = blocks("your_own_loop.md")
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
