@@ -41,6 +41,7 @@ def each(check: Check) -> Check:
 _FRACTION = Check(lambda value: 0 <= value < 1, "in [0, 1)")
 _POSITIVE = Check(lambda value: value > 0, "positive")
 _FOLDER = Check(lambda value: value.strip() != "", "a folder")
+_WEIGHTS = Check(_FOLDER.passes, "a file of weights, a run's folder, torchvision:NAME or timm:NAME")
 _POSITIVE_OR_NULL = Check(_POSITIVE.passes, "positive, or null for none")
 
 
@@ -277,7 +278,7 @@ class InitSettings:
     """Weights that the target network starts from; without them, its own initial ones."""
 
     from_: str | None = setting(
-        None, "FILE of weights, folder of a RUN, torchvision:WEIGHTS_NAME or timm:NAME", absent=None
+        None, "FILE of weights, folder of a RUN, torchvision:WEIGHTS_NAME or timm:NAME", check=_WEIGHTS, absent=None
     )
     exclude: list[str] = setting(list, "patterns of names that keep their own initial values", absent=[])
 
@@ -657,7 +658,12 @@ def check(experiment: Experiment) -> None:
     for name in experiment.stages:
         if name not in names:
             raise InputError(f"stages.{name} names no network; allowed: {', '.join(names)}")
-        _check_optim(experiment.of_stage(name))
+        own = experiment.of_stage(name)
+        try:
+            _check_data(own.data)
+            _check_optim(own)
+        except InputError as error:
+            raise InputError(f"stages.{name}.{error}") from error
     reference, allowed = experiment.cost.reference, f"empty, or {len(names)} numbers ({', '.join(names)})"
     require(len(reference) in (0, len(names)), "cost.reference", reference, allowed)
 
