@@ -41,6 +41,7 @@ def each(check: Check) -> Check:
 _FRACTION = Check(lambda value: 0 <= value < 1, "in [0, 1)")
 _POSITIVE = Check(lambda value: value > 0, "positive")
 _FOLDER = Check(lambda value: value.strip() != "", "a folder")
+_WEIGHTS = Check(_FOLDER.passes, "a file of weights, a run's folder, torchvision:NAME or timm:NAME")
 _POSITIVE_OR_NULL = Check(_POSITIVE.passes, "positive, or null for none")
 
 
@@ -317,7 +318,7 @@ class InitSettings:
     """Weights that the target network starts from; without them, its own initial ones."""
 
     from_: str | None = setting(
-        None, "FILE of weights, folder of a RUN, torchvision:WEIGHTS_NAME or timm:NAME", absent=None
+        None, "FILE of weights, folder of a RUN, torchvision:WEIGHTS_NAME or timm:NAME", check=_WEIGHTS, absent=None
     )
     exclude: list[str] = setting(list, "patterns of names that keep their own initial values", absent=[])
 
@@ -698,8 +699,13 @@ def check(experiment: Experiment) -> None:
     for name in experiment.stages:
         if name not in names:
             raise InputError(f"stages.{name} names no network; allowed: {', '.join(names)}")
-        _check_optim(experiment.of_stage(name))
-        _check_weights(experiment.of_stage(name).data, f"stages.{name}.data")
+        own = experiment.of_stage(name)
+        try:
+            _check_data(own.data)
+            _check_weights(own.data)
+            _check_optim(own)
+        except InputError as error:
+            raise InputError(f"stages.{name}.{error}") from error
     reference, allowed = experiment.cost.reference, f"empty, or {len(names)} numbers ({', '.join(names)})"
     require(len(reference) in (0, len(names)), "cost.reference", reference, allowed)
 
@@ -744,16 +750,11 @@ def _check_data(data: DataSettings) -> None:
             require(value == 0, f"data.{key}", value, f"0 with data={data.name}, which is always used whole")
 
 
-def _check_weights(data: DataSettings, prefix: str = "data") -> None:
+def _check_weights(data: DataSettings) -> None:
+    allowed = f"balanced, or a number from 0 on for each class (data.classes={data.classes})"
     for key in ("class_weights", "sampling_weights"):
         value = getattr(data, key)
-        fits = not isinstance(value, list) or len(value) == data.classes
-        require(
-            fits,
-            f"{prefix}.{key}",
-            value,
-            f"balanced, or a number from 0 on for each class (data.classes={data.classes})",
-        )
+        require(not isinstance(value, list) or len(value) == data.classes, f"data.{key}", value, allowed)
 
 
 def _check_optim(experiment: Experiment) -> None:

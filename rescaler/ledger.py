@@ -321,10 +321,9 @@ class Ledger:
     def _holder(self, hold: Path) -> Path | None:
         """Return the folder of the run that holds; None where that cannot be read."""
         try:
-            text = hold.read_text(encoding="utf-8", errors="surrogateescape")
-        except OSError:
+            return Path(os.path.realpath(self.folder / hold.read_text(encoding="utf-8", errors="surrogateescape")))
+        except (OSError, ValueError):  # such as a zero byte
             return None
-        return Path(os.path.realpath(self.folder / text))
 
     def _unneeded(self, before: float) -> Iterator[Path]:
         """Yield the files to remove, last written ``before`` a time, one by one: there may be a hundred thousand."""

@@ -22,7 +22,7 @@ from rescaler.files import replacing, sync
 from rescaler.networks import initial_target, shrunk_stage
 from rescaler.provenance import version
 from rescaler.record import MODEL_FILE, Record
-from rescaler.weights import model_path, read_tensors
+from rescaler.weights import CHECK, check_of, model_path, read_tensors
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -123,6 +123,7 @@ class Model:
             for name, value in values.items()
             if value is not None
         }
+        texts[CHECK] = check_of(self.weights, texts)
         with replacing(path) as temporary:
             temporary.write_bytes(safetensors.torch.save(self.weights, texts))
             sync(temporary)

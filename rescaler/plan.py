@@ -16,8 +16,9 @@ from rescaler.chain import NUMERICS, Chain, Epoch, Stage, digest
 from rescaler.config import Experiment, RescaleSettings, StepSettings, identity, require, stage_names
 from rescaler.data import EVERY_IMAGE, Batch, EpochImages, ImageData, load_data, published_size, streams_from_files
 from rescaler.data.augment import Augment, entries
-from rescaler.errors import InputError
+from rescaler.errors import InputError, one_line_with_place
 from rescaler.ledger import Ledger
+from rescaler.method.kernels import rescale_kernel
 from rescaler.method.shrinking import Shrunk
 from rescaler.models.sources import code_digest
 from rescaler.networks import (
@@ -190,6 +191,7 @@ def plan(
     ]
     if any(codes):
         same["code"] = codes
+    _try_interpolation(experiment.rescale.interpolation, found.pretrain)
     origin = Origin(digest([same, found.definition, experiment.seed]), initial_values(experiment, found))
     schedule = identity(experiment.schedule, compared=True)
     comparison = digest([same, schedule, identity(experiment.optim), identity(step), batches, device_type])[:16]
@@ -205,11 +207,21 @@ def plan(
     return Run(experiment, resize_epoch, device, data, chain, comparison, origin, augments_of, tuple(found.notes))
 
 
+def _try_interpolation(mode: str, pretrain: Sequence[Shrunk]) -> None:
+    """Rescale a kernel of each size by a custom interpolation, whose errors would else come after the training."""
+    sizes = {(layer.pretrain_kernel, layer.target_kernel) for shrunk in pretrain for layer in shrunk.layers}
+    for small, large in sizes if "." in mode else ():
+        try:
+            rescale_kernel(torch.zeros(1, 1, *small), large, mode=mode)
+        except Exception as error:  # whatever a custom function raises
+            raise InputError(f"rescale.interpolation={mode}: {one_line_with_place(error)}") from error
+
+
 def _check_last_parts(
     target: nn.Module, experiment: Experiment, step: StepSettings, data: ImageData | None, device_type: str
 ) -> None:
     batch, micro = experiment.optim.batch_size, step.micro_batch_size
-    if batch % (micro or batch + 1) == 1:
+    if 1 in (micro, batch % (micro or batch + 1)):
         key = f"optim.batch_size={batch}" + (f" with step.micro_batch_size={micro}" if micro else "")
         check_single_image(target, experiment, key, training=True)
     if data and data.test_count % EVALUATION_IMAGES[device_type] == 1:

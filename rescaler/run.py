@@ -66,7 +66,11 @@ def _run(arguments: argparse.Namespace) -> None:
     if arguments.resolve and not (arguments.cfg or arguments.help):
         raise InputError("--resolve must come with --cfg or --help")
     if arguments.experimental_rerun is not None:
-        train_job(_get_rerun_conf(arguments.experimental_rerun, arguments.overrides))
+        try:
+            config = _get_rerun_conf(arguments.experimental_rerun, arguments.overrides)
+        except ValueError as error:
+            raise InputError(f"--experimental-rerun: {error}") from error
+        train_job(config)
         return
     if arguments.help or arguments.hydra_help or arguments.cfg or arguments.info or arguments.shell_completion:
         compose.register()

@@ -274,6 +274,8 @@ class Step:
                     loss, scores = loss_and_scores(
                         output, theirs, label_smoothing=optim.label_smoothing, class_weights=self._class_weights
                     )
+                if not loss.requires_grad:
+                    raise InputError("the network's scores follow from no parameter with requires_grad")
                 loss = loss * (len(theirs) / len(labels)) if len(parts) > 1 else loss
                 (loss if self._scaler is None else self._scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
             largest = theirs if theirs.ndim == 1 else theirs.argmax(1)

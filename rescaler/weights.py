@@ -2,7 +2,9 @@
 
 import contextlib
 import functools
+import hashlib
 import io
+import json
 import warnings
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
@@ -19,6 +21,8 @@ from rescaler.errors import InputError, listed, one_line
 from rescaler.randomness import seeded
 from rescaler.record import MODEL_FILE, SUMMARY_FILE
 
+CHECK = "sha256"
+"""Name of the check sum among the texts of a model's file."""
 _MOST_NAMES = 5
 _WRAPPERS = ("state_dict", "model")
 """Keys under which training scripts save a network's weights."""
@@ -113,6 +117,12 @@ def model_path(source: Path) -> Path:
     raise InputError(f"{source} is no folder of a run: it has no {MODEL_FILE}{f'; name one of {below}' * bool(below)}")
 
 
+def check_of(tensors: Mapping[str, Tensor], texts: Mapping[str, str]) -> str:
+    """Return the check sum of tensors and of the texts beside them, but for itself."""
+    said = {name: text for name, text in texts.items() if name != CHECK}
+    return hashlib.sha256(f"{digest(tensors)} {json.dumps(said, sort_keys=True)}".encode()).hexdigest()
+
+
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read a safetensors file, or one of ``torch.save`` without arbitrary objects, onto the CPU.
 
@@ -127,7 +137,10 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     with contextlib.suppress(safetensors.SafetensorError), safetensors.safe_open(path, "pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+        found, texts = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+        if texts.pop(CHECK, check := check_of(found, texts)) != check:
+            raise InputError(f"{path} is damaged: its content is not what was written")
+        return found, texts
     try:
         with warnings.catch_warnings(action="ignore"):  # of formats that are no longer written
             saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)

@@ -145,6 +145,7 @@ def test_what_is_found_is_in_the_runs_config(alone: Path, tmp_path: Path, monkey
 
 def test_describe_shows_the_pictures(alone: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (alone / "white" / "9.png").unlink()
+    (alone / "black" / "0.png").write_bytes(b"no picture")
     main(["describe", "data=folder", f"data.folder={alone}", "data.holdout=0.1", "model=resnet_small"])
     said = capsys.readouterr().out
     for line in (
@@ -153,9 +154,11 @@ def test_describe_shows_the_pictures(alone: Path, capsys: pytest.CaptureFixture[
         r"of the largest class +10 \(black\)",
         r"sizes +8 x 8 px",
         r"data\.image_px +8",
+        r"of 18 training pictures",
+        r"^1 picture cannot be read",
         r"data\.channels=1 data\.in_memory=true",
     ):
-        assert re.search(line, said), line
+        assert re.search(line, said, flags=re.MULTILINE), line
 
 
 @pytest.mark.parametrize(

@@ -139,6 +139,7 @@ def test_torchvisions_transforms_take_the_images(make_experiment: MakeExperiment
     [
         ({"_target_": "torchvision.transforms.v2.Nothing"}, "data.augment._target_=torchvision.*Nothing: "),
         ({"_target_": f"{HERE}.Invert", "share": 3}, "data.augment._target_=.*Invert: .*takes no arguments"),
+        ({"_target_": "os.getcwd"}, "data.augment fails on an image: TypeError: 'str' object is not callable"),
         ({"_target_": "torchvision.transforms.v2.Resize", "size": 5}, "data.augment must keep the size of images"),
     ],
 )
@@ -289,12 +290,18 @@ def test_a_missing_transform_of_a_list_is_named_by_its_place(make_experiment: Ma
         Augment(data, torch.device("cpu"))
 
 
+def test_an_interpolation_is_tried_before_training(make_experiment: MakeExperiment) -> None:
+    with pytest.raises(InputError, match=r"^rescale\.interpolation=math\.sqrt: TypeError: .* one argument \(2 given\)"):
+        plan(make_experiment(rescale__interpolation="math.sqrt"))
+
+
 def test_a_logger_by_import_path(make_experiment: MakeExperiment, tmp_path: Path) -> None:
     settings = {"ledger__folder": str(tmp_path / "ledger"), "schedule__epochs": 4}
     execute(make_experiment(logger__more=[{"_target_": f"{HERE}.Notes"}], **settings), tmp_path / "run", group="")
     assert Notes.seen == ["running 0", *(f"{epoch} False" for epoch in (1, 2, 3, 4)), "done False"]
     for options, message in (
         ({"_target_": f"{HERE}.Nothing"}, "Nothing"),
+        ({"_target_": "os.getcwd"}, "lacks the methods of a logger: start, epoch, finish"),
         (3, "a _target_"),
         ({"a": 1}, "import path"),
     ):
@@ -309,3 +316,5 @@ def test_a_column_by_import_path(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert read_csv(tmp_path / "all.csv")["mean_loss"].tolist() == [0.5]
     with pytest.raises(SystemExit, match=f"error: --column {HERE}.no_such: "):
         main(["tables", str(tmp_path), "--column", f"{HERE}.no_such"])
+    with pytest.raises(SystemExit, match=r"TypeError: it must give a number or a text; got a list"):
+        main(["tables", str(tmp_path), "--column", "builtins.list"])

@@ -26,8 +26,8 @@ OTHERS = {
 class Broken:
     """A logger whose second epoch fails."""
 
-    def __init__(self, folder: Path) -> None:
-        self._calls = folder / "calls"
+    def __init__(self, folder: Path | str) -> None:
+        self._calls = Path(folder) / "calls"
 
     def start(self, summary: Mapping[str, Any], config: Mapping[str, Any]) -> None:  # noqa: ARG002
         self._calls.write_text("start ")
@@ -94,11 +94,14 @@ def test_each_logger_has_every_epoch_once(run: Path) -> None:
 def test_a_logger_that_fails_is_one_warning(
     make_experiment: MakeExperiment, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    logger = LoggerSettings(others={"broken": {"_target_": f"{HERE}.Broken"}})
+    broken = {"_target_": f"{HERE}.Broken"}
+    logger = LoggerSettings(others={"broken": broken}, more=[{**broken, "folder": str(tmp_path)}])
     execute(make_experiment(logger=logger, ledger__folder=str(tmp_path / "ledger")), tmp_path / "run", group="")
-    assert (tmp_path / "run" / "calls").read_text() == "start 1 2 "
-    (warning,) = [one.getMessage() for one in caplog.records if one.name == "rescaler.loggers"]
-    assert warning == "logger=broken is off, the run goes on without it: no room"
+    for calls in (tmp_path / "run" / "calls", tmp_path / "calls"):
+        assert calls.read_text() == "start 1 2 "
+    warnings = [one.getMessage() for one in caplog.records if one.name == "rescaler.loggers"]
+    off = "is off, the run goes on without it: no room"
+    assert warnings == [f"logger=broken {off}", f"logger=more[0] {off}"]
 
 
 @pytest.mark.parametrize(

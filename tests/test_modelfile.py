@@ -1,6 +1,8 @@
 """The trained network as a file: written, loaded, evaluated, exported, and what it says of pictures."""
 
 import json
+import re
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -143,6 +145,8 @@ def test_confusion_counts_every_image(make: MakeExperiment, capsys: pytest.Captu
     assert sum(int(row[2]) for row in rows) == 100
     assert {row[0] for row in rows} == {"0", "1", "2", "3"}
     assert all(float(row[3]) == int(row[2]) / 25 for row in rows), "25 images a class"
+    command("evaluate", folder, "data.test_images=8", "--csv", "-")
+    assert sum(int(line.split(",")[2]) for line in capsys.readouterr().out.splitlines()[1:]) == 8
 
 
 def test_load_gives_a_network_to_use(make: MakeExperiment) -> None:
@@ -204,6 +208,18 @@ def test_exported_networks_give_the_same_scores(
         assert Model.read(folder / "out").run == Model.read(folder).run
 
 
+@pytest.mark.parametrize("form", ["safetensors", "torch", "torchscript", "onnx"])
+def test_a_file_that_has_no_room_is_named(make: MakeExperiment, form: str) -> None:
+    folder = run(make())
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # a write beyond it fails as on a full disk
+    try:
+        said = refusal("export", folder, "--format", form, "-o", "out")
+        assert re.fullmatch(r"error: cannot write \.?out\S*: File too large", said)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
 def test_what_cannot_be_done_is_said_in_one_line(make: MakeExperiment, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = run(make())
     Path("text.pt").write_text("no weights")
@@ -222,6 +238,16 @@ def test_what_cannot_be_done_is_said_in_one_line(make: MakeExperiment, monkeypat
     assert "has no pictures" in refusal("predict", folder, "ledger")
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     assert "onnxscript is not installed: pip install 'rescaler[onnx]'" in refusal("export", folder, "--format", "onnx")
+
+
+def test_a_flipped_bit_is_seen(make: MakeExperiment) -> None:
+    path = run(make()) / "model.safetensors"
+    whole = path.read_bytes()
+    for place in (whole.index(b"28"), len(whole) - 1):  # of the texts, and of the weights
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        assert "model.safetensors is damaged: its content is not what was written" in refusal("evaluate", path)
+        with pytest.raises(InputError, match=r"^init.from=run: .*run/model.safetensors is damaged"):
+            plan(make(init__from_="run"))
 
 
 def test_a_network_whose_code_changed_is_named(make: MakeExperiment) -> None:

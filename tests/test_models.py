@@ -208,6 +208,7 @@ def test_build_torchvisions_own(name: str) -> None:
             {},
             r"^model\._target_=builtins\.dict must make a torch\.nn\.Module; it is the class dict; ours: ",
         ),
+        ("shutil.rmtree", {"path": "made"}, r"it is a function of Python's own"),
         ("os.mkdir", {"path": "made"}, r"must make a torch\.nn\.Module; it is a function of Python's own; ours: "),
         ("rescaler.errors.one_line", {}, r"must make a torch\.nn\.Module; it is a function that gives str; ours: "),
         ("operator.itemgetter(0)", {}, "cannot be imported"),

@@ -148,6 +148,13 @@ def test_weights_that_are_other_views_of_one_memory_are_refused(view: Callable[[
         shrink(target, 16)
 
 
+def test_a_buffer_in_the_memory_of_a_shrunk_weight_is_refused() -> None:
+    target: Any = Net(lambda net, images: net.a(images).mean((2, 3)), a=conv(4, 4))
+    target.register_buffer("kept", target.a.weight.data)
+    with pytest.raises(InputError, match="layers a and the network itself share a weight"):
+        shrink(target, 16)
+
+
 def test_separate_weights_may_lie_in_one_memory() -> None:
     target: Any = Net(lambda net, images: net.b(net.a(images)).mean((2, 3)), a=conv(4, 4), b=conv(4, 4))
     memory = torch.randn(2, *target.a.weight.shape)

@@ -288,6 +288,10 @@ class Squeezing(nn.Module):
             {"step__micro_batch_size": 3},
             r"optim.batch_size=16 with step.micro_batch_size=3 leaves .*: Expected more than",
         ),
+        (
+            {"step__micro_batch_size": 1},
+            r"optim.batch_size=16 with step.micro_batch_size=1 leaves .*: Expected more than",
+        ),
     ],
 )
 def test_a_last_part_of_one_image_is_tried_before_training(

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import time
@@ -172,6 +173,25 @@ def test_bad_input_removes_nothing(project: Project, monkeypatch: pytest.MonkeyP
     with pytest.raises(SystemExit, match="is the working folder, or above it"):
         remove(one, "--yes")
     assert (one.is_dir(), project.states()) == (True, "a")
+
+
+def test_a_folder_that_cannot_be_removed_keeps_its_states(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "chain.json")  # a name below the folder, as rmtree's
+
+    one = project.run("runs/one", "a")
+    monkeypatch.setattr("shutil.rmtree", refuse)
+    with pytest.raises(SystemExit, match=f"^error: cannot remove {one}: Permission denied$"):
+        remove(one, "--yes")
+    assert project.states() == "a"
+
+
+def test_a_hold_that_cannot_be_read_costs_no_state(project: Project) -> None:
+    one = project.run("one", "a")
+    (hold,) = project.ledger.folder.glob("holds/??/*/*")
+    hold.write_bytes(b"\xff\0")
+    remove(one, "--yes")
+    assert (one.exists(), project.states()) == (False, "a")
 
 
 def test_a_ledger_in_the_folder_of_a_run_is_not_removed(tmp_path: Path) -> None:

@@ -370,6 +370,11 @@ def test_an_experiments_launcher_is_not_ignored(tmp_path: Path, application: App
     ("arguments", "message"),
     [
         (["-m", "resize_epoch=0,1", "--cfg", "job"], "error: only one of --multirun, --cfg can be given"),
+        pytest.param(
+            ["--experimental-rerun", "x"],
+            "error: --experimental-rerun: File x does not exist!",
+            marks=pytest.mark.filterwarnings("ignore:Experimental rerun"),
+        ),
         (["--resolve"], "error: --resolve must come with --cfg or --help"),
         (["--config-dir", "lr=0.1/conf"], "error: --config-dir must be a folder of configs; got lr=0.1/conf"),
         (["~logger", "data=synthetic", "--cfg", "job"], None),
@@ -408,6 +413,14 @@ def test_output_ends_quietly_with_its_pipe_and_knows_no_encoding_error(tmp_path:
     )
     assert piped.stderr == ""
     assert re.search(r"^Target +0 \+ 55 +110.0 h +\?$", piped.stdout, flags=re.MULTILINE), "? for a dash"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_output_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        words = command("plan", "sweep=table2", "--hours", "1", "2", module="rescaler")
+        ended = subprocess.run(words, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (ended.returncode, ended.stderr) == (1, "error: cannot write the output: No space left on device\n")
 
 
 def test_help_names_groups_and_commands(tmp_path: Path) -> None:

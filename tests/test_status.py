@@ -186,7 +186,10 @@ def test_what_is_in_the_place_of_a_summary_is_said(tmp_path: Path) -> None:
     assert local(tmp_path, alive=False) == ("lost", f"remove {path} first, it is a folder")
     path.rmdir()
     path.write_text("{")
-    assert local(tmp_path, alive=False) == ("lost", "its summary.json is damaged")
+    assert local(tmp_path, alive=False) == ("lost", "its summary.json is damaged or gone")
+    path.unlink()
+    (path.parent / "chain.json").write_text("{}")
+    assert local(tmp_path, alive=False) == ("lost", "its summary.json is damaged or gone")
 
 
 def test_the_heartbeat_decides_for_another_host(tmp_path: Path) -> None:

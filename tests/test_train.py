@@ -15,6 +15,7 @@ from rescaler.checkpoint import digest
 from rescaler.clocks import Clocks
 from rescaler.config import DataSettings, StageSettings
 from rescaler.data import EpochImages
+from rescaler.errors import InputError
 from rescaler.ledger import Ledger
 from rescaler.method.kernels import rescale_kernel
 from rescaler.plan import plan
@@ -424,6 +425,21 @@ def test_the_learning_rate_rises_over_the_first_batches_after_a_rescale(
 def test_divergence_stops_the_run_with_epoch_and_learning_rate(bench: Bench, make_experiment: MakeExperiment) -> None:
     with pytest.raises(Diverged, match=r"the loss became nan in epoch 1 at learning rate 1e\+09: training stopped"):
         bench.train(make_experiment(schedule__learning_rates=[1e9, 1.0]))
+
+
+def test_scores_that_no_parameter_can_change_are_refused(bench: Bench, make_experiment: MakeExperiment) -> None:
+    with pytest.raises(InputError, match="scores follow from no parameter with requires_grad"):
+        bench.train(make_experiment(model={"_target_": f"{__name__}.Detached"}))
+
+
+class Detached(torch.nn.Module):
+    def __init__(self, num_classes: int, in_channels: int) -> None:
+        super().__init__()
+        self.conv = torch.nn.Conv2d(in_channels, num_classes, 3, padding=1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        scores: torch.Tensor = self.conv(images).mean((2, 3))
+        return scores.detach()
 
 
 def test_parts_of_a_batch_train_as_the_whole(bench: Bench, other: Bench, make_experiment: MakeExperiment) -> None:

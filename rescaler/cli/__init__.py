@@ -4,6 +4,7 @@ It imports nothing heavy, so that ``--help`` comes at once; what a command needs
 """
 
 import argparse
+import errno
 import importlib
 import io
 import os
@@ -36,13 +37,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         importlib.import_module(_MODULES.get(parsed.command, f"rescaler.cli.{parsed.command}")).run(parsed)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader at the other end of the pipe has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
     except (Exception, KeyboardInterrupt) as error:
         if _comes_of_interrupt(error):
             sys.exit("interrupted")
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
+            _drop_output()
+            sys.exit(f"error: cannot write the output: {error.strerror}")
         if wants_traceback or not (isinstance(error, InputError) or missing_extra(error)):
             raise
         sys.exit(f"error: {missing_extra(error) or error}")
+
+
+def _drop_output() -> None:
+    """Let what is not yet written to standard output go nowhere, as Python writes it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _comes_of_interrupt(error: BaseException | None) -> bool:

@@ -57,7 +57,7 @@ def _descriptions(experiment: Experiment) -> list[Description]:
 
 def _pictures(data: DataSettings) -> TextTable:
     """What a set of pictures holds, and how its images are fed."""
-    from rescaler.data.contents import look, source  # imports what decodes pictures
+    from rescaler.data.contents import SAMPLE, look, source  # imports what decodes pictures
 
     seen = look(data)
     least, most = (seen.train.index(pick(seen.train)) for pick in (min, max))
@@ -77,6 +77,8 @@ def _pictures(data: DataSettings) -> TextTable:
         ["data.std", str(data.std)],
     ]
     notes = [f"Sizes, colour, mean and std: of {counted(seen.sampled, 'training picture')}, drawn with a fixed seed."]
+    if unread := min(SAMPLE, sum(seen.train)) - seen.sampled:
+        notes.append(f"{counted(unread, 'picture')} cannot be read: `rescaler prepare` leaves out and names such.")
     if data.holdout:
         notes.append(f"data.holdout={data.holdout} of each class is kept from training and tested on.")
     if seen.is_grey and data.channels == 3:

@@ -63,7 +63,8 @@ def _data(model: Model, source: Path, overrides: Sequence[str], config_dir: str 
         raise InputError(f"evaluate takes settings of data alone; got {odd[0]}")
     if not overrides:
         return own, model.image_px
-    composed = jobs(overrides, config_dir)
+    same = [] if own.folder or "data" in keys else [f"data={own.name}"]
+    composed = jobs([*same, *overrides], config_dir)
     if len(composed) > 1:
         raise InputError(f"evaluate tests one set at a time; got {' '.join(overrides)}")
     given = composed[0].experiment.data

@@ -1,6 +1,7 @@
 """``rescaler export``: a trained network in a format for use elsewhere, checked against the network itself."""
 
 import argparse
+import io
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -56,11 +57,15 @@ def _write_safetensors(model: Model, _network: nn.Module, _images: Tensor, path:
 
 
 def _write_torch(model: Model, _network: nn.Module, _images: Tensor, path: Path) -> None:
-    torch.save(model.weights, path)
+    content = io.BytesIO()  # torch's own writer does not say that a disk is full
+    torch.save(model.weights, content)
+    path.write_bytes(content.getvalue())
 
 
 def _write_torchscript(_model: Model, network: nn.Module, images: Tensor, path: Path) -> None:
-    torch.jit.trace(network, images).save(path)  # type: ignore[no-untyped-call]
+    content = io.BytesIO()
+    torch.jit.save(torch.jit.trace(network, images), content)  # type: ignore[no-untyped-call]
+    path.write_bytes(content.getvalue())
 
 
 def _write_onnx(_model: Model, network: nn.Module, images: Tensor, path: Path) -> None:

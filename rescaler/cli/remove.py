@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rescaler.errors import InputError
-from rescaler.files import read_yaml, writing
+from rescaler.files import read_yaml
 from rescaler.ledger import Ledger, Removal
 from rescaler.record import CHAIN_FILE, CONFIG_FILE, METRICS_FILE, MODEL_FILE, SUMMARY_FILE, TRUNK_FILE, read_sealed
 from rescaler.sweep.sweep import FILE as SWEEP_FILE
@@ -38,8 +38,10 @@ def run(arguments: argparse.Namespace) -> None:
         return
     # The folders first: a run whose removal fails keeps its states.
     for folder in folders:
-        with writing(folder):
+        try:
             shutil.rmtree(folder)
+        except OSError as error:  # whose filename is below a folder that it does not say
+            raise InputError(f"cannot remove {folder}: {error.strerror}") from error
     freed = [ledger.free(folders) for ledger in ledgers.values()]
     print(f"removed {_told(folders, size_bytes, freed)}")
 

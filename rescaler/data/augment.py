@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rescaler.config import DataSettings
-from rescaler.errors import InputError, one_line
+from rescaler.errors import InputError, one_line, one_line_with_place
 from rescaler.instantiate import partial
 from rescaler.randomness import seeded
 
@@ -37,7 +37,12 @@ class Augment:
             else:
                 self._transforms.append(transform)
         self._mean, self._std = (torch.tensor(x, device=device)[:, None, None] for x in (settings.mean, settings.std))
-        self(torch.zeros(1, settings.channels, settings.image_px, settings.image_px, device=device), [0])
+        try:
+            self(torch.zeros(1, settings.channels, settings.image_px, settings.image_px, device=device), [0])
+        except InputError:
+            raise
+        except Exception as error:  # whatever a custom transform raises
+            raise InputError(f"data.augment fails on an image: {one_line_with_place(error)}") from error
 
     @property
     def mixes(self) -> bool:

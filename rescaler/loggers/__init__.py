@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rescaler.config import LoggerSettings, require
-from rescaler.errors import InputError, one_line
+from rescaler.errors import InputError, listed, one_line
 from rescaler.instantiate import partial
 from rescaler.loggers.wandb import Wandb, resolve_mode
 from rescaler.record import Record
@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 
 _EXTRAS = ("tensorboard", "mlflow")
 """Loggers whose package, of the same name, an extra of the same name installs."""
+_METHODS = ("start", "epoch", "finish")
 
 
 class Logger(Protocol):
@@ -60,33 +61,24 @@ def build_loggers(settings: LoggerSettings, *, group: str, folder: Path) -> list
     """Make the loggers of a run."""
     mode = resolve_mode(settings.mode, os.environ)
     ours: list[Logger] = [] if mode == "disabled" else [Wandb(settings, mode, group=group, folder=folder)]
-    ours += [_Guarded(name, logger) for name, logger in _others(settings, folder).items()]
-    return [*ours, *_more(settings)]
+    return [*ours, *(_Guarded(name, logger) for name, logger in _others(settings, folder).items())]
 
 
 def _others(settings: LoggerSettings, folder: Path) -> dict[str, Logger]:
-    """Build the loggers of ``logger.others``, without their packages."""
+    """Build the loggers of ``logger.others``, without their packages, and the custom ones."""
     found: dict[str, Logger] = {}
-    for name, options in settings.others.items():
-        key = f"logger.others.{name}"
+    given = [(name, f"others.{name}", options, {"folder": folder}) for name, options in settings.others.items()]
+    given += [(f"more[{number}]", f"more[{number}]", options, {}) for number, options in enumerate(settings.more)]
+    for name, place, options, more in given:
+        key = f"logger.{place}"
         require(isinstance(options, Mapping), key, options, "a _target_ and its arguments")
+        make = partial(options, key)
         try:
-            found[name] = partial(options, key)(folder=folder)
-        except TypeError as error:
-            raise InputError(f"{key}._target_={options['_target_']}: {error}") from error
-    return found
-
-
-def _more(settings: LoggerSettings) -> list[Logger]:
-    """Build the custom loggers."""
-    found: list[Logger] = []
-    for number, options in enumerate(settings.more):
-        key = f"logger.more[{number}]"
-        require(isinstance(options, Mapping), key, options, "a _target_ and its arguments")
-        try:
-            found.append(partial(options, key)())
-        except TypeError as error:
-            raise InputError(f"{key}._target_={options['_target_']}: {error}") from error
+            found[name] = make(**more)
+        except Exception as error:  # whatever a custom logger raises
+            raise InputError(f"{key}._target_={options['_target_']}: {one_line(error)}") from error
+        if lacking := [method for method in _METHODS if not callable(getattr(found[name], method, None))]:
+            raise InputError(f"{key}._target_={options['_target_']} lacks the methods of a logger: {listed(lacking)}")
     return found
 
 
@@ -97,4 +89,3 @@ def check_loggers(settings: LoggerSettings) -> None:
         if name in settings.others and find_spec(name) is None:
             raise InputError(f"logger={name}: {name} is not installed: pip install 'rescaler[{name}]'")
     _others(settings, Path())
-    _more(settings)

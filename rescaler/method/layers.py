@@ -147,11 +147,12 @@ def _smaller_weights(target: nn.Module, layers: Iterable[Layer], trained: bool) 
         found.setdefault(id(weight), nn.Parameter(smaller, weight.requires_grad))
     extents = {start: (*_extent(weight), layer) for start, (layer, weight, _) in owners.items()}
     for name, module in target.named_modules():
-        for parameter in module.parameters(recurse=False):
-            start, end = _extent(parameter)
+        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+            start, end = _extent(tensor)
             for owner_start, owner_end, layer in extents.values():
                 apart = start >= owner_end or end <= owner_start
-                if not apart and (name not in changed or start != owner_start):
+                is_weight = name in changed and start == owner_start and isinstance(tensor, nn.Parameter)
+                if not apart and not is_weight:
                     _refuse_tied(layer, name)
     return found
 

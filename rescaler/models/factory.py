@@ -30,7 +30,7 @@ def build(options: Mapping[str, Any], *, classes: int, channels: int) -> nn.Modu
     """
     path = options.get("_target_")
     make = resolve(path)
-    if (made := _makes(make)) is not None:
+    if (made := _makes(path, make)) is not None:
         raise InputError(f"model._target_={path} must make a torch.nn.Module; it is {made}; {_OURS}")
     implied = {"num_classes": classes, "in_channels": channels}
     for name, key in (("num_classes", "data.classes"), ("in_channels", "data.channels")):
@@ -71,11 +71,11 @@ def build(options: Mapping[str, Any], *, classes: int, channels: int) -> nn.Modu
     return network
 
 
-def _makes(make: Any) -> str | None:
+def _makes(path: Any, make: Any) -> str | None:
     """Say what a class or function is that can make no network, as far as that is known without calling it."""
     if inspect.isclass(make):
         return None if issubclass(make, nn.Module) else f"the class {make.__name__}"
-    if inspect.isbuiltin(make):
+    if inspect.isbuiltin(make) or path.partition(".")[0] in sys.stdlib_module_names:
         return "a function of Python's own"
     given = getattr(make, "__annotations__", {}).get("return")
     return (

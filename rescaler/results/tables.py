@@ -133,6 +133,9 @@ def add_column(rows: DataFrame, epochs: DataFrame, path: str) -> str:
     try:
         function = pkgutil.resolve_name(path)
         found = {str(run): function(own) for run, own in epochs.groupby("run", sort=False, observed=True)}
+        for value in found.values():
+            if not pd.api.types.is_scalar(value):
+                raise TypeError(f"it must give a number or a text; got a {type(value).__name__}")
     except Exception as error:  # whatever the user's function raises
         raise InputError(f"--column {path}: {type(error).__name__}: {one_line(error)}") from error
     name: str = function.__name__

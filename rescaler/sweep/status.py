@@ -17,7 +17,7 @@ from rich.live import Live
 from rich.text import Text
 
 from rescaler.errors import InputError
-from rescaler.record import CONFIG_FILE, SUMMARY_FILE, TRUNK_FILE, read_sealed
+from rescaler.record import CHAIN_FILE, CONFIG_FILE, SUMMARY_FILE, TRUNK_FILE, read_sealed
 from rescaler.sweep.scheduler import JobState, states
 from rescaler.sweep.sweep import FILE, Sweep, SweepRun
 from rescaler.text import TextTable, clock, counted, percent
@@ -96,8 +96,8 @@ def _status(sweep: Sweep, run: SweepRun, jobs: Mapping[str, JobState]) -> RunSta
     path = sweep.folder_of(run) / SUMMARY_FILE
     summary = _read(path)
     state, detail = _state(sweep, run, summary, jobs)
-    if state == "lost" and not summary and path.exists():
-        detail = f"remove {path} first, it is a folder" if path.is_dir() else f"its {SUMMARY_FILE} is damaged"
+    if state == "lost" and not summary and (path.exists() or (path.parent / CHAIN_FILE).exists()):
+        detail = f"remove {path} first, it is a folder" if path.is_dir() else f"its {SUMMARY_FILE} is damaged or gone"
     left_s = _number(summary, "left_s") if state in ("waiting", "running") else None
     if left_s is not None and state == "running":
         with contextlib.suppress(KeyError, TypeError, ValueError):
