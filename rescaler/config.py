@@ -161,7 +161,7 @@ def _are_weights(value: Any) -> bool:
     return value == "balanced" or (numbers and all(x >= 0 for x in value) and sum(value) > 0)
 
 
-_WEIGHTS = Check(_are_weights, "balanced, or a number from 0 on for each class, not all 0")
+_CLASS_WEIGHTS = Check(_are_weights, "balanced, or a number from 0 on for each class, not all 0")
 
 
 @dataclass
@@ -213,14 +213,14 @@ class DataSettings:
     class_weights: Any = setting(
         None,
         "of each class in the training loss; balanced: by the inverse of its number of training images",
-        check=_WEIGHTS,
+        check=_CLASS_WEIGHTS,
         absent=None,
         by_stage=True,
     )
     sampling_weights: Any = setting(
         None,
         "chance of an image, by class, to be drawn, with replacement; balanced: all classes as often",
-        check=_WEIGHTS,
+        check=_CLASS_WEIGHTS,
         absent=None,
         by_stage=True,
     )
