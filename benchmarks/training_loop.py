@@ -7,7 +7,7 @@
 All train the same network on the same number of images of the same size with the same optimizer and threads, paired in
 one process; rounds change who goes first. The hand-written loop is what a person would write for a tensor of images on
 the device; Lightning gets its batches and its step. Lightning is left out where it is not installed
-(``pip install rescaler[bench]``). Peak memory is that of a process of its own for each loop.
+(``pip install rescaler[lightning]``). Peak memory is that of a process of its own for each loop.
 """
 
 import importlib.util

@@ -74,6 +74,8 @@ def _run(arguments: argparse.Namespace) -> None:
         return
     if arguments.help or arguments.hydra_help or arguments.cfg or arguments.info or arguments.shell_completion:
         compose.register()
+        if arguments.hydra_help:
+            arguments.overrides = []  # it composes Hydra's settings alone
         _run_hydra(arguments, get_args_parser(), train_job, str(compose.CONF), compose.NAME)
         return
     with compose.hydra_over(arguments.config_dir, arguments.config_path) as hydra:

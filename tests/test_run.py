@@ -131,7 +131,7 @@ def application(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
         try:
             main()
         except SystemExit as ended:
-            code = ended.code
+            code = ended.code or None  # Hydra ends its help with 0
         assert "Traceback" not in capsys.readouterr().err
         assert code is None or isinstance(code, str)  # which Python prints to stderr, and exits with 1
         assert "\n" not in (code or "")
@@ -380,6 +380,7 @@ def test_an_experiments_launcher_is_not_ignored(tmp_path: Path, application: App
         (["~logger", "data=synthetic", "--cfg", "job"], None),
         (["data=synthetic", "--cfg", "job", "seed=2", "--package", "optim"], None),
         (["data=synthetic", "--info"], None),
+        (["seed=3", "--hydra-help"], None),
     ],
 )
 def test_options_and_settings_in_any_order(application: Application, arguments: list[str], message: str | None) -> None:
