@@ -209,8 +209,7 @@ class Ledger:
     def hold(self, key: str, run_id: str, run_folder: Path) -> None:
         """Keep the state of ``key``, now or once there is one, for as long as ``run_folder`` exists."""
         folder = os.path.relpath(run_folder.absolute(), self.folder)  # the project may be moved or copied
-        name = hashlib.sha256(os.fsencode(folder)).hexdigest()[:8]
-        write_text(self._holds(key) / f"{run_id}.{name}", folder)
+        write_text(self._holds(key) / f"{run_id}.{_short_digest(folder)}", folder)
 
     def release(self, key: str, run_id: str) -> None:
         """Give up the holds of ``run_id``, and remove the state if no other run holds it."""
@@ -319,11 +318,13 @@ class Ledger:
         return {folder for folder in found if folder is not None and folder.is_dir()}
 
     def _holder(self, hold: Path) -> Path | None:
-        """Return the folder of the run that holds; None where that cannot be read."""
+        """Return the folder of the run that holds; None where the hold cannot be read, or is damaged."""
         try:
-            return Path(os.path.realpath(self.folder / hold.read_text(encoding="utf-8", errors="surrogateescape")))
-        except (OSError, ValueError):  # such as a zero byte
+            folder = hold.read_text(encoding="utf-8", errors="surrogateescape")
+        except OSError:
             return None
+        is_whole = hold.name.endswith(f".{_short_digest(folder)}")
+        return Path(os.path.realpath(self.folder / folder)) if is_whole else None
 
     def _unneeded(self, before: float) -> Iterator[Path]:
         """Yield the files to remove, last written ``before`` a time, one by one: there may be a hundred thousand."""
@@ -345,10 +346,9 @@ class Ledger:
 
     def _is_live(self, hold: Path) -> bool:
         """Return whether the folder of the run that holds is there; one that may not be looked at counts as there."""
+        folder = self._holder(hold)
         try:
-            return (self.folder / hold.read_text(encoding="utf-8", errors="surrogateescape")).is_dir()
-        except FileNotFoundError:  # just released
-            return False
+            return folder.is_dir() if folder is not None else hold.exists()  # else just released
         except OSError:
             return True
 
@@ -428,6 +428,10 @@ def _size_bytes(path: Path) -> int:
         return path.stat().st_size if path.is_file() else 0
     except FileNotFoundError:  # just removed by a live run
         return 0
+
+
+def _short_digest(folder: str) -> str:
+    return hashlib.sha256(os.fsencode(folder)).hexdigest()[:8]
 
 
 def _is_older(path: Path, time_s: float) -> bool:

@@ -225,6 +225,17 @@ def test_prune_removes_what_no_existing_run_holds(ledger: Ledger, tmp_path: Path
     assert {found.key for found in ledger.records()} == {KEY, OTHER}
 
 
+@pytest.mark.parametrize("damage", [b"../elsewhere", b"", b"\xff\0"])
+def test_a_damaged_hold_counts_as_alive(ledger: Ledger, tmp_path: Path, damage: bytes) -> None:
+    ledger.publish(record(), tensors(1))
+    ledger.hold(KEY, "one", tmp_path)
+    (hold,) = ledger.folder.glob("holds/??/*/*")
+    hold.write_bytes(damage)
+    age(ledger)
+    assert ledger.prune().states == 0
+    assert ledger.state_path(KEY).exists()
+
+
 def test_a_copy_of_the_runs_folder_may_go(ledger: Ledger, tmp_path: Path) -> None:
     first, copy = tmp_path / "first", tmp_path / "copy"
     ledger.publish(record(), tensors(1))
