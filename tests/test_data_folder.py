@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from rescaler.config import DataSettings
 from rescaler.data import EVERY_IMAGE, Batch, EpochImages, folder, load_data, published_size
 from rescaler.data.decoding import centre_crop, decode, random_crop, shorter_px
-from rescaler.data.folder import FolderImages, obey_parent, workers_alive
+from rescaler.data.folder import FolderImages, obey_parent, open_folder, workers_alive
 from rescaler.data.preprocessing import Preprocess
 from rescaler.data.tree import read_tree
 from rescaler.errors import InputError, one_line
@@ -233,7 +233,7 @@ def test_fingerprint_names_classes_and_files(tree: Path) -> None:
     assert made(tree).fingerprint != first
 
 
-def test_hidden_files_are_no_images_and_others_are_counted(tree: Path) -> None:
+def test_hidden_files_are_no_images_and_others_are_counted(tree: Path, caplog: pytest.LogCaptureFixture) -> None:
     before = read_tree(tree, classes=2)
     for place in ("train/.ipynb_checkpoints", "train/n01440764/.ipynb_checkpoints", "val/n01440764"):
         save(tree / place / ".hidden.JPEG", seed=1)
@@ -245,6 +245,9 @@ def test_hidden_files_are_no_images_and_others_are_counted(tree: Path) -> None:
     assert len(after.test.names) == len(before.test.names) + 1
     assert after.train.others == {".gif": 2, "LICENSE": 1}
     assert after.test.others == {}
+    for _ in range(2):
+        open_folder(tree, DataSettings(classes=2), shorter_px=32)
+    assert caplog.messages == [f"data.folder={tree}: not taken for images: 2 .gif, 1 LICENSE"]
 
 
 def test_all_generators_follow_from_the_sample(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:

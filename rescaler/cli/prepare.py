@@ -16,7 +16,7 @@ from rescaler.data import image_folder, streams_from_files
 from rescaler.data.decoding import shorter_px
 from rescaler.data.preparation import Preparation, Progress
 from rescaler.data.prepared import is_prepared
-from rescaler.data.tree import read_tree
+from rescaler.data.tree import others_text, read_tree
 from rescaler.errors import InputError, listed
 from rescaler.networks import Networks, networks_of
 from rescaler.text import Lines
@@ -44,8 +44,7 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"{len(left_out):,} could not be read and are left out (prepared.json has all, with the reasons):")
         print(*(f"  {name}: {why}" for name, why in list(left_out.items())[:10]), sep="\n")
     if manifest.others:
-        counts = ", ".join(f"{count:,} {ending}" for ending, count in sorted(manifest.others.items()))
-        print(f"not taken for images: {counts}")
+        print(others_text(manifest.others))
     print(f"train on them with {shlex.quote(f'data.folder={preparation.folder}')}")
 
 

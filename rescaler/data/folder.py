@@ -1,11 +1,14 @@
 """Stream images from a tree of image files or a prepared set, decoded by workers at the stage's image size."""
 
+import functools
 import itertools
+import logging
 import multiprocessing
 import os
 import signal
 import threading
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -19,10 +22,12 @@ from rescaler.data.decoding import Content, centre_crop, decode, random_crop, sh
 from rescaler.data.order import EVERY_IMAGE, Batch, EpochImages, sample_seeds, split_holdout
 from rescaler.data.prepared import Manifest, is_prepared, read_prepared
 from rescaler.data.resident import Normalise
-from rescaler.data.tree import TreeSplit, check_holdout, read_tree
+from rescaler.data.tree import TreeSplit, check_holdout, others_text, read_tree
 from rescaler.errors import InputError, one_line
 from rescaler.randomness import seed_all, seeded
 from rescaler.signals import leave_to_parent
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 _TEST_IMAGES = 128
@@ -214,7 +219,14 @@ def open_folder(folder: Path, settings: DataSettings, *, shorter_px: int) -> Fol
             check_holdout(folder, settings.holdout)
         return Folder(train, test, Manifest.read(folder).classes, lambda: fingerprint)
     tree = read_tree(folder, classes=settings.classes, holdout=settings.holdout)
+    if others := sum((Counter(split.others) for split in tree), Counter[str]()):
+        _warn_once(f"data.folder={folder}: {others_text(others)}")
     return Folder(*tree, tree.train.classes, lambda: tree.fingerprint)
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    log.warning("%s", message)
 
 
 def count_images(folder: Path, settings: DataSettings) -> int:

@@ -5,6 +5,7 @@ import copy
 import hashlib
 import os
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -149,6 +150,11 @@ def read_tree(folder: Path, *, classes: int | None = None, holdout: float = 0.0)
         odd = sorted(set(train.classes) ^ set(test.classes))
         raise InputError(f"{train.root} and {test.root} must have the same classes; only one has {listed(odd, 5)}")
     return Tree(train, test)
+
+
+def others_text(others: Mapping[str, int]) -> str:
+    """Say how many files of each suffix are no images."""
+    return "not taken for images: " + ", ".join(f"{count:,} {ending}" for ending, count in sorted(others.items()))
 
 
 def check_holdout(folder: Path, holdout: float) -> None:
