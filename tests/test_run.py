@@ -167,12 +167,17 @@ def test_a_killed_run_ends_with_the_same_bits(
     pd.testing.assert_frame_equal(metrics(resumed).drop(columns=drop), metrics(undisturbed).drop(columns=drop))
 
 
-def test_ctrl_c_inside_of_a_library_is_one_line(application: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("hides", [False, True])  # the interrupt, as OmegaConf's errors do
+def test_ctrl_c_inside_of_a_library_is_one_line(
+    application: Application, monkeypatch: pytest.MonkeyPatch, hides: bool
+) -> None:
     def interrupted(_: object) -> None:
         try:
             raise KeyboardInterrupt
         finally:
-            raise AttributeError("of a library's cleaning up")
+            error = AttributeError("of a library's cleaning up")
+            error.__suppress_context__ = hides
+            raise error
 
     monkeypatch.setattr("rescaler.run.run", interrupted)
     assert application("resize_epoch=3") == "interrupted"

@@ -55,13 +55,14 @@ def _drop_output() -> None:
 
 
 def _comes_of_interrupt(error: BaseException | None) -> bool:
-    """Whether it was raised while Ctrl-C ended what a library was doing; one raised `from None` says so itself."""
+    """Whether it was raised while Ctrl-C ended what a library was doing; one of ours, raised ``from None``, was not."""
     seen = set[int]()  # an error may be its own cause
     while error is not None and id(error) not in seen:
         if isinstance(error, KeyboardInterrupt):
             return True
         seen.add(id(error))
-        error = error.__cause__ if error.__suppress_context__ else error.__context__
+        hidden = isinstance(error, InputError) and error.__suppress_context__  # OmegaConf hides the context, too
+        error = error.__cause__ or (None if hidden else error.__context__)
     return False
 
 
