@@ -53,7 +53,7 @@ def test_networks_agree_on_images_of_one_colour() -> None:
     torch.testing.assert_close(target(colours.expand(7, 2, 8, 8)), pretrain(colours.expand(7, 2, 5, 5)))
 
 
-@pytest.mark.parametrize("mode", [mode for mode in INTERPOLATIONS if mode != "embed"])
+@pytest.mark.parametrize("mode", INTERPOLATIONS)
 def test_interface_is_a_kernel_over_the_whole_map(mode: str) -> None:
     """Section 3.3.2: weights of a 4x4 convolution and of a fully-connected layer end the same."""
     convolution = nn.Sequential(OrderedDict(body=nn.Conv2d(1, 3, 3), fc=nn.Conv2d(3, 5, 6)))

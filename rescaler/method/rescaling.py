@@ -85,8 +85,9 @@ class _Pair:
         self.before, self.after = pretrain.state_dict(), target.state_dict()
         self._buffers = dict(target.named_buffers()).keys()
         self._maps = _maps(pretrain, target)
-        self._mode = mode
         self._starts = _starts(pretrain, target) if mode == "embed" else {}
+        # What padding does not place sees a map as a whole: zeros around would leave most of it out.
+        self._mode = "bilinear" if mode == "embed" else mode
 
     def check(self, name: str, tensor: Tensor, dtype: torch.dtype | None = None) -> None:
         """Raise if the tensor cannot be rescaled, or is not finite in ``dtype`` or its own."""
@@ -113,9 +114,7 @@ class _Pair:
             before, after = self._maps[name]
             if tensor.shape[1:].numel() == math.prod(before) and shape == (len(tensor), math.prod(after)):
                 kernels = tensor[filters].reshape(-1, *before)
-                # A larger map is seen as a whole: zeros around would leave most of it out.
-                mode = "bilinear" if self._mode == "embed" else self._mode
-                return rescale_kernel(kernels, after[1:], mode=mode).flatten(1)
+                return rescale_kernel(kernels, after[1:], mode=self._mode).flatten(1)
         elif tensor.shape == shape:
             return tensor
         elif tensor.dim() == len(shape) == 4 and tensor.shape[:2] == shape[:2]:
@@ -149,6 +148,8 @@ def _starts(pretrain: nn.Module, target: nn.Module) -> dict[str, Size]:
         if not isinstance(small, nn.Conv2d) or not isinstance(large, nn.Conv2d):
             continue
         (left, _, top, _), (large_left, _, large_top, _) = pretrain_margins(small), pretrain_margins(large)
+        if not any((left, top, large_left, large_top)):
+            continue  # a kernel over a whole map, as a rule
         start = ((large_top - top) // small.dilation[0], (large_left - left) // small.dilation[1])
         room = [b - a for a, b in zip(small.kernel_size, large.kernel_size, strict=True)]
         if all(0 <= place <= most for place, most in zip(start, room, strict=True)):
