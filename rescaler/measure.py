@@ -242,8 +242,10 @@ def how_to_load_faster(data: DataSettings) -> str:
 
 
 def _files_are_here(data: DataSettings) -> bool:
-    if not streams_from_files(data) or data.name == "custom":
-        return data.name == "custom"
+    if data.name == "custom":
+        return True
+    if not streams_from_files(data):
+        return False
     from rescaler.data.prepared import is_prepared  # needs pyarrow
 
     folder = image_folder(data)

@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 
-from rescaler.cli import RUNS
+from rescaler.cli.arguments import RUNS
 from rescaler.errors import InputError
 from rescaler.sweep import scheduler
 from rescaler.sweep.status import statuses

@@ -2,7 +2,7 @@
 
 import argparse
 
-from rescaler.cli import parsers
+from rescaler.cli.arguments import parsers
 
 
 def run(arguments: argparse.Namespace) -> None:

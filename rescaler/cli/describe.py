@@ -6,7 +6,8 @@ import dataclasses
 import io
 from collections.abc import Mapping, Sequence
 
-from rescaler.cli import CPU_BATCH, STDOUT, write
+from rescaler.cli import STDOUT, write
+from rescaler.cli.arguments import CPU_BATCH
 from rescaler.compose import jobs
 from rescaler.config import LOOKED_AT, DataSettings, Experiment, StepSettings
 from rescaler.data import image_folder

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from rescaler.cli import RUNS, write
+from rescaler.cli import write
+from rescaler.cli.arguments import RUNS
 from rescaler.compose import read_experiment
 from rescaler.config import require
 from rescaler.run import launch

@@ -2,7 +2,7 @@
 
 import argparse
 
-from rescaler.cli import RUNS
+from rescaler.cli.arguments import RUNS
 from rescaler.compose import jobs
 from rescaler.sweep.planner import plan_runs, plan_table
 

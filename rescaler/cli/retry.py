@@ -6,7 +6,7 @@ import dataclasses
 import os
 from pathlib import Path
 
-from rescaler.cli import RUNS
+from rescaler.cli.arguments import RUNS
 from rescaler.compose import Job, read_experiment
 from rescaler.config import Experiment, SlurmSettings
 from rescaler.errors import InputError

@@ -4,7 +4,7 @@ import argparse
 
 from rich.console import Console
 
-from rescaler.cli import RUNS
+from rescaler.cli.arguments import RUNS
 from rescaler.sweep.status import status_table, statuses, sweep_at, watch
 from rescaler.sweep.sweep import newest
 
