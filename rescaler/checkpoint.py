@@ -79,8 +79,10 @@ def read(path: Path) -> Content:
             raise ValueError("its content is not what was written")
     except OSError:
         raise
-    except Exception as error:  # whatever reading a damaged file raises
+    except BaseException as error:  # whatever reading a damaged file raises; a panic of safetensors is no Exception
         if is_out_of_memory(error):
             raise MemoryError(f"too little memory to read {path}") from error
+        if not isinstance(error, Exception):
+            raise
         raise ValueError(f"{path}: {error}") from error
     return found

@@ -44,6 +44,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether ``error`` says that memory, the machine's or a GPU's, is too small."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's; not imported here
         return True
+    if type(error).__name__ == "PanicException":  # of a library in Rust, safetensors: Python gave it no memory
+        return "pointer is null" in str(error)
     return isinstance(error, RuntimeError) and any(word in str(error) for word in _NO_MEMORY)
 
 

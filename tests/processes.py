@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ def forked(run: Callable[[], int]) -> int:
         code = 99
         try:
             code = run()
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(code)  # whatever happens: no second process may go on with the tests
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
