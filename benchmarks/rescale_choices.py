@@ -74,7 +74,8 @@ def choices(network: str) -> Iterator[list[str]]:
         for interpolation in ("bilinear", "bicubic", "nearest", "area", "pinv", "fit"):
             yield [f"rescale.interpolation={interpolation}", f"rescale.recalibrate={recalibrate}", MOMENTUM]
     batches = jobs(NETWORKS[network])[0].experiment.schedule.batches_per_epoch
-    for more in (["rescale.optimizer_state=reset"], [f"rescale.warmup_batches={batches}"]):
+    by_batches = [[f"rescale.{key}_batches={batches}"] for key in ("warmup", "distill")]
+    for more in (["rescale.optimizer_state=reset"], *by_batches):
         for choice in (PLAIN, BEST):
             yield [*choice, *more]
     for shrink in (THREE_STAGES[network], ["shrink=input_only"]):
@@ -92,6 +93,8 @@ def label(run: Run) -> str:
         parts.append("momentum reset")
     if recipe.warmup_batches:
         parts.append(f"warm-up over {recipe.warmup_batches} batches")
+    if recipe.distill_batches:
+        parts.append(f"distilled over {recipe.distill_batches} batches")
     if run.experiment.shrink.middle:
         parts.append("three stages")
     if run.experiment.shrink.input_only:

@@ -130,6 +130,13 @@ class RescaleSettings:
     warmup_batches: int = setting(
         0, "batches over which the learning rate rises again from 0", check=at_least(0), absent=0, method=True
     )
+    distill_batches: int = setting(
+        0,
+        "batches in which the network follows the smaller one's scores, too",
+        check=at_least(0),
+        absent=0,
+        method=True,
+    )
 
 
 if TYPE_CHECKING:

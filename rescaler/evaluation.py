@@ -1,5 +1,7 @@
 """Test a network on a whole test set."""
 
+import dataclasses
+import logging
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -8,11 +10,15 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from rescaler import distributed, ranks
+from rescaler.chain import Epoch
 from rescaler.config import StepSettings
 from rescaler.data import ImageData
 from rescaler.errors import is_out_of_memory
-from rescaler.plan import EVALUATION_IMAGES
+from rescaler.plan import EVALUATION_IMAGES, Run
 from rescaler.precision import MEMORY_FORMATS, autocast, computing
+from rescaler.text import percent
+
+log = logging.getLogger(__name__)
 
 
 class Scores(NamedTuple):
@@ -84,3 +90,21 @@ def _score(
             after_batch()
     distributed.add_up(sums)
     return Scores(*(sums / data.test_count).tolist())
+
+
+def log_given_weights(run: Run, epoch: Epoch, pretrain: nn.Module) -> None:
+    """Log what given weights know before and after they were shrunk; nothing where a part of them was left out."""
+    init, data = run.experiment.init, run.experiment.data
+    if init.from_ is None or init.exclude or not epoch.stage.layers:
+        return
+    target = run.network(dataclasses.replace(epoch.stage, name="target", image_px=data.image_px, layers=()))
+    before = score(target, epoch.recipe.step, run.data, data.image_px).top1
+    after = score(pretrain, epoch.recipe.step, run.data, epoch.stage.test_px).top1
+    log.info(
+        "init.from=%s: test accuracy %s at %d px, %s at %d px after its kernels were shrunk",
+        init.from_,
+        percent(before, 2),
+        data.image_px,
+        percent(after, 2),
+        epoch.stage.image_px,
+    )

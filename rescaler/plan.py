@@ -162,9 +162,9 @@ def plan(
     images = data.train_count if data else published_size(experiment.data)
     batches = batches_per_epoch(experiment, images)
     stages = _stages(experiment, each, steps, target, found.pretrain, images)
-    warmup = experiment.rescale.warmup_batches
-    if warmup > batches:
-        raise InputError(f"rescale.warmup_batches must be at most {batches}, the batches of an epoch; got {warmup}")
+    for key in ("warmup_batches", "distill_batches"):
+        count = getattr(experiment.rescale, key)
+        require(count <= batches, f"rescale.{key}", count, f"at most {batches}, the batches of an epoch")
     same = {
         "numerics": NUMERICS,
         "model": experiment.model,

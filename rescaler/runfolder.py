@@ -179,7 +179,7 @@ def variant(run: Run) -> str:
         rescale = chain.rescale
         parts += [rescale.interpolation, f"{rescale.optimizer_state} optimizer"]
         parts += ["BatchNorm recalibrated"] if rescale.recalibrate else []
-        counts = {key: getattr(rescale, key) for key in ("calibration_batches", "warmup_batches")}
+        counts = {key: getattr(rescale, key) for key in ("calibration_batches", "warmup_batches", "distill_batches")}
         parts += [f"{count} {key.replace('_', ' ')}" for key, count in counts.items() if count]
         parts += [f"at most {chain.schedule.hold_limit} epochs held"] if chain.holds else []
     return VARIANT_SEPARATOR.join(parts)

@@ -13,6 +13,7 @@ from torch.optim.swa_utils import update_bn
 from rescaler import distributed, ranks
 from rescaler.chain import Recipe
 from rescaler.config import OptimSettings, RescaleSettings
+from rescaler.distillation import Teacher
 from rescaler.method.fit import fit
 from rescaler.method.rescaling import rescale
 from rescaler.optim import load_state_tensors, make_optimizer, rescale_state, state_tensors
@@ -38,6 +39,8 @@ class State:
         scaler: GradScaler | None = None,
     ) -> None:
         self.network, self.digest, self.average, self.scaler = network, digest, average, scaler
+        self.teacher: Teacher | None = None
+        """The network before the rescale, while this one learns from it. Not kept: the state before has it."""
         self.optimizer: Optimizer | None = None
         self._optimizer_tensors = dict(optimizer_tensors or {})  # until there is an optimizer
         self._made_for: OptimSettings | None = None

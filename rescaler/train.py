@@ -1,7 +1,6 @@
 """Train a run: build or rescale, epoch, step, evaluation, in the order in which they happen."""
 
 import contextlib
-import dataclasses
 import itertools
 import logging
 import math
@@ -18,8 +17,9 @@ from rescaler.chain import Epoch, Recipe
 from rescaler.clocks import Clocks
 from rescaler.data import ImageData
 from rescaler.data.order import class_weights
+from rescaler.distillation import Teacher
 from rescaler.errors import InputError
-from rescaler.evaluation import Scores, score
+from rescaler.evaluation import Scores, log_given_weights, score
 from rescaler.ledger import Ledger
 from rescaler.models import loss_and_scores
 from rescaler.optim import Average, Update
@@ -29,7 +29,6 @@ from rescaler.randomness import seed_all, seed_for
 from rescaler.record import Record
 from rescaler.resume import Checkpoint, Progress, RunLedger, Saver, make_record, pin_states
 from rescaler.state import State, rescaled
-from rescaler.text import percent
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +94,7 @@ def train(
         if saver is not None:
             saver.interruption.release()  # as at the start: until the first batch there is nothing to save
         begun = entries.resume(epoch) or start(run, epoch, state)
+        begun.state.teacher = teacher_of(run, epoch, state)
         state = begun.state  # the device has no room for the network before it as well
         record = finish(run, epoch, begun, entries, observers, saver)
         records.append(record)
@@ -106,31 +106,13 @@ def start(run: Run, epoch: Epoch, state: State | None) -> Checkpoint:
     """Return the beginning of an epoch: the state before it, built or rescaled where a stage begins."""
     if state is None:
         state = State(run.network(epoch.stage))
-        _log_given_weights(run, epoch, state.network)
+        log_given_weights(run, epoch, state.network)
     clocks = Clocks(run.device)
     if epoch.recipe.rescale is not None:
         state.share(epoch.recipe)  # BatchNorm is measured anew by all processes together
         with clocks.running("rescale"):
             state = start_stage(run, epoch, state)
     return Checkpoint(state, Progress(), clocks.seconds)
-
-
-def _log_given_weights(run: Run, epoch: Epoch, pretrain: nn.Module) -> None:
-    """Log what given weights know before and after they were shrunk; nothing where a part of them was left out."""
-    init, data = run.experiment.init, run.experiment.data
-    if init.from_ is None or init.exclude or not epoch.stage.layers:
-        return
-    target = run.network(dataclasses.replace(epoch.stage, name="target", image_px=data.image_px, layers=()))
-    before = score(target, epoch.recipe.step, run.data, data.image_px).top1
-    after = evaluate(pretrain, epoch.recipe, run.data).top1
-    log.info(
-        "init.from=%s: test accuracy %s at %d px, %s at %d px after its kernels were shrunk",
-        init.from_,
-        percent(before, 2),
-        data.image_px,
-        percent(after, 2),
-        epoch.stage.image_px,
-    )
 
 
 def start_stage(run: Run, epoch: Epoch, state: State) -> State:
@@ -146,6 +128,15 @@ def start_stage(run: Run, epoch: Epoch, state: State) -> State:
     seed_all(seed_for(run.experiment.seed, "calibration", epoch.number))
     with computing(epoch.recipe.step):
         return rescaled(state, run.network(epoch.stage), settings, small, large)
+
+
+def teacher_of(run: Run, epoch: Epoch, state: State | None) -> Teacher | None:
+    """Return the network before a rescale where the one after it learns from it."""
+    if epoch.recipe.rescale is None or not epoch.recipe.rescale.distill_batches:
+        return None
+    assert state is not None
+    state.share(epoch.recipe)  # as the first process alone has read it, where the epoch is resumed
+    return Teacher(state.average or state.network, run.chain.stage(epoch.number - 1).image_px)
 
 
 def finish(
@@ -207,6 +198,8 @@ def train_epoch(
                 saver.interruption.hold()
             # Dropout draws what follows from the seed and the place, so that no generator needs saving.
             seed_all(seed_for(run.experiment.seed, "dropout", epoch.number, done, ranks.number()))
+            if recipe.rescale is None or done > recipe.rescale.distill_batches:
+                state.teacher = None
             with clocks.running("compile") if done in compiling else contextlib.nullcontext():
                 scores = step(images, labels, recipe.learning_rate_of(done), epoch.batches_before + done)
             if done in compiling:
@@ -238,7 +231,7 @@ class Step:
     """
 
     def __init__(self, state: State, recipe: Recipe, class_weights: Tensor | None = None) -> None:
-        self._recipe, self._scaler, self._class_weights = recipe, state.scaler, class_weights
+        self._state, self._recipe, self._class_weights = state, recipe, class_weights
         self._network = distributed.replicated(state.trained(recipe))
         self._network.train()
         average, decay = state.average, recipe.optim.ema_decay
@@ -274,10 +267,12 @@ class Step:
                     loss, scores = loss_and_scores(
                         output, theirs, label_smoothing=optim.label_smoothing, class_weights=self._class_weights
                     )
+                    if self._state.teacher is not None:
+                        loss = self._state.teacher.distill(loss, scores, some)
                 if not loss.requires_grad:
                     raise InputError("the network's scores follow from no parameter with requires_grad")
                 loss = loss * (len(theirs) / len(labels)) if len(parts) > 1 else loss
-                (loss if self._scaler is None else self._scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
+                (loss if self._state.scaler is None else self._state.scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
             largest = theirs if theirs.ndim == 1 else theirs.argmax(1)
             sums += torch.stack([loss.detach(), (scores.detach().argmax(1) == largest).sum()])
         self._update(learning_rate, self._recipe.weight_decay, number)

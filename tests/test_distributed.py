@@ -20,7 +20,7 @@ from rescaler.errors import InputError
 pytestmark = pytest.mark.slow
 
 MODERN = ["optim.label_smoothing=0.1", "optim.ema_decay=0.9", "step.micro_batch_size=6", "step.precision=fp16"]
-ALONE = ["+model.dropout=0.0", "optim.batch_size=16", "resize_epoch=3", *MODERN, *TINY]
+ALONE = ["+model.dropout=0.0", "optim.batch_size=16", "resize_epoch=3", "rescale.distill_batches=3", *MODERN, *TINY]
 """Dropout draws by process."""
 
 

@@ -46,6 +46,7 @@ OTHER = {
     "rescale__calibration_batches": 3,
     "rescale__optimizer_state": "reset",
     "rescale__warmup_batches": 2,
+    "rescale__distill_batches": 2,
     "data__name": "other",
     "data__image_px": 32,
     "data__classes": 5,
@@ -239,6 +240,7 @@ def test_every_network_of_a_seed_starts_from_the_same_weights(make_experiment: M
     ("changes", "message"),
     [
         ({"rescale__warmup_batches": 6}, "rescale.warmup_batches must be at most 5, the batches of an epoch; got 6"),
+        ({"rescale__distill_batches": 6}, "rescale.distill_batches must be at most 5, the batches of an epoch; got 6"),
         ({"optim__batch_size": 300}, "optim.batch_size must be at most 200"),
         ({"optim__batch_size": 300, "schedule__batches_per_epoch": None}, "optim.batch_size must be at most 200"),
     ],

@@ -118,6 +118,7 @@ MODERN = {
     "schedule__learning_rates": [0.03],
     "schedule__milestones": [],
     "schedule__warmup_epochs": 1,
+    "rescale__distill_batches": 4,
 }
 
 
