@@ -1,12 +1,12 @@
 """After a rescale the network follows the small one's scores for some batches."""
 
 import torch
+from bench import Bench
+from conftest import MakeExperiment
 from torch import nn
 from torch.nn.functional import cross_entropy, softmax
 
 from rescaler.distillation import Teacher
-from tests.bench import Bench
-from tests.conftest import MakeExperiment
 
 
 class Mean(nn.Module):
