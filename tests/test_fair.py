@@ -181,3 +181,13 @@ def test_reference_times_are_shown_and_kept(
     path.write_text(path.read_text().replace("0.", "1.", 1))
     with pytest.raises(SystemExit, match="it is not what was written"):
         main(["measure", "schedule=linear", *WORDS])
+
+
+def test_sizes_of_small_images_are_measured_side_by_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    main(["measure", "--sizes", "schedule=linear", *WORDS])
+    shown = capsys.readouterr().out
+    assert re.findall(r"^pre-train +(\d+) px", shown, flags=re.MULTILINE) == ["16", "17", "18"]
+    assert re.findall(r"shrink\.image_px=(\d+) cost\.reference=\[", shown) == ["16", "17", "18"]

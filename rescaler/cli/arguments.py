@@ -86,6 +86,10 @@ def _fair(command: argparse.ArgumentParser) -> None:
 def _measure(command: argparse.ArgumentParser) -> None:
     _settings(command)
     command.add_argument("--again", action="store_true", help="measure anew what was measured before")
+    sizes = (
+        "also with all sizes of pre-train images within 10 %% that suit the networks, to choose shrink.image_px from"
+    )
+    command.add_argument("--sizes", action="store_true", help=sizes)
 
 
 def _prepare(command: argparse.ArgumentParser) -> None:

@@ -1,14 +1,22 @@
 """``rescaler measure``: the reference time of each network's step, by which budgets and fair comparisons count."""
 
 import argparse
+import contextlib
+import dataclasses
+import math
 
 from rescaler.compose import jobs
+from rescaler.config import Experiment
+from rescaler.errors import InputError
 from rescaler.measure import Spread
+from rescaler.networks import networks_of
 from rescaler.reference import references
 from rescaler.text import TextTable
 
 _NOISY = 1.5
 """Slowest round over fastest from which on a measurement is called noisy."""
+_NEAR = 0.1
+"""Share of the pre-train images' side up to which others are near."""
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -17,6 +25,8 @@ def run(arguments: argparse.Namespace) -> None:
         job.experiment
         for job in jobs(arguments.overrides, arguments.config_dir, arguments.config_path, arguments.config_name)
     ]
+    if arguments.sizes:
+        experiments = [other for one in experiments for other in _of_near_sizes(one)]
     rows, notes, given = [], list[str](), list[str]()
     for each in references(experiments, again=arguments.again):
         for one in each:
@@ -33,7 +43,8 @@ def run(arguments: argparse.Namespace) -> None:
                 rows.append(row)
             if one.high_s > _NOISY * one.low_s:
                 notes.append("A measurement is noisy: measure again (--again) while nothing else runs.")
-        given.append(f"cost.reference=[{','.join(f'{one.seconds:g}' for one in each)}]")
+        size = f"shrink.image_px={each[0].image_px} " if arguments.sizes else ""
+        given.append(f"{size}cost.reference=[{','.join(f'{one.seconds:g}' for one in each)}]")
     last = each[-1]
     columns = ("Network", "Images", "Batch", "Step", "Loading", "Cost", "n", "Measured")
     notes = [
@@ -41,3 +52,16 @@ def run(arguments: argparse.Namespace) -> None:
         *dict.fromkeys([*notes, *(f"As a setting: {words}" for words in given)]),
     ]
     print(TextTable(f"Reference times, {last.device}, torch {last.torch}", columns, rows, notes, ("Network",)))
+
+
+def _of_near_sizes(experiment: Experiment) -> list[Experiment]:
+    """Return the experiment with each size of pre-train images near its own that its networks take."""
+    experiment = dataclasses.replace(experiment, resize_epoch="never", resize_at=None)
+    derived_px = networks_of(experiment, {}).pretrain[0].image_px
+    found = []
+    for px in range(math.ceil((1 - _NEAR) * derived_px), math.floor((1 + _NEAR) * derived_px) + 1):
+        other = dataclasses.replace(experiment, shrink=dataclasses.replace(experiment.shrink, image_px=px))
+        with contextlib.suppress(InputError):
+            networks_of(other, {})
+            found.append(other)
+    return found
