@@ -80,10 +80,22 @@ def _run(arguments: argparse.Namespace) -> None:
         return
     with compose.hydra_over(arguments.config_dir, arguments.config_path) as hydra:
         name, overrides = arguments.config_name or compose.NAME, arguments.overrides
+        _check_params(hydra, name, overrides)
         if arguments.multirun or hydra.get_mode(name, overrides) is RunMode.MULTIRUN:
             hydra.multirun(name, train_job, [*overrides, "hydra.mode=MULTIRUN"])
         else:
             _run_single(hydra, name, [*overrides, "hydra.mode=RUN"])
+
+
+def _check_params(hydra: Hydra, name: str, overrides: list[str]) -> None:
+    """Refuse entries of a ``hydra.sweeper.params`` that is not there: Hydra fails on them."""
+    given = [word for word in overrides if word.lstrip("+").startswith("hydra.sweeper.params")]
+    if given:
+        config = hydra.compose_config(name, [word for word in overrides if word not in given], RunMode.MULTIRUN)
+        if config.hydra.sweeper.get("params") is None:
+            raise InputError(
+                f"{given[0]}: these settings declare no hydra.sweeper.params; here a sweep is KEY=VALUE,VALUE"
+            )
 
 
 def _run_single(hydra: Hydra, name: str, overrides: list[str]) -> None:

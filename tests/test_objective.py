@@ -6,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
+import yaml
 from conftest import MakeExperiment
 from test_run import TINY, metrics, runs, summary
 
@@ -46,23 +48,41 @@ ConfigStore.instance().store(group="hydra/sweeper", name="tiny", node=TinySweepe
 """
 
 
+def _run(folder: Path, words: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "rescaler.run", *words],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 @pytest.mark.parametrize(("launcher", "objective"), [("local", "final_top1"), ("basic", "training_s")])
 def test_a_sweeper_gets_the_objective_of_each_run(tmp_path: Path, launcher: str, objective: str) -> None:
     (tmp_path / "hydra_plugins").mkdir()
     (tmp_path / "hydra_plugins" / "tiny_sweeper.py").write_text(SWEEPER)
     words = ["-m", "hydra/sweeper=tiny", f"hydra/launcher={launcher}", f"objective={objective}", *TINY]
     words += ["optim.lr_factor=interval(0.5,2)"]  # which Hydra's own sweeper does not know
-    done = subprocess.run(
-        [sys.executable, "-m", "rescaler.run", *words],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = _run(tmp_path, words)
     assert done.returncode == 0, done.stderr
     found = {summary(folder)["resize_epoch"]: summary(folder)[objective] for folder in runs(tmp_path)}
     assert json.loads((tmp_path / "values.json").read_text()) == pytest.approx([found[1], found[2]])
+
+
+def test_optuna_searches_and_the_ledger_shares_what_its_trials_have_in_common(tmp_path: Path) -> None:
+    words = ["-m", "hydra/sweeper=optuna", "hydra.sweeper.direction=maximize", "hydra.sweeper.sampler.seed=1"]
+    words += ["hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=2", "resize_epoch=choice(1,2)", *TINY]
+    done = _run(tmp_path, words)
+    assert done.returncode == 0, done.stderr
+    (sweep,) = {folder.parent for folder in runs(tmp_path)}
+    best = yaml.safe_load((sweep / "optimization_results.yaml").read_text())
+    finals = {summary(folder)["resize_epoch"]: summary(folder)["final_top1"] for folder in runs(tmp_path)}
+    assert best["best_value"] == max(finals.values()) == finals[best["best_params"]["resize_epoch"]]
+    epochs = pd.concat([metrics(folder) for folder in runs(tmp_path)])
+    trained = epochs[~epochs["reused"]]
+    assert len(trained) == trained["key"].nunique() == epochs["key"].nunique() < len(epochs)
 
 
 def test_the_cost_of_a_run_by_hand(tmp_path: Path, make_experiment: MakeExperiment) -> None:

@@ -380,6 +380,13 @@ def test_an_experiments_launcher_is_not_ignored(tmp_path: Path, application: App
             "error: --experimental-rerun: File x does not exist!",
             marks=pytest.mark.filterwarnings("ignore:Experimental rerun"),
         ),
+        *(
+            (
+                ["-m", word],
+                f"error: {word}: these settings declare no hydra.sweeper.params; here a sweep is KEY=VALUE,VALUE",
+            )
+            for word in ("hydra.sweeper.params={seed: '0,1'}", "+hydra.sweeper.params.seed='0,1'")
+        ),
         (["--resolve"], "error: --resolve must come with --cfg or --help"),
         (["--config-dir", "lr=0.1/conf"], "error: --config-dir must be a folder of configs; got lr=0.1/conf"),
         (["~logger", "data=synthetic", "--cfg", "job"], None),
