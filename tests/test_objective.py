@@ -73,7 +73,13 @@ def test_a_sweeper_gets_the_objective_of_each_run(tmp_path: Path, launcher: str,
 
 def test_optuna_searches_and_the_ledger_shares_what_its_trials_have_in_common(tmp_path: Path) -> None:
     words = ["-m", "hydra/sweeper=optuna", "hydra.sweeper.direction=maximize", "hydra.sweeper.sampler.seed=1"]
-    words += ["hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=2", "resize_epoch=choice(1,2)", *TINY]
+    words += [
+        "hydra.sweeper.n_trials=4",
+        "hydra.sweeper.n_jobs=2",
+        "resize_epoch=choice(1,2)",
+        "ledger.keep=all",
+        *TINY,
+    ]
     done = _run(tmp_path, words)
     assert done.returncode == 0, done.stderr
     (sweep,) = {folder.parent for folder in runs(tmp_path)}
