@@ -71,6 +71,8 @@ class Recipe:
     weight_decay: float
     batches: int
     device_type: str
+    recalibration_batches: int = 0
+    """That measure the BatchNorm statistics anew after the epoch."""
 
     @property
     def optim(self) -> OptimSettings:
@@ -219,11 +221,12 @@ class Chain:
             weight_decay=stage.weight_decay if rule.decays else 0.0,
             batches=rule.batches,
             device_type=self.device_type,
+            recalibration_batches=self.schedule.recalibration_batches if number == self.epochs else 0,
         )
         rescale = recipe.rescale and identity(recipe.rescale)
         rates = [recipe.learning_rate, recipe.learning_rate_end, recipe.weight_decay]
-        feeding = [stage.feeding] if stage.feeding else []
-        key = digest([parent, stage.network, rescale, rates, self._constants(stage, rule.batches), *feeding])
+        more = [value for value in (stage.feeding, recipe.recalibration_batches) if value]
+        key = digest([parent, stage.network, rescale, rates, self._constants(stage, rule.batches), *more])
         return Epoch(number, key, parent, rule.held, recipe, *self._before(number))
 
     def _before(self, number: int) -> tuple[int, int]:

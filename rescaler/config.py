@@ -318,6 +318,9 @@ class ScheduleSettings:
         method=True,
     )
     hold_limit: int = setting(20, "most epochs that are held", check=at_least(1), method=True)
+    recalibration_batches: int = setting(
+        0, "training batches to measure the BatchNorm statistics anew after the last epoch", check=at_least(0), absent=0
+    )
 
 
 @dataclass
@@ -791,8 +794,10 @@ def _check_schedule(schedule: ScheduleSettings) -> None:
     by_epochs = schedule.budget is None and schedule.clock == "epochs"
     allowed = "false with schedule.budget or schedule.clock=cost"
     require(by_epochs or not schedule.hold_after_resize, "schedule.hold_after_resize", True, allowed)
-    count = f"one more than schedule.milestones (={milestones})"
-    require(len(rates) == len(milestones) + 1, "schedule.learning_rates", rates, count)
+    count, allowed = schedule.recalibration_batches, "0 with schedule.hold_after_resize, which moves the last epoch"
+    require(count == 0 or not schedule.hold_after_resize, "schedule.recalibration_batches", count, allowed)
+    allowed = f"one more than schedule.milestones (={milestones})"
+    require(len(rates) == len(milestones) + 1, "schedule.learning_rates", rates, allowed)
     rising = all(a < b for a, b in zip([0, *milestones], milestones, strict=False))
     require(rising, "schedule.milestones", milestones, "positive and rising")
     if rule == "milestones":

@@ -13,7 +13,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from rescaler import distributed
 from rescaler.chain import NUMERICS, Chain, Epoch, Stage, digest
-from rescaler.config import Experiment, RescaleSettings, StepSettings, identity, require, stage_names
+from rescaler.config import Experiment, RescaleSettings, ScheduleSettings, StepSettings, identity, require, stage_names
 from rescaler.data import EVERY_IMAGE, Batch, EpochImages, ImageData, load_data, published_size, streams_from_files
 from rescaler.data.augment import Augment, entries
 from rescaler.errors import InputError, one_line_with_place
@@ -198,7 +198,7 @@ def plan(
     chain = Chain(
         origin=Ledger.of(experiment).origin(origin.constants, origin.values),
         stages=stages,
-        schedule=experiment.schedule,
+        schedule=_resolve_schedule(experiment.schedule, batches, target),
         rescale=_resolve_rescale(experiment.rescale, batches, target),
         device_type=device_type,
     )
@@ -228,10 +228,19 @@ def _check_last_parts(
         check_single_image(target, experiment, f"the test set of {data.test_count} images", training=False)
 
 
+def _normalises(target: nn.Module) -> bool:
+    return any(isinstance(module, _BatchNorm) for module in target.modules())
+
+
+def _resolve_schedule(settings: ScheduleSettings, batches: int, target: nn.Module) -> ScheduleSettings:
+    """Return the settings without a recalibration that acts on nothing."""
+    count = min(settings.recalibration_batches, batches) if _normalises(target) else 0
+    return dataclasses.replace(settings, recalibration_batches=count)
+
+
 def _resolve_rescale(settings: RescaleSettings, batches: int, target: nn.Module) -> RescaleSettings:
     """Return the settings without what acts on nothing: recalibration without BatchNorm, batches that none looks at."""
-    normalises = any(isinstance(module, _BatchNorm) for module in target.modules())
-    recalibrate = settings.recalibrate and normalises
+    recalibrate = settings.recalibrate and _normalises(target)
     looks = recalibrate or settings.interpolation == "fit"
     calibration_batches = min(settings.calibration_batches, batches) if looks else 0
     return dataclasses.replace(settings, recalibrate=recalibrate, calibration_batches=calibration_batches)

@@ -109,6 +109,11 @@ class State:
         self.prepare(recipe)
         self._is_shared = True
 
+    def recalibrate(self, images: Sequence[Tensor]) -> None:
+        """Measure the BatchNorm statistics anew, by batch of images; with dropout, torch's global generator draws."""
+        for network in filter(None, (self.network, self.average)):
+            update_bn(images, network)
+
     def _copy(self) -> nn.Module:
         return copy.deepcopy(self.network).requires_grad_(False)
 

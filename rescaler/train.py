@@ -82,10 +82,9 @@ def train(
     state: State | None = None
     while True:
         cached, state = entries.load_cached(records, state)
-        for record in cached:
-            records.append(record)
-            for observer in observers:
-                observer.epoch(record, reused=True)
+        records += cached
+        for record, observer in itertools.product(cached, observers):
+            observer.epoch(record, reused=True)
         if cached:
             log.info("%d of %d epochs: read from the ledger", len(cached), run.chain.epochs)
         epoch = run.chain.next(records)
@@ -119,15 +118,18 @@ def start_stage(run: Run, epoch: Epoch, state: State) -> State:
     """Rescale the state that the stage before left."""
     settings = epoch.recipe.rescale
     assert settings is not None
-    count = settings.calibration_batches
-    small_px = run.chain.stage(epoch.number - 1).image_px
-    wanted = (small_px, count if settings.interpolation == "fit" else 0), (epoch.stage.image_px, count)
-    small, large = (
-        [images for images, _ in itertools.islice(run.batches(epoch, image_px), number)] for image_px, number in wanted
-    )
-    seed_all(seed_for(run.experiment.seed, "calibration", epoch.number))
+    count, small_px = settings.calibration_batches, run.chain.stage(epoch.number - 1).image_px
+    small = first_images(run, epoch, small_px, count if settings.interpolation == "fit" else 0)
+    large = first_images(run, epoch, epoch.stage.image_px, count)
     with computing(epoch.recipe.step):
         return rescaled(state, run.network(epoch.stage), settings, small, large)
+
+
+def first_images(run: Run, epoch: Epoch, image_px: int, count: int) -> list[Tensor]:
+    """Return the images of an epoch's first mini-batches, and seed what the network draws on them."""
+    images = [images for images, _ in itertools.islice(run.batches(epoch, image_px), count)]
+    seed_all(seed_for(run.experiment.seed, "calibration", epoch.number))
+    return images
 
 
 def teacher_of(run: Run, epoch: Epoch, state: State | None) -> Teacher | None:
@@ -146,6 +148,9 @@ def finish(
     state, clocks = begun.state, Clocks(run.device, begun.seconds)
     state.share(epoch.recipe)
     done = train_epoch(run, epoch, state, clocks, observers, saver, begun.progress)
+    if count := epoch.recipe.recalibration_batches:
+        with clocks.running("train"), computing(epoch.recipe.step):
+            state.recalibrate(first_images(run, epoch, epoch.stage.image_px, count))
 
     def save_if_due() -> None:
         if saver is not None and saver.due:

@@ -103,6 +103,10 @@ def test_impossible_resize_epochs_are_refused(value: object) -> None:
         ({"schedule__epochs": 10**8}, "schedule.epochs must be at least 1 and at most 100,000; got 100000000"),
         ({"data__pad_px": 999}, r"data.pad_px must be at most data.image_px \(=28\); got 999"),
         ({"ledger__folder": ""}, "ledger.folder must be a folder; got ''"),
+        (
+            {"schedule__recalibration_batches": 2, "schedule__hold_after_resize": True},
+            "schedule.recalibration_batches must be 0 with schedule.hold_after_resize, which moves the last epoch; got 2",
+        ),
         ({"optim__clip_norm": 0.0}, "optim.clip_norm must be positive; got 0.0"),
         ({"optim__groups": {"fc*": {"lr": 1}}}, "optim.groups.fc.* must be lr_factor, decay_factor or arguments"),
         ({"optim__arguments": {"_target_": "torch.optim.SGD", "lr": 1}}, "optim.lr must be left to schedule; got 1"),

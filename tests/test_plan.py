@@ -74,6 +74,7 @@ OTHER = {
     "schedule__auto_resize_before": 2,
     "schedule__hold_after_resize": True,
     "schedule__hold_limit": 5,
+    "schedule__recalibration_batches": 2,
     "optim__batch_size": 8,
     "optim__arguments": {"_target_": "torch.optim.SGD", "momentum": 0.5},
     "optim__lr_factor": 0.5,
@@ -103,6 +104,7 @@ OTHER = {
 LINEAR = {"schedule__rule": "linear", "schedule__milestones": [], "schedule__learning_rates": [0.03]}
 NEEDED: dict[str, dict[str, Any]] = {
     "rescale__recalibrate": {"model": RESNET},
+    "schedule__recalibration_batches": {"model": RESNET},
     "data__test_px": {"model": RESNET},
     "rescale__calibration_batches": {"rescale__interpolation": "fit"},
     "data__channels": {"data__mean": [0.5] * 3, "data__std": [0.25] * 3},
@@ -175,7 +177,13 @@ def test_runs_compare_whatever_their_resize_epoch_and_seed(make_experiment: Make
 
 
 @pytest.mark.parametrize(
-    "inert", [{"rescale__calibration_batches": 3}, {"rescale__recalibrate": True}, {"shrink__middle": []}]
+    "inert",
+    [
+        {"rescale__calibration_batches": 3},
+        {"rescale__recalibrate": True},
+        {"schedule__recalibration_batches": 2},
+        {"shrink__middle": []},
+    ],
 )
 def test_what_has_nothing_to_act_on_changes_no_id(make_experiment: MakeExperiment, inert: dict[str, object]) -> None:
     assert plan(make_experiment(**inert)).id == plan(make_experiment()).id  # the network has no BatchNorm

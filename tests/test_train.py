@@ -119,11 +119,12 @@ MODERN = {
     "schedule__milestones": [],
     "schedule__warmup_epochs": 1,
     "rescale__distill_batches": 4,
+    "schedule__recalibration_batches": 2,
 }
 
 
-# A chance in and after the first epoch, and in the one after the rescale.
-@pytest.mark.parametrize(("precision", "chance"), [("fp32", 3), ("fp16", 6), ("bf16", 21), ("fp16", 21)])
+# A chance in and after the first epoch, in the one after the rescale, and in the last test.
+@pytest.mark.parametrize(("precision", "chance"), [("fp32", 3), ("fp16", 6), ("bf16", 21), ("fp16", 21), ("fp32", 36)])
 def test_all_that_training_keeps_survives_a_save_in_the_middle_of_an_epoch(
     bench: Bench, other: Bench, make_experiment: MakeExperiment, precision: str, chance: int
 ) -> None:
@@ -400,6 +401,22 @@ def test_recalibrated_statistics_are_those_of_the_coming_images(bench: Bench, ma
     with torch.no_grad():
         first = network.get_submodule("conv1")(images)
     torch.testing.assert_close(network.get_buffer("bn1.running_mean"), first.mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
+
+
+def test_statistics_of_the_last_epoch_are_those_of_its_weights(bench: Bench, make_experiment: MakeExperiment) -> None:
+    last = make_experiment(model=RESNET, resize_epoch=0, schedule__recalibration_batches=2)
+    plain = bench.train(make_experiment(model=RESNET, resize_epoch=0))
+    records, run = bench.train(last), plan(last)
+    assert [one.key for one in records[:-1]] == [one.key for one in plain[:-1]]
+    tensors, without = bench.ledger.state(records[-1].key), bench.ledger.state(plain[-1].key)
+    assert tensors is not None
+    assert without is not None
+    torch.testing.assert_close(tensors["network.conv1.weight"], without["network.conv1.weight"])
+    batches = run.data.train_batches(EpochImages(28, 0, 6, batches=5, batch_size=16, first=5 * 80, flip=True))
+    images = torch.cat([images for images, _ in itertools.islice(batches, 2)])
+    first = torch.nn.functional.conv2d(images, tensors["network.conv1.weight"], padding=1)
+    torch.testing.assert_close(tensors["network.bn1.running_mean"], first.mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(tensors["network.bn1.running_mean"], without["network.bn1.running_mean"], rtol=1e-2)
 
 
 def test_the_learning_rate_rises_over_the_first_batches_after_a_rescale(
