@@ -11,6 +11,7 @@ from rescaler import distributed, ranks
 from rescaler.config import StepSettings
 from rescaler.data import ImageData
 from rescaler.errors import is_out_of_memory
+from rescaler.method.size import ImageSize
 from rescaler.plan import EVALUATION_IMAGES
 from rescaler.precision import MEMORY_FORMATS, autocast, computing
 
@@ -27,7 +28,7 @@ def score(
     network: nn.Module,
     step: StepSettings,
     data: ImageData,
-    image_px: int,
+    image_px: ImageSize,
     *,
     after_batch: Callable[[], None] = lambda: None,
     confusion: Tensor | None = None,
@@ -38,7 +39,7 @@ def score(
         network: on the device of the data; put into evaluation mode.
         step: precision and memory format.
         data: whose test set is taken.
-        image_px: side of the images.
+        image_px: size of the images.
         after_batch: called after each batch.
         confusion: int64 ``(classes, classes)``, on the device; overwritten by how many images of each class (row) were
             taken for each (column), of this process's share.
@@ -58,7 +59,7 @@ def _score(
     network: nn.Module,
     step: StepSettings,
     data: ImageData,
-    image_px: int,
+    image_px: ImageSize,
     after_batch: Callable[[], None],
     confusion: Tensor | None,
     at_once: int,

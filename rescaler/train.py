@@ -21,6 +21,7 @@ from rescaler.data.order import class_weights
 from rescaler.errors import InputError
 from rescaler.evaluation import Scores, score
 from rescaler.ledger import Ledger
+from rescaler.method.size import size_text
 from rescaler.models import loss_and_scores
 from rescaler.optim import Average, Update
 from rescaler.plan import Run
@@ -124,12 +125,12 @@ def _log_given_weights(run: Run, epoch: Epoch, pretrain: nn.Module) -> None:
     before = score(target, epoch.recipe.step, run.data, data.image_px).top1
     after = evaluate(pretrain, epoch.recipe, run.data).top1
     log.info(
-        "init.from=%s: test accuracy %s at %d px, %s at %d px after its kernels were shrunk",
+        "init.from=%s: test accuracy %s at %s px, %s at %s px after its kernels were shrunk",
         init.from_,
         percent(before, 2),
-        data.image_px,
+        size_text(data.image_px),
         percent(after, 2),
-        epoch.stage.image_px,
+        size_text(epoch.stage.image_px),
     )
 
 

@@ -4,6 +4,7 @@ import argparse
 
 from rescaler.compose import jobs
 from rescaler.measure import Spread
+from rescaler.method.size import size_text
 from rescaler.reference import references
 from rescaler.text import TextTable
 
@@ -23,7 +24,7 @@ def run(arguments: argparse.Namespace) -> None:
             step = Spread(one.step_s, one.low_s, one.high_s)
             row = [
                 one.network,
-                f"{one.image_px} px",
+                f"{size_text(one.image_px)} px",
                 str(one.batch_size),
                 step.in_ms(),
                 f"{1000 * one.loading_s:.2f} ms",
