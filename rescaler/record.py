@@ -161,7 +161,9 @@ def _is_of(kind: Any, value: object) -> bool:
 
 def size_cell(size: ImageSize | str) -> int | str:
     """Return an image size as a table holds it, or as its text says: a number, or a text such as ``128x96``."""
-    return size_text(size) if isinstance(size, tuple) else size if "x" in str(size) else int(size)
+    if isinstance(size, tuple):
+        return size_text(size)
+    return size if "x" in str(size) else int(size)
 
 
 FIELDS: Mapping[str, Any] = {one.name: one.type for one in dataclasses.fields(Record) if one.name != "more"}

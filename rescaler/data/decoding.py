@@ -105,7 +105,7 @@ def centre_crop(pixels: Tensor, image_px: ImageSize) -> Tensor:
     least_h, least_w = map(shorter_px, size)
     scale = min(pixels.shape[1] / least_h, pixels.shape[2] / least_w)
     if scale < 1:  # enlarged whole, a long and narrow image would fill the memory
-        most = (round(4 * scale * least) for least in (least_h, least_w))
+        most = (max(1, round(4 * scale * least)) for least in (least_h, least_w))
         pixels = functional.center_crop(pixels, list(map(min, pixels.shape[1:], most)))
     h, w = pixels.shape[1:]
     enough = [max(least_h, least_w * h // w), max(least_w, least_h * w // h)]
