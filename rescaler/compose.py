@@ -316,7 +316,9 @@ def _with_found(config: DictConfig) -> DictConfig:
     """Fill in what is null in ``data`` and follows from its pictures; other settings may refer to it."""
     data = OmegaConf.to_object(config.data)
     assert isinstance(data, DataSettings)
-    found = {"image_px": data.image_px} if OmegaConf.is_list(config.data.image_px) else {}  # normalised
+    found: dict[str, Any] = {}
+    if OmegaConf.is_list(config.data.image_px):  # two equal sides are one, for what refers to it too
+        found["image_px"] = data.image_px
     if data.name in LOOKED_AT and any(getattr(data, key) is None for key in FOUND):
         from rescaler.data.contents import found_in  # imports torch
 

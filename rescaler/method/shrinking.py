@@ -40,7 +40,7 @@ class Shrunk:
     """A pre-train network, the size of its images and its layers beside the target's."""
 
     network: nn.Module
-    image_px: int | Any
+    image_px: int | Any  # no union, as who has squares alone need not tell them from pairs
     """Side of square images in pixels, else ``(height, width)``."""
     layers: tuple[Layer, ...]
     """Convolutions in the order of the forward pass, then the layers that cover a whole feature map."""
