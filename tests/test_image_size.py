@@ -19,7 +19,6 @@ from rescaler.data import EpochImages
 from rescaler.data.decoding import centre_crop
 from rescaler.data.resident import ImageSet, ResidentImages, cut, low_frequencies, resize
 from rescaler.execution import execute
-from rescaler.loggers.wandb import History, epoch_of_row
 from rescaler.method.size import ImageSize, height_width
 from rescaler.models import overfeat_small, resnet18, resnet_small, vgg_small
 from rescaler.plan import plan
@@ -190,10 +189,3 @@ def test_tables_name_both_sides(make_experiment: MakeExperiment, tmp_path: Path)
     assert epochs.groupby("image_px").size().to_dict() == {20: 3, "32x24": 3}
     assert table(runs, epochs)["network"].tolist() == ["Pre-train (20×20)", "Target (32×24)", "Resized at epoch 1"]
     assert runs["variant"].str.contains(r"3->2 at 20 px").any()
-
-
-def test_an_epoch_is_read_back_from_a_row(bench: Bench, make_experiment: MakeExperiment) -> None:
-    changes = {"data__image_px": (32, 24), "schedule__epochs": 1, "schedule__milestones": []}
-    (record,) = bench.train(make_experiment(**changes, schedule__learning_rates=[0.1], model=RESNET, resize_epoch=0))
-    row = History().row(record, reused=False)
-    assert row["image_px"] == epoch_of_row(row)["image_px"] == "32x24"
