@@ -34,6 +34,7 @@ from rescaler.config import (
     StepSettings,
 )
 from rescaler.measure import Spread, turns
+from rescaler.method.size import height_width
 
 RATE, MOMENTUM, DECAY = 0.01, 0.9, 1e-4
 BARS = {"hand-written": 0.97, "lightning": 1.0}
@@ -67,7 +68,7 @@ class Batches:
     def __init__(self, trainer: Trainer) -> None:
         data, self._device = trainer.run.experiment.data, trainer.run.device
         self._batch_size, self._image_px = trainer.run.experiment.optim.batch_size, trainer.first.stage.image_px
-        shape = (data.train_images, data.channels, self._image_px, self._image_px)
+        shape = (data.train_images, data.channels, *height_width(self._image_px))
         self._images = torch.randint(0, 256, shape, dtype=torch.uint8).to(self._device)
         self._labels = torch.randint(0, data.classes, (len(self._images),)).to(self._device)
         self._mean, self._std = (

@@ -15,6 +15,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from rescaler.config import DataSettings, OptimSettings, RescaleSettings, ScheduleSettings, StepSettings, identity
+from rescaler.method.size import ImageSize
 from rescaler.record import Record
 from rescaler.schedule import Slot, Stretch, next_rule, timetable
 
@@ -36,7 +37,7 @@ class Stage:
     """A stretch of epochs with one network at one image size, and its settings."""
 
     name: str
-    image_px: int
+    image_px: ImageSize
     stretch: Stretch
     optim: OptimSettings
     step: StepSettings
@@ -53,8 +54,8 @@ class Stage:
         return digest([self.image_px, self.layers])
 
     @property
-    def test_px(self) -> int:
-        """Side of its test images."""
+    def test_px(self) -> ImageSize:
+        """Size of its test images."""
         return self.data.test_px or self.image_px
 
 

@@ -316,13 +316,18 @@ def _with_found(config: DictConfig) -> DictConfig:
     """Fill in what is null in ``data`` and follows from its pictures; other settings may refer to it."""
     data = OmegaConf.to_object(config.data)
     assert isinstance(data, DataSettings)
-    if data.name not in LOOKED_AT or all(getattr(data, key) is not None for key in FOUND):
-        return config
-    from rescaler.data.contents import found_in  # imports torch
+    found: dict[str, Any] = {}
+    if OmegaConf.is_list(config.data.image_px):  # two equal sides are one, for what refers to it too
+        found["image_px"] = data.image_px
+    if data.name in LOOKED_AT and any(getattr(data, key) is None for key in FOUND):
+        from rescaler.data.contents import found_in  # imports torch
 
+        found |= found_in(data)
+    if not found:
+        return config
     filled = copy.deepcopy(config)
     with read_write(filled), open_dict(filled):
-        filled.data.update(found_in(data))
+        filled.data.update(found)
     return filled
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from rescaler.errors import InputError
+from rescaler.method.size import MAX_IMAGE_PX, SIZE_RULE, ImageSize, height_width, image_size, is_image_size, size_text
 
 Affects = Literal["training", "evaluation", "nothing"]
 
@@ -38,6 +39,7 @@ def each(check: Check) -> Check:
     return Check(lambda values: all(map(check.passes, values)), check.allowed)
 
 
+_SIZE = Check(is_image_size, f"{SIZE_RULE} {MAX_IMAGE_PX:,}")
 _FRACTION = Check(lambda value: 0 <= value < 1, "in [0, 1)")
 _POSITIVE = Check(lambda value: value > 0, "positive")
 _FOLDER = Check(lambda value: value.strip() != "", "a folder")
@@ -75,6 +77,17 @@ def setting(
     return field(default=default, metadata=metadata)
 
 
+if TYPE_CHECKING:
+    _SizeOrNull = ImageSize | None
+    _Found = int
+    _FoundSize = ImageSize
+    _FoundList = list[float]
+    _FoundBool = bool
+else:  # null with LOOKED_AT until their pictures are looked at, before anything is checked: rescaler.data.contents
+    _Found, _FoundList, _FoundBool = int | None, list[float] | None, bool | None
+    _FoundSize = _SizeOrNull = Any  # OmegaConf has no union with a list
+
+
 @dataclass
 class StageSettings:
     """How one pre-train network follows from the target network."""
@@ -82,11 +95,18 @@ class StageSettings:
     table: dict[int, int] = setting(
         dict, "target kernel side -> pre-train kernel side (Table 1)", unit="px", method=True
     )
-    image_px: int | None = setting(
-        None, "side of the images; null: by the first shrunk kernel's scale", unit="px", check=at_least(1), method=True
+    image_px: _SizeOrNull = setting(
+        None,
+        "side, or [height, width], of the images; null: by the first shrunk kernel's scale",
+        unit="px",
+        check=_SIZE,
+        method=True,
     )
     padding: dict[str, int] = setting(dict, "padding of single layers by name", unit="px", method=True)
     input_only: bool = setting(False, "progressive resizing: the target's kernels, smaller images", method=True)
+
+    def __post_init__(self) -> None:
+        self.image_px = image_size(self.image_px)
 
 
 @dataclass
@@ -139,13 +159,6 @@ class RescaleSettings:
     )
 
 
-if TYPE_CHECKING:
-    _Found = int
-    _FoundList = list[float]
-    _FoundBool = bool
-else:  # null with LOOKED_AT until their pictures are looked at, before anything is checked: rescaler.data.contents
-    _Found, _FoundList, _FoundBool = int | None, list[float] | None, bool | None
-
 DATA_SETS = ("fashion_mnist", "cifar10", "cifar100", "imagenet", "folder", "custom", "synthetic")
 LOOKED_AT = ("folder", "custom")
 """Data sets whose images say what is null in their settings."""
@@ -179,11 +192,8 @@ class DataSettings:
     folder: str | None = setting(
         None, "where the images are, or are put; null: data/ here", check=_FOLDER, affects="nothing"
     )
-    image_px: _Found = setting(
-        28,
-        "side of the target network's images",
-        unit="px",
-        check=Check(lambda value: 1 <= value <= 16_384, "at least 1 and at most 16,384"),
+    image_px: _FoundSize = setting(
+        28, "side, or [height, width], of the target network's images", unit="px", check=_SIZE
     )
     classes: _Found = setting(10, "number of classes", check=at_least(2))
     channels: _Found = setting(1, "colour channels", check=at_least(1))
@@ -231,11 +241,11 @@ class DataSettings:
         absent=None,
         by_stage=True,
     )
-    test_px: int | None = setting(
+    test_px: _SizeOrNull = setting(
         None,
-        "side of test images; null: that of the training images",
+        "side, or [height, width], of test images; null: that of the training images",
         unit="px",
-        check=at_least(1),
+        check=_SIZE,
         affects="evaluation",
         absent=None,
         by_stage=True,
@@ -268,6 +278,7 @@ class DataSettings:
     )
 
     def __post_init__(self) -> None:
+        self.image_px, self.test_px = image_size(self.image_px), image_size(self.test_px)
         if isinstance(self.augment, list) and len(self.augment) == 1:
             self.augment = self.augment[0]  # whose key is from before there were lists
         self.augment = self.augment or None
@@ -753,7 +764,8 @@ def _check_data(data: DataSettings) -> None:
     if data.name != "custom":
         for key in ("train", "test"):
             require(getattr(data, key) is None, f"data.{key}", getattr(data, key), f"null with data={data.name}")
-    require(data.pad_px <= data.image_px, "data.pad_px", data.pad_px, f"at most data.image_px (={data.image_px})")
+    most = f"at most data.image_px (={size_text(data.image_px)})"
+    require(data.pad_px <= min(height_width(data.image_px)), "data.pad_px", data.pad_px, most)
     if data.name != "synthetic":
         for key in ("train_images", "test_images"):
             value = getattr(data, key)

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, kl_div, log_softmax
 
+from rescaler.method.size import ImageSize
+
 _WEIGHT = 0.5
 _TEMPERATURE = 2.0
 
@@ -16,11 +18,11 @@ class Teacher:
 
     Args:
         network: in evaluation mode from here on; not changed.
-        image_px: side of its images.
+        image_px: side of its images, or height and width.
     """
 
     network: nn.Module
-    image_px: int
+    image_px: ImageSize
 
     def __post_init__(self) -> None:
         self.network.eval()
@@ -31,7 +33,7 @@ class Teacher:
         Args:
             loss: of the labels, mean over the images.
             scores: of the network in training, ``(n, classes)``.
-            images: that the scores are for, ``(n, channels, px, px)``; the teacher gets them resized.
+            images: that the scores are for, ``(n, channels, h, w)``; the teacher gets them resized.
         """
         with torch.no_grad():
             own = self.network(interpolate(images, self.image_px, mode="bilinear", antialias=True))

@@ -14,6 +14,7 @@ from rescaler.chain import Epoch
 from rescaler.config import StepSettings
 from rescaler.data import ImageData
 from rescaler.errors import is_out_of_memory
+from rescaler.method.size import ImageSize, size_text
 from rescaler.plan import EVALUATION_IMAGES, Run
 from rescaler.precision import MEMORY_FORMATS, autocast, computing
 from rescaler.text import percent
@@ -33,7 +34,7 @@ def score(
     network: nn.Module,
     step: StepSettings,
     data: ImageData,
-    image_px: int,
+    image_px: ImageSize,
     *,
     after_batch: Callable[[], None] = lambda: None,
     confusion: Tensor | None = None,
@@ -44,7 +45,7 @@ def score(
         network: on the device of the data; put into evaluation mode.
         step: precision and memory format.
         data: whose test set is taken.
-        image_px: side of the images.
+        image_px: size of the images.
         after_batch: called after each batch.
         confusion: int64 ``(classes, classes)``, on the device; overwritten by how many images of each class (row) were
             taken for each (column), of this process's share.
@@ -64,7 +65,7 @@ def _score(
     network: nn.Module,
     step: StepSettings,
     data: ImageData,
-    image_px: int,
+    image_px: ImageSize,
     after_batch: Callable[[], None],
     confusion: Tensor | None,
     at_once: int,
@@ -101,10 +102,10 @@ def log_given_weights(run: Run, epoch: Epoch, pretrain: nn.Module) -> None:
     before = score(target, epoch.recipe.step, run.data, data.image_px).top1
     after = score(pretrain, epoch.recipe.step, run.data, epoch.stage.test_px).top1
     log.info(
-        "init.from=%s: test accuracy %s at %d px, %s at %d px after its kernels were shrunk",
+        "init.from=%s: test accuracy %s at %s px, %s at %s px after its kernels were shrunk",
         init.from_,
         percent(before, 2),
-        data.image_px,
+        size_text(data.image_px),
         percent(after, 2),
-        epoch.stage.image_px,
+        size_text(epoch.stage.image_px),
     )

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from rescaler.errors import InputError, missing_extra
 from rescaler.method.rescaling import rescale
 from rescaler.method.shrinking import shrink
+from rescaler.method.size import ImageSize, height_width, image_size
 from rescaler.optim import rescale_optimizer
 
 try:
@@ -31,7 +32,7 @@ class KernelRescaling(Callback):
 
     Args:
         resize_epoch: completed epochs of the pre-train network before the target takes over; 0: none.
-        image_px: side of the target's images.
+        image_px: side of the target's images, or ``(height, width)``.
         attribute: of the LightningModule, which holds the network after ``__init__``.
         mode: interpolation, as for :func:`rescaler.rescale_kernel`.
         options: further arguments of :func:`rescaler.shrink`, such as ``table``.
@@ -42,15 +43,21 @@ class KernelRescaling(Callback):
     """
 
     def __init__(
-        self, resize_epoch: int, image_px: int, *, attribute: str = "model", mode: str = "bilinear", **options: Any
+        self,
+        resize_epoch: int,
+        image_px: ImageSize,
+        *,
+        attribute: str = "model",
+        mode: str = "bilinear",
+        **options: Any,
     ) -> None:
         if isinstance(resize_epoch, bool) or not isinstance(resize_epoch, int) or resize_epoch < 0:
             raise InputError(f"resize_epoch must be an integer from 0 on; got {resize_epoch!r}")
-        self._resize_epoch, self._target_px, self._options = resize_epoch, image_px, options
+        self.image_px: int | Any = image_size(image_px)
+        """Size of the images of the network that is trained now."""
+        self._resize_epoch, self._target_px, self._options = resize_epoch, self.image_px, options
         self._attribute, self._mode = attribute, mode
         self._networks: tuple[nn.Module, nn.Module] | None = None
-        self.image_px = image_px
-        """Side of the images of the network that is trained now."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Shrink the network before training."""
@@ -95,7 +102,7 @@ class KernelRescaling(Callback):
             trainer.strategy.configure_ddp()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return which network is trained, by the side of its images."""
+        """Return which network is trained, by the size of its images."""
         return {"image_px": self.image_px}
 
     def on_load_checkpoint(self, _: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -117,7 +124,7 @@ class KernelRescaling(Callback):
         if not inputs:
             raise InputError(f"{self._attribute} must be called with the images as its first argument, without a name")
         images, *others = inputs
-        size = (self._pretrain_px, self._pretrain_px)
+        size = height_width(self._pretrain_px)
         if images.shape[-2:] != size:
             # In float32: torch has no antialiasing of bfloat16 on the CPU.
             images = F.interpolate(images.float(), size=size, mode="bilinear", antialias=True).to(images.dtype)

@@ -18,6 +18,7 @@ from rescaler.chain import Recipe, Stage
 from rescaler.config import DataSettings, Experiment, stage_names
 from rescaler.data import Batch, EpochImages, image_folder, load_data, streams_from_files
 from rescaler.errors import enough_memory
+from rescaler.method.size import ImageSize, height_width, size_text
 from rescaler.networks import initial_target, shrunk_stages
 from rescaler.plan import device_for
 from rescaler.precision import MEMORY_FORMATS, computing, resolve_step
@@ -81,7 +82,7 @@ class Candidate(NamedTuple):
     """A network and the images that it takes."""
 
     network: nn.Module
-    image_px: int
+    image_px: ImageSize
     channels: int
     classes: int
     name: str = ""
@@ -168,7 +169,7 @@ class _Trainer:
         state = State(candidate.network.to(device).to(memory_format=memory_format))
         state.prepare(recipe)
         self._step = Step(state, recipe)
-        shape = (recipe.optim.batch_size, candidate.channels, candidate.image_px, candidate.image_px)
+        shape = (recipe.optim.batch_size, candidate.channels, *height_width(candidate.image_px))
         self._images = torch.randn(shape, device=device).contiguous(memory_format=memory_format)
         self._labels = torch.randint(candidate.classes, (recipe.optim.batch_size,), device=device)
         self._steps_s(_WARM_UP_STEPS)  # compiles, and lets libraries choose their algorithms
@@ -193,7 +194,7 @@ class _Trainer:
 
 def batch_loading_s(
     data: DataSettings,
-    sizes_px: Mapping[str, int],
+    sizes_px: Mapping[str, ImageSize],
     *,
     batch_size: int,
     device: torch.device,
@@ -205,7 +206,7 @@ def batch_loading_s(
     images = load_data(data, device)
     found = {}
     for image_px in dict.fromkeys(sizes_px.values()):
-        progress(f"loading images of {image_px} pixels")
+        progress(f"loading images of {size_text(image_px)} pixels")
         most_batches = 1 + _MOST_IMAGES // batch_size
         batches = images.train_batches(
             EpochImages(image_px, 0, 1, most_batches, batch_size, pad_px=data.pad_px, flip=data.flip)

@@ -19,6 +19,7 @@ from rescaler.config import DataSettings, Experiment, ShrinkSettings, StageSetti
 from rescaler.data import streams_from_files
 from rescaler.errors import InputError, one_line
 from rescaler.files import replacing, sync
+from rescaler.method.size import ImageSize, image_size
 from rescaler.networks import initial_target, shrunk_stage
 from rescaler.provenance import version
 from rescaler.record import MODEL_FILE, Record
@@ -44,8 +45,8 @@ class Model:
     """``_target_`` of the target network, and its arguments."""
     data: DataSettings
     class_names: list[str]
-    image_px: int
-    """Side of its test images, and of the pictures that it predicts."""
+    image_px: ImageSize
+    """Size of its test images, and of the pictures that it predicts."""
     cropped: bool
     """Test images are the middle of a picture, 224/256 of its shorter side; else all of it."""
     precision: str
@@ -98,6 +99,7 @@ class Model:
         try:
             words = {one.name for one in dataclasses.fields(cls) if one.type is str} | {"format"}
             values: dict[str, Any] = {name: text if name in words else json.loads(text) for name, text in texts.items()}
+            values["image_px"] = image_size(values["image_px"])
             data = {**values["data"], **{name: values[name] for name in _FLAT}}
             known = {one.name for one in dataclasses.fields(DataSettings)}
             names = {one.name for one in dataclasses.fields(cls)} - {"weights", "data"}
@@ -150,7 +152,7 @@ class Model:
         return network.eval()
 
     def preprocess(self, picture: "str | Path | Image") -> Tensor:
-        """Turn a picture, a path or Pillow's image, into the network's normalised input ``(channels, px, px)``.
+        """Turn a picture, a path or Pillow's image, into the network's normalised input ``(channels, h, w)``.
 
         Raises:
             InputError: it cannot be read.
@@ -175,7 +177,7 @@ def write_model(run: "Run", record: Record, folder: Path) -> None:
     model.write(folder / MODEL_FILE)
 
 
-def _preprocess(data: DataSettings, image_px: int, cropped: bool, picture: "str | Path | Image") -> Tensor:
+def _preprocess(data: DataSettings, image_px: ImageSize, cropped: bool, picture: "str | Path | Image") -> Tensor:
     # Not at the top: it needs the extra `images`.
     from rescaler.data.preprocessing import Preprocess
 
@@ -194,7 +196,7 @@ def load(run_or_file: "str | Path") -> nn.Module:
 
     Returns:
         The network, with two attributes more: ``preprocess``, from a path or Pillow's image to its normalised input
-        ``(channels, px, px)`` (needs the extra ``images``), and ``classes``, their names in the order of its scores.
+        ``(channels, h, w)`` (needs the extra ``images``), and ``classes``, their names in the order of its scores.
 
     Raises:
         InputError: there is no model, or its network's code cannot be found.

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.metadata
 from itertools import pairwise
+from operator import lt
 from typing import NamedTuple
 
 import torch
@@ -12,6 +13,7 @@ from rescaler.chain import digest
 from rescaler.config import Experiment
 from rescaler.errors import ArgumentError, InputError, first_line
 from rescaler.method.shrinking import Shrunk, shrink
+from rescaler.method.size import ImageSize, height_width, size_text
 from rescaler.method.trace import Shapes, outline
 from rescaler.models import build, loss_and_scores
 from rescaler.models.sources import code_digest
@@ -134,15 +136,15 @@ def initial_target(experiment: Experiment) -> nn.Module:
 
 def _check_output(target: nn.Module, experiment: Experiment) -> None:
     data, name = experiment.data, f"the network {experiment.model['_target_']}"
-    images, outlined = torch.zeros(2, data.channels, data.image_px, data.image_px), outline(target)
+    images, outlined = torch.zeros(2, data.channels, *height_width(data.image_px)), outline(target)
     try:
         with Shapes():
             logits = outlined.eval()(images)
             trained = outlined.train()(images)
     except Exception as error:  # whatever the user's network raises on these images
         raise InputError(
-            f"{name} cannot take images of {data.channels}x{data.image_px}x{data.image_px} (data.channels, "
-            f"data.image_px): {first_line(error)}"
+            f"{name} cannot take images of {'x'.join(map(str, images.shape[1:]))} (data.channels, data.image_px): "
+            f"{first_line(error)}"
         ) from error
     if not isinstance(logits, torch.Tensor) or logits.shape != (2, data.classes):
         got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
@@ -165,7 +167,7 @@ def check_single_image(target: nn.Module, experiment: Experiment, key: str, *, t
     data = experiment.data
     try:
         with Shapes():
-            scores = outline(target).train(training)(torch.zeros(1, data.channels, data.image_px, data.image_px))
+            scores = outline(target).train(training)(torch.zeros(1, data.channels, *height_width(data.image_px)))
         got = "" if training or scores.shape == (1, data.classes) else f"it returns {tuple(scores.shape)} for one image"
     except Exception as error:  # whatever the user's network raises
         got = first_line(error)
@@ -175,7 +177,7 @@ def check_single_image(target: nn.Module, experiment: Experiment, key: str, *, t
         )
 
 
-def check_test_size(network: nn.Module, experiment: Experiment, test_px: int, key: str) -> None:
+def check_test_size(network: nn.Module, experiment: Experiment, test_px: ImageSize, key: str) -> None:
     """Check that a network takes test images of a size of their own.
 
     Raises:
@@ -184,10 +186,10 @@ def check_test_size(network: nn.Module, experiment: Experiment, test_px: int, ke
     data = experiment.data
     try:
         with Shapes():
-            outline(network).eval()(torch.zeros(2, data.channels, test_px, test_px))
+            outline(network).eval()(torch.zeros(2, data.channels, *height_width(test_px)))
     except Exception as error:  # whatever the user's network raises
         name = experiment.model["_target_"]
-        raise InputError(f"{key}={test_px}: {name} cannot take such images: {first_line(error)}") from error
+        raise InputError(f"{key}={size_text(test_px)}: {name} cannot take such images: {first_line(error)}") from error
 
 
 def shrunk_stages(experiment: Experiment, target: nn.Module) -> list[Shrunk]:
@@ -206,11 +208,12 @@ def _key(number: int) -> str:
     return "shrink" if number == 0 else f"shrink.middle[{number - 1}]"
 
 
-def _check_growth(small: Shrunk, large: Shrunk, key: str, image_px: int) -> None:
-    if large.image_px < small.image_px:
+def _check_growth(small: Shrunk, large: Shrunk, key: str, image_px: ImageSize) -> None:
+    before_px, px, most_px = map(size_text, (small.image_px, large.image_px, image_px))
+    if any(map(lt, height_width(large.image_px), height_width(small.image_px))):
         raise InputError(
-            f"{key}.image_px must be between {small.image_px}, that of the stage before, and data.image_px={image_px}; "
-            f"got {large.image_px}"
+            f"{key}.image_px must be between {before_px}, that of the stage before, and data.image_px={most_px}; "
+            f"got {px}"
         )
     kernels, grown = ({layer.name: layer.pretrain_kernel for layer in shrunk.layers} for shrunk in (small, large))
     for name, before in kernels.items():
@@ -223,7 +226,7 @@ def _check_growth(small: Shrunk, large: Shrunk, key: str, image_px: int) -> None
     if large.image_px == small.image_px and kernels == grown:
         raise InputError(
             f"{key} must differ from the stage before it; it has the same kernels and the same images of "
-            f"{small.image_px} px: give it another table, or an image_px up to data.image_px={image_px}"
+            f"{px} px: give it another table, or an image_px up to data.image_px={most_px}"
         )
 
 

@@ -20,6 +20,7 @@ from rescaler.errors import InputError, one_line_with_place
 from rescaler.ledger import Ledger
 from rescaler.method.kernels import rescale_kernel
 from rescaler.method.shrinking import Shrunk
+from rescaler.method.size import ImageSize
 from rescaler.models.sources import code_digest
 from rescaler.networks import (
     Networks,
@@ -75,7 +76,9 @@ class Run:
         assert self.loaded is not None, "planned with load=False"
         return self.loaded
 
-    def batches(self, epoch: Epoch, image_px: int, *, start: int = 0, share: slice = EVERY_IMAGE) -> Iterator[Batch]:
+    def batches(
+        self, epoch: Epoch, image_px: ImageSize, *, start: int = 0, share: slice = EVERY_IMAGE
+    ) -> Iterator[Batch]:
         """Yield an epoch's training images, at any size, from a batch on."""
         recipe, stage = epoch.recipe, epoch.stage
         size, layout = recipe.optim.batch_size, MEMORY_FORMATS[recipe.step.memory_format]

@@ -14,6 +14,7 @@ from rescaler.chain import Chain, Epoch, Stage
 from rescaler.config import DataSettings
 from rescaler.data import streams_from_files
 from rescaler.measure import how_to_load_faster
+from rescaler.method.size import size_text
 from rescaler.record import Record
 from rescaler.text import Lines, clock
 
@@ -113,13 +114,13 @@ class LoadingWarning:
             return
         self._silent = True
         log.warning(
-            "epoch %d waited for images for %.0f %% of its time (%.1f of %.1f s, %s images/s at %d pixels): %s",
+            "epoch %d waited for images for %.0f %% of its time (%.1f of %.1f s, %s images/s at %s pixels): %s",
             record.epoch,
             100 * record.data_s / epoch_s,
             record.data_s,
             epoch_s,
             f"{record.images / epoch_s:,.0f}",
-            record.image_px,
+            size_text(record.image_px),
             how_to_load_faster(self._data),
         )
 

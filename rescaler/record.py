@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from rescaler.errors import InputError
 from rescaler.files import read_json
+from rescaler.method.size import ImageSize, image_size, is_image_size, size_text
 
 CONFIG_FILE = "config.yaml"
 SUMMARY_FILE = "summary.json"
@@ -50,7 +51,7 @@ class Record:
     parent: str
     epoch: int
     stage: str = ""
-    image_px: int = 0
+    image_px: ImageSize = 0
     rescaled: bool = False
     learning_rate: float = math.nan
     weight_decay: float = math.nan
@@ -85,6 +86,10 @@ class Record:
         """Return the fields of this version by name."""
         return {name: getattr(self, name) for name in FIELDS}
 
+    def cells(self) -> dict[str, Any]:
+        """Return the fields as a table holds them."""
+        return {**self.to_dict(), "image_px": size_cell(self.image_px)}
+
     def to_json(self) -> str:
         """Return one JSON object, keys in the order of the fields, with a check sum of all it says."""
         return json.dumps(sealed({**self.to_dict(), **self.more}), indent=1)
@@ -101,6 +106,7 @@ class Record:
             raise ValueError("not the record of an epoch")
         values = unsealed(values)
         own = {name: values.pop(name) for name in FIELDS if name in values}
+        own["image_px"] = image_size(own.get("image_px", 0))
         wrong = [name for name, value in own.items() if not _is_of(FIELDS[name], value)]
         if wrong or not {"key", "parent", "epoch"} <= own.keys():
             raise ValueError(f"not the record of an epoch ({', '.join(wrong) or 'no key'})")
@@ -145,22 +151,31 @@ def _check_sum(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def _is_of(kind: type, value: object) -> bool:
+def _is_of(kind: Any, value: object) -> bool:
     if isinstance(value, bool):
         return kind is bool
+    if kind is ImageSize:
+        return isinstance(value, int) or is_image_size(value)
     return isinstance(value, (int, float) if kind is float else kind)
 
 
+def size_cell(size: ImageSize | str) -> int | str:
+    """Return an image size as a table holds it, or as its text says: a number, or a text such as ``128x96``."""
+    if isinstance(size, tuple):
+        return size_text(size)
+    return size if "x" in str(size) else int(size)
+
+
 FIELDS: Mapping[str, Any] = {one.name: one.type for one in dataclasses.fields(Record) if one.name != "more"}
-EPOCH_FIELDS: Mapping[str, Any] = {**FIELDS, "reused": bool}
-"""What a run keeps of an epoch, with its type: the record, and whether the run read it back from the ledger."""
+EPOCH_FIELDS: Mapping[str, Any] = {**FIELDS, "image_px": size_cell, "reused": bool}
+"""What a run keeps of an epoch, with what its text becomes: the record, and whether it was read from the ledger."""
 
 
 def metrics_text(epochs: Sequence[tuple[Record, bool]]) -> str:
     """Return ``metrics.csv``: a row for each record, with whether it was reused, and a check sum of the row."""
     text = io.StringIO()
     writer = csv.DictWriter(text, EPOCH_FIELDS, lineterminator="\n")
-    writer.writerows({**record.to_dict(), "reused": reused} for record, reused in epochs)
+    writer.writerows({**record.cells(), "reused": reused} for record, reused in epochs)
     rows = [f"{row},{_check_of_row(row)}\n" for row in text.getvalue().splitlines()]
     return "".join([",".join([*EPOCH_FIELDS, "check"]), "\n", *rows])
 

@@ -18,6 +18,7 @@ from rescaler.config import CostSettings, Experiment, identity, stage_names
 from rescaler.errors import InputError
 from rescaler.files import write_text
 from rescaler.measure import Candidate, Spread, batch_loading_s, candidates, step_recipe, time_steps
+from rescaler.method.size import ImageSize, image_size
 from rescaler.networks import networks_of
 from rescaler.plan import device_for
 from rescaler.precision import resolve_step
@@ -37,7 +38,7 @@ class Reference(NamedTuple):
     """Seconds of a step of one network: median and range over rounds."""
 
     network: str
-    image_px: int
+    image_px: ImageSize
     batch_size: int
     step_s: float
     low_s: float
@@ -114,8 +115,8 @@ def read_reference(path: Path) -> Reference:
     """
     values = read_sealed(path)
     try:
-        return Reference(**values)
-    except TypeError as error:
+        return Reference(**{**values, "image_px": image_size(values["image_px"])})
+    except (KeyError, TypeError) as error:
         raise InputError(f"{path}: no reference time: remove it, and it is measured anew") from error
 
 

@@ -21,6 +21,7 @@ from rescaler import provenance
 from rescaler.chain import Epoch, Stage
 from rescaler.config import Experiment, architecture
 from rescaler.files import write_text
+from rescaler.method.size import size_text
 from rescaler.plan import Run
 from rescaler.progress import epochs_planned, left_s
 from rescaler.record import (
@@ -170,7 +171,7 @@ def variant(run: Run) -> str:
     """Return how the run may differ from others of its comparison, beside the resize epoch and the seed."""
     chain = run.chain
     stages = [stage for stage in chain.stages if stage.layers]
-    parts = [f"{_kernels(stage)} at {stage.image_px} px" for stage in stages]
+    parts = [f"{_kernels(stage)} at {size_text(stage.image_px)} px" for stage in stages]
     if len(stages) > 1:
         parts = [f"{part} to epoch {end}" for part, end in zip(parts, chain.ends, strict=False)]
     for settings in run.experiment.shrink.stages[: len(stages)]:

@@ -21,6 +21,7 @@ from rescaler.distillation import Teacher
 from rescaler.errors import InputError
 from rescaler.evaluation import Scores, log_given_weights, score
 from rescaler.ledger import Ledger
+from rescaler.method.size import ImageSize
 from rescaler.models import loss_and_scores
 from rescaler.optim import Average, Update
 from rescaler.plan import Run
@@ -34,8 +35,7 @@ log = logging.getLogger(__name__)
 
 _LOOK_S = 0.25
 """Seconds between looks at the running loss, each of which waits for the device."""
-_COMPILING_STEPS = 3
-"""First steps of a compiled network: the first compiles it, the second records CUDA graphs, the third replays them."""
+_COMPILING_STEPS = 3  # the first compiles, the second records CUDA graphs, the third replays them
 
 
 class Diverged(InputError):
@@ -125,7 +125,7 @@ def start_stage(run: Run, epoch: Epoch, state: State) -> State:
         return rescaled(state, run.network(epoch.stage), settings, small, large)
 
 
-def first_images(run: Run, epoch: Epoch, image_px: int, count: int) -> list[Tensor]:
+def first_images(run: Run, epoch: Epoch, image_px: ImageSize, count: int) -> list[Tensor]:
     """Return the images of an epoch's first mini-batches, and seed what the network draws on them."""
     images = [images for images, _ in itertools.islice(run.batches(epoch, image_px), count)]
     seed_all(seed_for(run.experiment.seed, "calibration", epoch.number))

@@ -19,7 +19,7 @@ from rescaler.config import (
 from rescaler.data import DATA_SETS as READERS
 from rescaler.errors import InputError
 from rescaler.method import kernels
-from rescaler.method.shrinking import MAX_IMAGE_PX
+from rescaler.method.size import MAX_IMAGE_PX
 from rescaler.precision import MEMORY_FORMATS
 from rescaler.schedule import check_stages, resolve_resize_epoch, stage_epochs
 
@@ -160,8 +160,17 @@ def test_impossible_resize_epochs_are_refused(value: object) -> None:
             {"schedule__rule": "one_cycle", "schedule__milestones": [], "schedule__learning_rates": [0.1]},
             "schedule.warmup_epochs must be from 1 to 54 with schedule.rule=one_cycle; got 0",
         ),
-        ({"data__image_px": 0}, "data.image_px must be at least 1 and at most 16,384; got 0"),
-        ({"data__image_px": 10**9}, "data.image_px must be at least 1 and at most 16,384; got 1000000000"),
+        ({"data__image_px": 0}, r"data.image_px must be .* integer or \[height, width\], at most 16,384; got 0"),
+        ({"data__image_px": 10**9}, "data.image_px must be .* at most 16,384; got 1000000000"),
+        ({"data__image_px": 28.0}, "data.image_px must be .* got 28.0"),
+        ({"data__image_px": True}, "data.image_px must be .* got True"),
+        ({"data__image_px": [28]}, r"data.image_px must be .* got \[28\]"),
+        ({"data__image_px": [1, 2, 3]}, r"data.image_px must be .* got \[1, 2, 3\]"),
+        ({"data__image_px": ["a", 2]}, r"data.image_px must be .* got \['a', 2\]"),
+        ({"data__image_px": [28, -1]}, r"data.image_px must be .* got \[28, -1\]"),
+        ({"data__test_px": [28, 0]}, r"data.test_px must be .* got \[28, 0\]"),
+        ({"shrink__image_px": 2.5}, "shrink.image_px must be .* got 2.5"),
+        ({"data__image_px": [28, 20], "data__pad_px": 21}, r"data.pad_px must be at most data.image_px \(=28x20\)"),
         ({"data__classes": 1}, "data.classes must be at least 2; got 1"),
         (
             {"data__train_images": 500},
@@ -222,5 +231,5 @@ def test_auto_is_a_third_of_the_epochs_where_the_rate_always_changes() -> None:
 
 def test_images_are_as_large_as_the_method_takes_them() -> None:
     check(experiment(data__image_px=MAX_IMAGE_PX))
-    with pytest.raises(InputError, match="data.image_px must be at least 1 and at most 16,384"):
+    with pytest.raises(InputError, match="data.image_px must be .* at most 16,384; got 16385"):
         check(experiment(data__image_px=MAX_IMAGE_PX + 1))

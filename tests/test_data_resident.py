@@ -9,14 +9,16 @@ from rescaler.config import DataSettings
 from rescaler.data import Batch, EpochImages
 from rescaler.data.resident import ImageSet, Normalise, ResidentImages, Split, low_frequencies, resize
 from rescaler.errors import InputError
+from rescaler.method.size import ImageSize, height_width
 
 CPU = torch.device("cpu")
 SETTINGS = DataSettings(image_px=3, classes=4, channels=1, mean=[0.0], std=[1.0], pad_px=0, flip=False)
 
 
-def images(count: int, px: int = 3, channels: int = 1) -> Split:
+def images(count: int, px: ImageSize = 3, channels: int = 1) -> Split:
     """Random images that know their label: it is their first pixel."""
-    pixels = torch.randint(10, 256, (count, channels, px, px), dtype=torch.uint8, generator=torch.Generator())
+    shape = (count, channels, *height_width(px))
+    pixels = torch.randint(10, 256, shape, dtype=torch.uint8, generator=torch.Generator())
     labels = torch.arange(count) % 4
     pixels[:, 0, 0, 0] = labels.to(torch.uint8)
     return Split(pixels, labels)

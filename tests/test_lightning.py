@@ -46,7 +46,7 @@ class Module(pl.LightningModule):  # type: ignore[name-defined,misc]
         super().__init__()
         self.net = network()
         self.losses: list[float] = []
-        self.sizes: list[int] = []
+        self.sizes: list[Any] = []
 
     def training_step(self, batch: list[Tensor], _: int) -> Tensor:
         loss = F.cross_entropy(self.net(batch[0]), batch[1])
@@ -197,3 +197,12 @@ def test_without_lightning_the_extra_is_named() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     last = done.stderr.splitlines()[-1]
     assert last == "ModuleNotFoundError: lightning is not installed: pip install 'rescaler[lightning]'"
+
+
+def test_images_that_are_not_square_are_resized_along_both_sides(tmp_path: Path) -> None:
+    pixels, labels = images()
+    loader = DataLoader(TensorDataset(pixels[..., :9], labels), batch_size=BATCH)
+    for ckpt_path in (None, tmp_path / "epoch=0.ckpt"):
+        module = Module()
+        trainer(tmp_path, 3, KernelRescaling(2, (12, 9), attribute="net")).fit(module, loader, ckpt_path=ckpt_path)
+        assert module.sizes[-8:] == [(8, 6)] * 4 + [(12, 9)] * 4

@@ -17,6 +17,7 @@ from rescaler.config import DataSettings, StepSettings
 from rescaler.data import EpochImages
 from rescaler.errors import InputError
 from rescaler.measure import Candidate, Spread, batch_loading_s, step_recipe, time_steps, turns
+from rescaler.method.size import height_width
 
 CPU = torch.device("cpu")
 
@@ -177,7 +178,7 @@ def test_the_time_of_a_batch_is_what_it_takes_here(tmp_path: Path, monkeypatch: 
     class Slow:
         def train_batches(self, images: EpochImages) -> Iterator[int]:
             for number in range(images.batches):
-                time.sleep(0.001 * images.image_px)
+                time.sleep(0.001 * height_width(images.image_px)[0])
                 yield number
 
     monkeypatch.setattr(measure, "load_data", lambda *_: Slow())

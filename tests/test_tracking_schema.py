@@ -1,6 +1,7 @@
 import csv
 import dataclasses
 import io
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from test_tracking import CONFIG, SUMMARY, record
 
 from rescaler.config import LoggerSettings
 from rescaler.loggers.wandb import AXES, HIDDEN, NAMES, History, epoch, epoch_of_row, opening, summary_of
+from rescaler.method.size import ImageSize
 from rescaler.record import EPOCH_FIELDS
 
 
@@ -53,13 +55,14 @@ def test_every_metric_has_an_axis_or_is_hidden() -> None:
 
 
 def test_an_epoch_comes_back_whole_through_json() -> None:
-    for reused in (True, False):
-        row = json.loads(json.dumps(History().row(record(18), reused=reused)))
+    sizes: list[tuple[ImageSize, int | str]] = [(28, 28), ((32, 24), "32x24")]
+    for reused, (image_px, shown) in itertools.product((True, False), sizes):
+        row = json.loads(json.dumps(History().row(dataclasses.replace(record(18), image_px=image_px), reused=reused)))
         row["weight_decay"] = row["seconds/train"] = 8  # what JSON makes of 8.0 elsewhere
         expected = dataclasses.replace(record(18), weight_decay=8.0)
         back = epoch_of_row(row)
-        assert back == {**expected.to_dict(), "reused": reused}
-        assert {name: type(value) for name, value in back.items()} == EPOCH_FIELDS
+        assert back == {**expected.to_dict(), "image_px": shown, "reused": reused}
+        assert {name: type(value) for name, value in back.items()} == {**EPOCH_FIELDS, "image_px": type(shown)}
 
 
 def test_an_epoch_comes_back_whole_from_the_metrics_of_a_folder() -> None:

@@ -14,6 +14,7 @@ from rescaler.data import image_folder
 from rescaler.errors import InputError, listed
 from rescaler.measure import Spread, batch_loading_s, candidates, doubts, loading_notes, step_recipe, time_steps
 from rescaler.method.description import Description, compare
+from rescaler.method.size import size_text
 from rescaler.method.trace import outline
 from rescaler.networks import initial_target, shrunk_stages
 from rescaler.plan import device_for
@@ -72,7 +73,7 @@ def _pictures(data: DataSettings) -> TextTable:
         ["sizes", f"{sizes} px"],
         ["colour", "none" if seen.is_grey else "RGB"],
         ["data.channels", str(data.channels)],
-        ["data.image_px", str(data.image_px)],
+        ["data.image_px", size_text(data.image_px)],
         ["data.in_memory", str(data.in_memory).lower()],
         ["data.mean", str(data.mean)],
         ["data.std", str(data.std)],
@@ -94,8 +95,8 @@ def _csv(descriptions: Sequence[Description]) -> str:
         for layer in description.layers:
             row = {
                 "network": description.network,
-                "target_px": description.target_px,
-                "pretrain_px": description.pretrain_px,
+                "target_px": _cell(description.target_px),
+                "pretrain_px": _cell(description.pretrain_px),
                 **{key: _cell(value) for key, value in dataclasses.asdict(layer).items()},
                 "ratio": layer.ratio,
                 "scale": layer.scale,

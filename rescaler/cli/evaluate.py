@@ -17,6 +17,7 @@ from rescaler.config import DataSettings, StepSettings
 from rescaler.data import load_data
 from rescaler.errors import InputError, first_line
 from rescaler.evaluation import score
+from rescaler.method.size import ImageSize, height_width, size_text
 from rescaler.modelfile import Model
 from rescaler.plan import device_for
 from rescaler.precision import MEMORY_FORMATS
@@ -34,14 +35,14 @@ def run(arguments: argparse.Namespace) -> None:
     settings, image_px = _data(model, source, arguments.overrides, arguments.config_dir)
     device = device_for("auto")
     network = model.network().to(device).to(memory_format=MEMORY_FORMATS[model.memory_format])
-    _check_size(network, torch.zeros(1, settings.channels, image_px, image_px, device=device))
+    _check_size(network, torch.zeros(1, settings.channels, *height_width(image_px), device=device), image_px)
     data = load_data(settings, device)
     confusion = torch.zeros(settings.classes, settings.classes, dtype=torch.int64, device=device)
     step = StepSettings(precision=model.precision, memory_format=model.memory_format)
     scores = score(network, step, data, image_px, confusion=confusion)
     names, confusion = list(data.class_names), confusion.cpu()
     if arguments.csv != STDOUT:
-        heading = f"{source} on {settings.name}, {counted(data.test_count, 'test image')} of {image_px} px"
+        heading = f"{source} on {settings.name}, {counted(data.test_count, 'test image')} of {size_text(image_px)} px"
         top5 = f", top-5 {percent(scores.top5, 2)}" if settings.classes > 5 else ""
         print(f"{heading}: loss {scores.loss:.4f}, top-1 {percent(scores.top1, 2)}{top5}\n")
         _table(confusion, names).print(Console())
@@ -51,7 +52,9 @@ def run(arguments: argparse.Namespace) -> None:
         write(arguments.csv, _csv(confusion, names))
 
 
-def _data(model: Model, source: Path, overrides: Sequence[str], config_dir: str | None) -> tuple[DataSettings, int]:
+def _data(
+    model: Model, source: Path, overrides: Sequence[str], config_dir: str | None
+) -> tuple[DataSettings, ImageSize]:
     """Return the data to test on, and the image size: the network's own but for what the overrides say.
 
     Raises:
@@ -82,12 +85,12 @@ def _data(model: Model, source: Path, overrides: Sequence[str], config_dir: str 
 
 
 @torch.inference_mode()
-def _check_size(network: nn.Module, image: Tensor) -> None:
+def _check_size(network: nn.Module, image: Tensor, image_px: ImageSize) -> None:
     try:
         network(image)
     except Exception as error:  # whatever a network raises on images of another size than its own
         raise InputError(
-            f"data.image_px={image.shape[-1]}: the network cannot take such images: {first_line(error)}"
+            f"data.image_px={size_text(image_px)}: the network cannot take such images: {first_line(error)}"
         ) from error
 
 

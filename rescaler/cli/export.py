@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from rescaler.errors import InputError, one_line
 from rescaler.files import replacing
+from rescaler.method.size import height_width
 from rescaler.modelfile import Model
 
 _TOLERANCE = 1e-3
@@ -29,7 +30,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise InputError(f"-o {output} is the file that is exported")
     network = model.network()
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(2, model.data.channels, model.image_px, model.image_px, generator=generator)
+    images = torch.randn(2, model.data.channels, *height_width(model.image_px), generator=generator)
     with torch.inference_mode():
         wanted = network(images)
     with replacing(output) as temporary:

@@ -3,12 +3,14 @@
 import argparse
 import contextlib
 import dataclasses
+import json
 import math
 
 from rescaler.compose import jobs
 from rescaler.config import Experiment
 from rescaler.errors import InputError
 from rescaler.measure import Spread
+from rescaler.method.size import height_width, image_size, size_text
 from rescaler.networks import networks_of
 from rescaler.reference import references
 from rescaler.text import TextTable
@@ -33,7 +35,7 @@ def run(arguments: argparse.Namespace) -> None:
             step = Spread(one.step_s, one.low_s, one.high_s)
             row = [
                 one.network,
-                f"{one.image_px} px",
+                f"{size_text(one.image_px)} px",
                 str(one.batch_size),
                 step.in_ms(),
                 f"{1000 * one.loading_s:.2f} ms",
@@ -43,7 +45,8 @@ def run(arguments: argparse.Namespace) -> None:
                 rows.append(row)
             if one.high_s > _NOISY * one.low_s:
                 notes.append("A measurement is noisy: measure again (--again) while nothing else runs.")
-        size = f"shrink.image_px={each[0].image_px} " if arguments.sizes else ""
+        px = json.dumps(each[0].image_px, separators=(",", ":"))
+        size = f"shrink.image_px={px} " if arguments.sizes else ""
         given.append(f"{size}cost.reference=[{','.join(f'{one.seconds:g}' for one in each)}]")
     last = each[-1]
     columns = ("Network", "Images", "Batch", "Step", "Loading", "Cost", "n", "Measured")
@@ -57,10 +60,11 @@ def run(arguments: argparse.Namespace) -> None:
 def _of_near_sizes(experiment: Experiment) -> list[Experiment]:
     """Return the experiment with each size of pre-train images near its own that its networks take."""
     experiment = dataclasses.replace(experiment, resize_epoch="never", resize_at=None)
-    derived_px = networks_of(experiment, {}).pretrain[0].image_px
+    h, w = height_width(networks_of(experiment, {}).pretrain[0].image_px)
     found = []
-    for px in range(math.ceil((1 - _NEAR) * derived_px), math.floor((1 + _NEAR) * derived_px) + 1):
-        other = dataclasses.replace(experiment, shrink=dataclasses.replace(experiment.shrink, image_px=px))
+    for px in range(math.ceil((1 - _NEAR) * h), math.floor((1 + _NEAR) * h) + 1):
+        size = image_size((px, round(px * w / h)))
+        other = dataclasses.replace(experiment, shrink=dataclasses.replace(experiment.shrink, image_px=size))
         with contextlib.suppress(InputError):
             networks_of(other, {})
             found.append(other)

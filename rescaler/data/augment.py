@@ -10,6 +10,7 @@ from torch import Tensor
 from rescaler.config import DataSettings
 from rescaler.errors import InputError, one_line, one_line_with_place
 from rescaler.instantiate import partial
+from rescaler.method.size import height_width
 from rescaler.randomness import seeded
 
 # torchvision takes seconds to import: only the functions that need it do so.
@@ -38,7 +39,7 @@ class Augment:
                 self._transforms.append(transform)
         self._mean, self._std = (torch.tensor(x, device=device)[:, None, None] for x in (settings.mean, settings.std))
         try:
-            self(torch.zeros(1, settings.channels, settings.image_px, settings.image_px, device=device), [0])
+            self(torch.zeros(1, settings.channels, *height_width(settings.image_px), device=device), [0])
         except InputError:
             raise
         except Exception as error:  # whatever a custom transform raises
@@ -50,7 +51,7 @@ class Augment:
         return bool(self._mixtures)
 
     def __call__(self, images: Tensor, seeds: Iterable[int]) -> Tensor:
-        """Transform each image, normalised, ``(n, channels, px, px)``, in [0, 1] and with a seed of its own."""
+        """Transform each image, normalised, ``(n, channels, h, w)``, in [0, 1] and with a seed of its own."""
         if not self._transforms:
             return images
         found = []

@@ -19,6 +19,7 @@ from rescaler.data.folder import Split, open_folder
 from rescaler.data.order import generator_for, split_holdout
 from rescaler.data.prepared import Manifest, is_prepared
 from rescaler.errors import InputError, listed
+from rescaler.method.size import size_text
 from rescaler.randomness import seeded
 
 SAMPLE = 2000
@@ -144,4 +145,4 @@ def summary(data: DataSettings, names: Sequence[str]) -> str:
     """Say in a line what a run takes a set of pictures for."""
     numbers = f"mean {data.mean}, std {data.std}"
     where = "in memory" if data.in_memory else "read while training"
-    return f"{source(data)}: {len(names)} classes ({listed(names)}), {data.image_px} px, {where}, {numbers}"
+    return f"{source(data)}: {len(names)} classes ({listed(names)}), {size_text(data.image_px)} px, {where}, {numbers}"

@@ -17,6 +17,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from rescaler.errors import InputError, one_line
+from rescaler.method.size import ImageSize, height_width
 
 Content: TypeAlias = bytes | memoryview
 """Bytes of an image file."""
@@ -25,9 +26,9 @@ _EXIF_BYTES = 2**16
 _ORIENTATION = 0x0112
 
 
-def shorter_px(image_px: int) -> int:
-    """Shorter side of an image whose centre crop of ``image_px`` is a test image."""
-    return round(image_px * 256 / 224)
+def shorter_px(image_px: ImageSize) -> int:
+    """Shorter side of an image, of whatever aspect ratio, whose centre crop of ``image_px`` is a test image."""
+    return round(max(height_width(image_px)) * 256 / 224)
 
 
 def decode(content: Content | Tensor) -> Tensor:
@@ -91,18 +92,23 @@ def grey(pixels: Tensor) -> Tensor:
     return grey.to(torch.uint8)[None]
 
 
-def random_crop(pixels: Tensor, image_px: int, *, flip: bool) -> Tensor:
+def random_crop(pixels: Tensor, image_px: ImageSize, *, flip: bool) -> Tensor:
     """Crop 8 to 100 % of an image, resize it to ``image_px``, flip half of them; draws from torch's generator."""
     part = _CROP.make_params([pixels])
-    cropped: Tensor = functional.resized_crop(pixels, **part, size=[image_px, image_px], antialias=True)
+    cropped: Tensor = functional.resized_crop(pixels, **part, size=list(height_width(image_px)), antialias=True)
     return cropped.flip(-1) if flip and torch.rand(()) < 0.5 else cropped
 
 
-def centre_crop(pixels: Tensor, image_px: int) -> Tensor:
-    """Crop the middle of an image, uint8 ``(3, image_px, image_px)``, after a resize of the shorter side."""
-    side = min(pixels.shape[1:])
-    if side < shorter_px(image_px):  # enlarged whole, a long and narrow image would fill the memory
-        pixels = functional.center_crop(pixels, [min(each, 4 * side) for each in pixels.shape[1:]])
-    resized = functional.resize(pixels, [shorter_px(image_px)], antialias=True)
-    cropped: Tensor = functional.center_crop(resized, [image_px, image_px])
+def centre_crop(pixels: Tensor, image_px: ImageSize) -> Tensor:
+    """Crop the middle of an image, uint8 ``(3, h, w)``, after a resize to 256/224 of that, or more of one side."""
+    size = height_width(image_px)
+    least_h, least_w = map(shorter_px, size)
+    scale = min(pixels.shape[1] / least_h, pixels.shape[2] / least_w)
+    if scale < 1:  # enlarged whole, a long and narrow image would fill the memory
+        most = (max(1, round(4 * scale * least)) for least in (least_h, least_w))
+        pixels = functional.center_crop(pixels, list(map(min, pixels.shape[1:], most)))
+    h, w = pixels.shape[1:]
+    enough = [max(least_h, least_w * h // w), max(least_w, least_h * w // h)]
+    resized = functional.resize(pixels, enough, antialias=True)
+    cropped: Tensor = functional.center_crop(resized, list(size))
     return cropped

@@ -24,6 +24,7 @@ from rescaler.data.prepared import Manifest, is_prepared, read_prepared
 from rescaler.data.resident import Normalise
 from rescaler.data.tree import TreeSplit, check_holdout, others_text, read_tree
 from rescaler.errors import InputError, one_line
+from rescaler.method.size import ImageSize, height_width
 from rescaler.randomness import seed_all, seeded
 from rescaler.signals import leave_to_parent
 
@@ -72,7 +73,7 @@ class _Request(NamedTuple):
 
     indices: list[int]
     seeds: list[int] | None
-    image_px: int
+    image_px: ImageSize
     flip: bool = False
 
 
@@ -83,7 +84,7 @@ class _Decoder(Dataset[tuple[Tensor, Tensor] | InputError]):
     def __getitem__(self, request: _Request) -> tuple[Tensor, Tensor] | InputError:
         indices, seeds, image_px, flip = request
         split = self._test if seeds is None else self._train
-        pixels = torch.empty((len(indices), self._channels, image_px, image_px), dtype=torch.uint8)
+        pixels = torch.empty((len(indices), self._channels, *height_width(image_px)), dtype=torch.uint8)
         try:
             with seeded(0):  # restores the generators; once per batch, as it takes time
                 for target, index, seed in zip(pixels, indices, seeds or itertools.repeat(None), strict=False):
@@ -92,7 +93,7 @@ class _Decoder(Dataset[tuple[Tensor, Tensor] | InputError]):
             return error  # raised by the caller: a DataLoader would wrap a worker's exception into its traceback
         return pixels, split.labels[indices]
 
-    def _image(self, split: Split, index: int, seed: int | None, image_px: int, *, flip: bool) -> Tensor:
+    def _image(self, split: Split, index: int, seed: int | None, image_px: ImageSize, *, flip: bool) -> Tensor:
         try:
             if seed is not None:
                 seed_all(seed)
@@ -165,7 +166,7 @@ class FolderImages:
         for pixels, labels in self._decoded(requests):
             yield self._normalise(pixels), labels
 
-    def test_batches(self, *, image_px: int, batch_size: int, share: slice = EVERY_IMAGE) -> Iterator[Batch]:
+    def test_batches(self, *, image_px: ImageSize, batch_size: int, share: slice = EVERY_IMAGE) -> Iterator[Batch]:
         """See :meth:`rescaler.data.ImageData.test_batches`."""
         order = torch.arange(self.test_count)
         batches = [torch.split(indices[share], _TEST_IMAGES) for indices in torch.split(order, batch_size)]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 from rescaler.config import require
 from rescaler.errors import InputError
+from rescaler.method.size import ImageSize, height_width
 from rescaler.randomness import seed_for
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Batch: TypeAlias = "tuple[Tensor, Tensor]"
-"""Images, normalised, float32 ``(n, channels, px, px)``, and labels, int64 ``(n,)``; both on the device."""
+"""Images, normalised, float32 ``(n, channels, h, w)``, and labels, int64 ``(n,)``; both on the device."""
 EVERY_IMAGE = slice(None)
 """Share of a process that trains alone."""
 
@@ -27,7 +28,7 @@ class EpochImages(NamedTuple):
     read. Process r of n takes the share ``slice(r, None, n)``.
     """
 
-    image_px: int
+    image_px: ImageSize
     seed: int  # the run's
     epoch: int  # from 1
     batches: int  # mini-batches in the epoch
@@ -79,7 +80,7 @@ class ImageData(Protocol):
     def train_batches(self, images: EpochImages) -> Iterator[Batch]:
         """Batches ``start .. batches - 1`` of an epoch: shuffled without replacement across epochs, augmented."""
 
-    def test_batches(self, *, image_px: int, batch_size: int, share: slice = EVERY_IMAGE) -> Iterator[Batch]:
+    def test_batches(self, *, image_px: ImageSize, batch_size: int, share: slice = EVERY_IMAGE) -> Iterator[Batch]:
         """The test set in order; the last batch may be short, and a ``share`` of it, as in training, empty."""
 
 
@@ -152,18 +153,19 @@ def split_holdout(labels: "Tensor", share: float, names: Sequence[str] = ()) -> 
     return (~held).nonzero()[:, 0], held.nonzero()[:, 0]
 
 
-def shifts_and_flips(pad_px: int, *, seed: int, epoch: int, size: int) -> "tuple[Tensor, Tensor, Tensor]":
+def shifts_and_flips(pad_px: ImageSize, *, seed: int, epoch: int, size: int) -> "tuple[Tensor, Tensor, Tensor]":
     """Augmentation of every position in an epoch: the same fraction of the largest shift at every image size.
 
     Returns:
-        Rows and columns to cut off at the top and at the left of an image that was padded by ``pad_px`` on each side,
-        int64 ``(size,)`` in ``0 .. 2 * pad_px``; whether to flip it, bool ``(size,)``.
+        Rows and columns to cut off at the top and at the left of an image that was padded by ``pad_px``, or by as many
+        ``(rows, columns)``, on each side: int64 ``(size,)`` in ``0 .. 2 * pad_px``; whether to flip it, bool.
     """
     import torch
 
     bits = 31
     draws = torch.randint(1 << bits, (size, 3), generator=generator_for(seed, "augment", epoch))
-    top, left = (draws[:, :2] * (2 * pad_px + 1) >> bits).unbind(1)  # integers: a float in [0, 1) can round up to 1
+    places = 2 * torch.tensor(height_width(pad_px)) + 1
+    top, left = (draws[:, :2] * places >> bits).unbind(1)  # integers: a float in [0, 1) can round up to 1
     return top, left, draws[:, 2] >= 1 << (bits - 1)
 
 

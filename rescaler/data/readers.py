@@ -22,9 +22,10 @@ from torch import Tensor
 
 from rescaler.config import DataSettings, require
 from rescaler.data.order import generator_for
-from rescaler.data.resident import ImageSet, Split, square
+from rescaler.data.resident import ImageSet, Split, cut, resize
 from rescaler.errors import InputError, one_line
 from rescaler.files import writing
+from rescaler.method.size import height_width
 from rescaler.randomness import seeded
 
 # torchvision takes seconds to import: only the functions that need it do so.
@@ -228,7 +229,7 @@ def _quiet() -> Iterator[None]:
 
 
 def folder(root: Path, settings: DataSettings) -> ImageSet:
-    """Read a tree of small images, a prepared set or a user's own, each image cut to a square.
+    """Read a tree of small images, a prepared set or a user's own, each image cut to the aspect ratio of ``image_px``.
 
     Raises:
         InputError: it is incomplete, has other classes, or an image cannot be read.
@@ -237,16 +238,17 @@ def folder(root: Path, settings: DataSettings) -> ImageSet:
     from rescaler.data.folder import open_folder
 
     channels, image_px, splits = settings.channels, settings.image_px, []
+    size = height_width(image_px)
     grey_or_rgb = channels in {1, 3} or settings.name == "custom"
     require(grey_or_rgb, "data.channels", channels, "1 (grey) or 3 (RGB) for a folder of images")
-    found = open_folder(root, settings, shorter_px=image_px)
+    found = open_folder(root, settings, shorter_px=max(size))
     with seeded(0):  # of no meaning but for a user's own that draws
         for split in (found.train, found.test):
-            images = torch.empty((len(split.labels), channels, image_px, image_px), dtype=torch.uint8)
+            images = torch.empty((len(split.labels), channels, *size), dtype=torch.uint8)
             for number, target in enumerate(images):
                 try:
-                    pixels = decode(split.content(number, image_px))
-                    target.copy_(square(grey(pixels) if channels == 1 else pixels, image_px))
+                    pixels = cut(decode(split.content(number, max(size))), image_px)
+                    target.copy_(resize((grey(pixels) if channels == 1 else pixels)[None], image_px)[0])
                 except (OSError, InputError) as error:
                     raise InputError(f"cannot read the image {split.where(number)}: {one_line(error)}") from error
             splits.append(Split(images, split.labels))
@@ -257,7 +259,7 @@ def synthetic(_: Path, settings: DataSettings) -> ImageSet:
     """Make images of noise over a smooth pattern, one pattern per class; the same for the same settings."""
     shape = (settings.classes, settings.channels, 4, 4)  # coarse grids, which survive a smaller image size
     grids = torch.randn(shape, generator=generator_for(0, "synthetic", "patterns"))
-    patterns = F.interpolate(grids, size=(settings.image_px, settings.image_px), mode="bicubic")
+    patterns = F.interpolate(grids, size=height_width(settings.image_px), mode="bicubic")
     splits = []
     for key in ("train", "test"):
         if (count := getattr(settings, f"{key}_images")) < 1:

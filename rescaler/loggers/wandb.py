@@ -100,7 +100,7 @@ class History:
         """
         began_s, before = self._training_s, self._top1
         self._training_s, self._top1 = began_s + record.training_s, record.test_top1
-        values = {**record.to_dict(), "reused": reused}
+        values = {**record.cells(), "reused": reused}
         row = {NAMES[field]: int(value) if isinstance(value, bool) else value for field, value in values.items()}
         row |= {HOURS: self._training_s / 3600} | {name: values[field] for name, field in _OVER_HOURS.items()}
         if record.rescaled and before is not None:

@@ -10,6 +10,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from rescaler.method.layers import Layer, Margins, copies_map, margins
 from rescaler.method.shrinking import Shrunk, shrink
+from rescaler.method.size import ImageSize, height_width, image_size
 from rescaler.method.trace import Call, outline, trace
 from rescaler.text import TextTable
 
@@ -68,8 +69,8 @@ class Description:
     """A target network beside its pre-train network; prints as a table."""
 
     network: str
-    target_px: int
-    pretrain_px: int
+    target_px: ImageSize
+    pretrain_px: ImageSize
     layers: tuple[DescribedLayer, ...]
     target_parameters: int
     pretrain_parameters: int
@@ -119,8 +120,8 @@ class Description:
         total = ["total", "", "", "", "", f"{macs} -> {pretrain_macs}", f"{self.ratio:.2f}", "", "", ""]
         low, high = map(quantity, self.bounds_macs)
         heading = (
-            f"{self.network}: target {self.target_px}x{self.target_px}, {macs} multiplications, "
-            f"{quantity(self.target_parameters)} parameters; pre-train {self.pretrain_px}x{self.pretrain_px}, "
+            f"{self.network}: target {_sides(height_width(self.target_px))}, {macs} multiplications, "
+            f"{quantity(self.target_parameters)} parameters; pre-train {_sides(height_width(self.pretrain_px))}, "
             f"{pretrain_macs}, {quantity(self.pretrain_parameters)}: {self.ratio:.2f} times fewer"
         )
         notes = [
@@ -133,7 +134,7 @@ class Description:
         return TextTable(heading, COLUMNS, [*map(_row, groups.values()), total], [*notes, *self.notes], COLUMNS[1:5])
 
 
-def describe(network: nn.Module, image_px: int, *, channels: int | None = None, **options: Any) -> Description:
+def describe(network: nn.Module, image_px: ImageSize, *, channels: int | None = None, **options: Any) -> Description:
     """Describe the pre-train network of :func:`rescaler.shrink` and its multiplications by shapes alone.
 
     Arguments are those of :func:`rescaler.shrink`. Auxiliary classifiers, which only training calls, count.
@@ -141,10 +142,10 @@ def describe(network: nn.Module, image_px: int, *, channels: int | None = None, 
     target = outline(network) if isinstance(network, nn.Module) else network  # shrink raises
     shrunk = shrink(target, image_px, channels=channels, **options)
     channels = channels or next(module for module in target.modules() if isinstance(module, nn.Conv2d)).in_channels
-    return compare(network, shrunk, image_px, channels=channels)
+    return compare(network, shrunk, image_size(image_px), channels=channels)
 
 
-def compare(network: nn.Module, shrunk: Shrunk, image_px: int, *, channels: int) -> Description:
+def compare(network: nn.Module, shrunk: Shrunk, image_px: ImageSize, *, channels: int) -> Description:
     """Describe a network beside its pre-train network."""
     pretrain = shrunk.network
     target_calls = trace(outline(network), channels, image_px, argument="image_px").calls
@@ -195,11 +196,15 @@ def _kind(target: nn.Module, changed: Layer | None) -> str:
 
 def _sizes(layer: DescribedLayer) -> list[str]:
     pairs = (
-        ("x".join(map(str, layer.target_kernel)), "x".join(map(str, layer.pretrain_kernel))),
+        (_sides(layer.target_kernel), _sides(layer.pretrain_kernel)),
         (_padding(layer.target_padding), _padding(layer.pretrain_padding)),
-        ("x".join(map(str, layer.target_output)), "x".join(map(str, layer.pretrain_output))),
+        (_sides(layer.target_output), _sides(layer.pretrain_output)),
     )
     return [layer.kind, *(target if target == pretrain else f"{target} -> {pretrain}" for target, pretrain in pairs)]
+
+
+def _sides(sides: Sides) -> str:
+    return "x".join(map(str, sides))
 
 
 def _padding(sides: Margins) -> str:

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from itertools import product
+from operator import gt
 from typing import Any, Literal
 
 import torch
@@ -16,9 +18,17 @@ from rescaler.errors import ArgumentError, InputError, listed, one_line
 from rescaler.method.kernels import KERNEL_TABLE, Size, two_thirds
 from rescaler.method.layers import Layer, Margins, Weighted, margins, pretrain_network, refuse_computed, size_of
 from rescaler.method.padding import without_copies
+from rescaler.method.size import (
+    MAX_IMAGE_PX,
+    SIZE_RULE,
+    ImageSize,
+    height_width,
+    image_size,
+    is_image_size,
+    size_text,
+)
 from rescaler.method.trace import Call, Shapes, Trace, first_tensor, outline, trace
 
-MAX_IMAGE_PX = 2**14
 _NEAR = 0.08
 """How much another size of the pre-train images may differ from the derived one."""
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -27,10 +37,11 @@ Convolutions = Mapping[str, nn.Conv2d]
 
 @dataclass(frozen=True)
 class Shrunk:
-    """A pre-train network, the side of its images and its layers beside the target's."""
+    """A pre-train network, the size of its images and its layers beside the target's."""
 
     network: nn.Module
-    image_px: int
+    image_px: int | Any  # no union, as who has squares alone need not tell them from pairs
+    """Side of square images in pixels, else ``(height, width)``."""
     layers: tuple[Layer, ...]
     """Convolutions in the order of the forward pass, then the layers that cover a whole feature map."""
     notes: tuple[str, ...] = ()
@@ -39,10 +50,10 @@ class Shrunk:
 
 def shrink(
     target: nn.Module,
-    image_px: int,
+    image_px: ImageSize,
     *,
     table: Mapping[int, int] = KERNEL_TABLE,
-    pretrain_px: int | None = None,
+    pretrain_px: ImageSize | None = None,
     padding: Mapping[str, int] | None = None,
     channels: int | None = None,
     input_only: bool = False,
@@ -64,11 +75,11 @@ def shrink(
 
     Args:
         target: network of ``Conv2d`` layers, on any device; not changed.
-        image_px: side of the target's images.
+        image_px: side of the target's images, or ``(height, width)``.
         table: side of a target kernel -> side of its pre-train kernel; default: the paper's Table 1, continued to 15.
-        pretrain_px: side of the pre-train images; default: ``image_px`` / s_1, rounded, with s_1 of the first layer
-            whose kernel shrinks; where that does not fit, or copies maps to pad them, a multiple of the network's
-            stride within 8 % may take its place.
+        pretrain_px: side of the pre-train images, or ``(height, width)``; default: each side of ``image_px`` / s_1,
+            rounded, with s_1 of the first layer whose kernel shrinks; where that does not fit, or copies maps to pad
+            them, a multiple of the network's stride within 8 % may take its place.
         padding: padding of pre-train convolutions by name, or by pattern (``*``, ``layer4.*``) of those that shrink; a
             convolution named here is never an interface. Overrides the target's attribute ``pretrain_padding`` of the
             same form, which overrides the rule above.
@@ -81,9 +92,9 @@ def shrink(
     """
     convolutions = _find_convolutions(target)
     padding = {} if padding is None else padding
-    _check_integer("image_px", image_px, 1)
+    image_px = _checked_size("image_px", image_px, MAX_IMAGE_PX)
     if pretrain_px is not None:
-        _check_integer("pretrain_px", pretrain_px, 1, image_px)
+        pretrain_px = _checked_size("pretrain_px", pretrain_px, image_px)
     channels = next(iter(convolutions.values())).in_channels if channels is None else channels
     _check_integer("channels", channels, 1)
     if not isinstance(table, Mapping) or not (table or input_only and pretrain_px):
@@ -115,7 +126,7 @@ def shrink(
     planned = _plan(outlined, kernels, calls, fixed)
     strided = {name for name, conv in usual.items() if max(conv.stride) > 1}
 
-    def fit(px: int) -> list[Layer]:
+    def fit(px: ImageSize) -> list[Layer]:
         """Choose the padding for images of a size, and find the sizes of the maps."""
 
         def calls_of(layers: Sequence[Layer]) -> dict[str, Call]:
@@ -124,7 +135,8 @@ def shrink(
 
         layers, found = planned, calls_of(planned)
         if found.keys() != calls.keys():
-            raise InputError(f"the network calls other layers on images of {px} px than on {image_px} px")
+            own = f"{size_text(px)} px than on {size_text(image_px)} px"
+            raise InputError(f"the network calls other layers on images of {own}")
         if not input_only:
             layers, found = without_copies(planned, found, traced.consumers, fixed.keys(), strided, calls_of)
         layers = [replace(layer, pretrain_output=found[layer.name].output_size) for layer in layers]
@@ -158,6 +170,14 @@ def _find_convolutions(target: nn.Module) -> Convolutions:
 def _check_integer(argument: str, value: Any, lowest: int, highest: int = MAX_IMAGE_PX, key: str = "") -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
         raise ArgumentError(argument, f"{key} must be an integer from {lowest} to {highest}; got {value!r}")
+
+
+def _checked_size(argument: str, value: Any, most: ImageSize) -> ImageSize:
+    """Return an image size in its one form."""
+    size: ImageSize = image_size(value)
+    if not is_image_size(size) or any(map(gt, height_width(size), height_width(most))):
+        raise ArgumentError(argument, f" must be {SIZE_RULE} {size_text(most)}; got {value!r}")
+    return size
 
 
 def _covers_map(layer: nn.Module, call: Call) -> bool:
@@ -204,26 +224,36 @@ def _described(name: str, conv: nn.Conv2d) -> str:
     return f"{name} ({h}x{w}, stride {stride[0] if stride[0] == stride[1] else stride})"
 
 
-def _pretrain_px(convolutions: Convolutions, kernels: Mapping[str, Size], image_px: int) -> int:
-    """Divide the image side by s_1 (section 3.2.1), of the first shrunk layer's axis that shrinks the most."""
+def _pretrain_px(convolutions: Convolutions, kernels: Mapping[str, Size], image_px: ImageSize) -> Size:
+    """Divide the images' sides by s_1 (section 3.2.1), of the first shrunk layer's axis that shrinks the most."""
     first = next(name for name, conv in convolutions.items() if kernels[name] != size_of(conv))
     sides = zip(convolutions[first].kernel_size, kernels[first], strict=True)
     large, small = max(sides, key=lambda side: side[0] / side[1])
-    return round(image_px * small / large)
+    h, w = (round(side * small / large) for side in height_width(image_px))
+    return h, w
 
 
-def _sizes(pretrain_px: int, image_px: int, calls: Mapping[str, Call]) -> list[int]:
-    """List sizes of images to try: the derived one, and the multiples of the network's stride near it."""
-    sides = [side for call in calls.values() if len(call.output) == 3 for side in call.output_size if side > 1]
-    stride = max(1, round(image_px / min(sides, default=image_px)))
-    below = pretrain_px // stride * stride
-    near = [px for px in (below, below + stride) if 0 < abs(px - pretrain_px) <= _NEAR * pretrain_px and px <= image_px]
-    return [pretrain_px, *sorted(near, key=lambda px: abs(px - pretrain_px))]
+def _sizes(derived: Size, image_px: ImageSize, calls: Mapping[str, Call]) -> list[ImageSize]:
+    """List sizes of images to try: the derived one, and those with multiples of the network's stride near it."""
+    whole = height_width(image_px)
+    maps = [call.output_size for call in calls.values() if len(call.output) == 3]
+    stride = max([1, *(round(px / side) for size in maps for px, side in zip(whole, size, strict=True) if side > 1)])
+    each = [_near(px, most, stride) for px, most in zip(derived, whole, strict=True)]
+    pairs = zip(*each, strict=True) if isinstance(image_px, int) else product(*each)  # those of squares are squares
+    nearest = sorted(pairs, key=lambda pair: abs(pair[0] - derived[0]) + abs(pair[1] - derived[1]))
+    return [image_size(pair) for pair in nearest]
 
 
-def _first_without_copies(sizes: Sequence[int], fit: Callable[[int], list[Layer]]) -> tuple[int, list[Layer]]:
+def _near(px: int, most: int, stride: int) -> list[int]:
+    below = px // stride * stride
+    return [px, *(side for side in (below, below + stride) if 0 < abs(side - px) <= _NEAR * px and side <= most)]
+
+
+def _first_without_copies(
+    sizes: Sequence[ImageSize], fit: Callable[[ImageSize], list[Layer]]
+) -> tuple[ImageSize, list[Layer]]:
     """Return the first size whose layers copy no map, else that with the fewest that do; raise if none fits."""
-    fitting: list[tuple[int, list[Layer]]] = []
+    fitting: list[tuple[ImageSize, list[Layer]]] = []
     refusals: list[InputError] = []
     for px in sizes:
         try:

@@ -23,6 +23,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from rescaler.errors import ArgumentError, InputError, one_line
 from rescaler.method.kernels import Size
 from rescaler.method.layers import FeatureMap, memory_of, received, refuse_computed
+from rescaler.method.size import ImageSize, height_width, size_text
 
 _IMAGES = 2  # in the batch: BatchNorm needs several
 
@@ -118,8 +119,10 @@ def _shape(func: Any, args: Any, kwargs: Any) -> Any:
     return func(*args, **kwargs)
 
 
-def trace(network: nn.Module, channels: int, image_px: int, *, argument: str, fitted: Collection[str] = ()) -> "Trace":
-    """Call an outline on square images and record its convolutions, poolings and fully-connected layers in order.
+def trace(
+    network: nn.Module, channels: int, image_px: ImageSize, *, argument: str, fitted: Collection[str] = ()
+) -> "Trace":
+    """Call an outline on images of a size and record its convolutions, poolings and fully-connected layers in order.
 
     A fully-connected layer takes any number of features here, and the kernels of the layers in ``fitted`` become as
     large as their input. ``argument`` is the name of ``image_px`` in errors.
@@ -138,17 +141,17 @@ def trace(network: nn.Module, channels: int, image_px: int, *, argument: str, fi
     return evaluated
 
 
-def _call(network: nn.Module, channels: int, image_px: int, argument: str, fitted: Collection[str]) -> "Trace":
+def _call(network: nn.Module, channels: int, image_px: ImageSize, argument: str, fitted: Collection[str]) -> "Trace":
     weights = [module.weight for module in network.modules() if isinstance(module, nn.Conv2d)]
     dtype = (weights or list(network.parameters()))[0].dtype
     tracer = Trace(network, fitted)
     try:
         with tracer:
-            network(torch.zeros((_IMAGES, channels, image_px, image_px), dtype=dtype))
+            network(torch.zeros((_IMAGES, channels, *height_width(image_px)), dtype=dtype))
     except InputError:
         raise
     except Exception as error:  # whatever a custom network raises
-        problem = f"={image_px} does not suit the network: {tracer.position}: {one_line(error)}"
+        problem = f"={size_text(image_px)} does not suit the network: {tracer.position}: {one_line(error)}"
         raise ArgumentError(argument, problem) from error
     return tracer
 

@@ -3,6 +3,7 @@
 torchvision takes seconds to import: only the functions that need it do so.
 """
 
+import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from rescaler.errors import InputError
+from rescaler.method.size import ImageSize, height_width, size_text
 
 AUXILIARY_WEIGHT = 0.3  # of an auxiliary classifier's loss (Szegedy et al., 2015, section 5)
 
@@ -43,22 +45,23 @@ class OverFeat(nn.Sequential):
         *,
         num_classes: int,
         in_channels: int,
-        image_px: int,
+        image_px: ImageSize,
         dropout: float = 0.5,
     ) -> None:
         layers: OrderedDict[str, nn.Module] = OrderedDict()
-        channels, side_px = in_channels, image_px
+        channels, sides_px = in_channels, list(height_width(image_px))
         for number, spec in enumerate(convolutions, 1):
             layers[f"conv{number}"] = nn.Conv2d(channels, spec.channels, spec.kernel, spec.stride, spec.padding)
-            channels, side_px = spec.channels, (side_px + 2 * spec.padding - spec.kernel) // spec.stride + 1
+            channels = spec.channels
+            sides_px = [(side + 2 * spec.padding - spec.kernel) // spec.stride + 1 for side in sides_px]
             if spec.pool:  # before the ReLU: the two commute, and this way round the ReLU has a quarter of the work
                 layers[f"pool{number}"] = nn.MaxPool2d(2)
-                side_px //= 2
+                sides_px = [side // 2 for side in sides_px]
             layers[f"relu{number}"] = nn.ReLU(inplace=True)
-            if side_px < 1:
-                raise InputError(f"image_px={image_px} is too small: nothing is left of it at conv{number}")
+            if min(sides_px) < 1:
+                raise InputError(f"image_px={size_text(image_px)} is too small: nothing is left of it at conv{number}")
         layers["flatten"] = nn.Flatten()
-        features = channels * side_px**2
+        features = channels * math.prod(sides_px)
         for number, width in enumerate(hidden, len(convolutions) + 1):
             layers[f"fc{number}"] = nn.Linear(features, width)
             layers[f"relu{number}"] = nn.ReLU(inplace=True)
@@ -69,7 +72,7 @@ class OverFeat(nn.Sequential):
         self.pretrain_padding = {f"conv{number}": spec.pretrain_padding for number, spec in enumerate(convolutions, 1)}
 
 
-def overfeat_fast(num_classes: int = 1000, in_channels: int = 3, image_px: int = 231) -> OverFeat:
+def overfeat_fast(num_classes: int = 1000, in_channels: int = 3, image_px: ImageSize = 231) -> OverFeat:
     """Build OverFeat-fast: 146 M weights, 2.8 G multiplications at 231 px, pre-trained at 147 px (section 4)."""
     convolutions = (
         Convolution(96, 11, stride=4, pool=True),
@@ -84,7 +87,7 @@ def overfeat_fast(num_classes: int = 1000, in_channels: int = 3, image_px: int =
 def overfeat_small(
     num_classes: int = 10,
     in_channels: int = 1,
-    image_px: int = 28,
+    image_px: ImageSize = 28,
     widths: Sequence[int] = (8, 24, 32),
     hidden: int = 128,
     dropout: float = 0.2,
@@ -97,8 +100,8 @@ def overfeat_small(
         Convolution(widths[1], 3, padding=1, pretrain_padding=1),
         Convolution(widths[2], 3, padding=1, pretrain_padding=1, pool=True),
     )
-    sizes = {"num_classes": num_classes, "in_channels": in_channels, "image_px": image_px}
-    return OverFeat(convolutions, (hidden,), **sizes, dropout=dropout)
+    sizes = {"num_classes": num_classes, "in_channels": in_channels}
+    return OverFeat(convolutions, (hidden,), **sizes, image_px=image_px, dropout=dropout)
 
 
 def resnet18(num_classes: int = 1000, in_channels: int = 3) -> nn.Module:

@@ -17,7 +17,7 @@ from rescaler.results import is_baseline, over_seeds, paper, paper_table, table
 from rescaler.results.report import NONE, SHARE, interval, paper_reports, reports, seed_reports
 from rescaler.results.statistics import Verdict
 from rescaler.results.tables import progress_label
-from rescaler.text import TextTable, counted
+from rescaler.text import TextTable, counted, natural
 
 TONES: Mapping[Verdict, str] = MappingProxyType({"preserved": "good", "lost": "bad", "not enough runs to tell": "open"})
 
@@ -220,7 +220,7 @@ def _facts(runs: DataFrame, epochs: DataFrame, settings: Comparison | None) -> I
     resized = runs[~is_baseline(runs["resize_epoch"])]  # which have what the pre-train baseline has, and more
     if (kernels := _distinct(runs if resized.empty else resized, "variant")) != NONE:
         yield "Kernels", kernels.replace("->", " → ")
-    sides = " → ".join(f"{px} px" for px in sorted(epochs["image_px"].unique()))
+    sides = " → ".join(f"{px} px" for px in sorted(map(str, epochs["image_px"].unique()), key=natural))
     yield "Data", f"{_distinct(runs, 'data')}{f', images of {sides}' if sides else ''}"
     planned, read = int(runs["epochs_planned"].min()), int(runs["last_epoch"].min())
     length = planned if epochs.empty or read < planned else epochs["epochs_scheduled"].max()

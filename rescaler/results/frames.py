@@ -23,6 +23,7 @@ from rescaler.record import (
     VARIANT_SEPARATOR,
     Record,
     read_metrics,
+    size_cell,
     unsealed,
 )
 from rescaler.results.columns import add_settings
@@ -41,6 +42,8 @@ log = logging.getLogger(__name__)
 _WANDB = "wandb:"
 Source = str | Path
 
+_DTYPES = {name: kind for name, kind in EPOCH_FIELDS.items() if isinstance(kind, type)}
+"""Of all columns but image_px: numbers, or texts where images are not square."""
 IDENTITY = ["run", "comparison", "name", "model", "data", "seed", "resize_epoch", "hold", "distinction", "status"]
 """Columns of a frame of runs that a frame of epochs repeats."""
 
@@ -48,7 +51,7 @@ IDENTITY = ["run", "comparison", "name", "model", "data", "seed", "resize_epoch"
 def epoch_frame(rows: Iterable[Mapping[str, Any]]) -> DataFrame:
     """Epochs as a frame whose columns are those of ``metrics.csv``."""
     rows = list(rows)
-    return DataFrame({name: Series([row[name] for row in rows], dtype=kind) for name, kind in EPOCH_FIELDS.items()})
+    return DataFrame({name: Series([row[name] for row in rows], dtype=_DTYPES.get(name)) for name in EPOCH_FIELDS})
 
 
 def load_runs(sources: Source | Iterable[Source]) -> DataFrame:
@@ -261,7 +264,8 @@ def _metrics(path: Path, epochs: int) -> DataFrame | None:
     rows = None
     try:
         text = io.StringIO(read_metrics(path))
-        rows = pd.read_csv(text, usecols=list(EPOCH_FIELDS), dtype=EPOCH_FIELDS)[list(EPOCH_FIELDS)]
+        converters = {"image_px": size_cell}
+        rows = pd.read_csv(text, usecols=list(EPOCH_FIELDS), dtype=_DTYPES, converters=converters)[list(EPOCH_FIELDS)]
         reason = f"it has {len(rows)} of {epochs} epochs" if len(rows) < epochs else ""
     except (OSError, ValueError) as error:
         reason = one_line(error)
@@ -269,7 +273,7 @@ def _metrics(path: Path, epochs: int) -> DataFrame | None:
         return rows
     found = _recovered(path, reason)
     if found is not None:
-        return epoch_frame({**record.to_dict(), "reused": reused} for record, reused in found[1])
+        return epoch_frame({**record.cells(), "reused": reused} for record, reused in found[1])
     if rows is None:
         log.warning("skipped %s, which is not the metrics of a run (%s)", path, reason)
     return rows

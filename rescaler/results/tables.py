@@ -17,7 +17,7 @@ from rescaler.text import counted
 def network_label(
     resize_epoch: int | Literal["never"],
     *,
-    image_px: float | None = None,
+    image_px: float | str | None = None,
     hold: bool = False,
     held_epochs: int | None = None,
     distinction: str = "",
@@ -26,7 +26,7 @@ def network_label(
 
     Args:
         resize_epoch: completed pre-train epochs; 0 is the target baseline, ``never`` the pre-train baseline.
-        image_px: side of a baseline's images, where known.
+        image_px: side of a baseline's images, or a text such as ``128x96``, where known.
         hold: the learning rule is held after the resize (section 5.2).
         held_epochs: how many epochs so far, where known.
         distinction: what tells the run from others of the same resize epoch.
@@ -34,7 +34,8 @@ def network_label(
     if resize_epoch == "never" or resize_epoch == 0:
         label = "Target" if resize_epoch == 0 else "Pre-train"
         if image_px is not None and not pd.isna(image_px):
-            label += f" ({image_px:.0f}×{image_px:.0f})"
+            size = image_px if isinstance(image_px, str) else f"{image_px:.0f}x{image_px:.0f}"
+            label += f" ({size.replace('x', '×')})"
     else:
         label = f"Resized at epoch {resize_epoch}"
         if hold and held_epochs is not None:

@@ -1,0 +1,32 @@
+"""Sizes of images: one side for squares, else height and width."""
+
+from typing import Any, TypeAlias
+
+ImageSize: TypeAlias = int | tuple[int, int]
+"""Side of square images in pixels, or height and width that differ."""
+MAX_IMAGE_PX = 2**14
+SIZE_RULE = "a positive integer or [height, width], at most"
+
+
+def is_image_size(value: Any) -> bool:
+    """Whether a value is a side, or a list of height and width, from 1 to ``MAX_IMAGE_PX``."""
+    sides = value if isinstance(value, list | tuple) else (value, value)
+    return len(sides) == 2 and all(type(side) is int and 1 <= side <= MAX_IMAGE_PX for side in sides)
+
+
+def image_size(value: Any) -> Any:
+    """Return an image size in its one form: two equal sides are one, a list is a tuple; what is none as it is."""
+    if isinstance(value, int) or not is_image_size(value):
+        return value
+    h, w = value
+    return h if h == w else (h, w)
+
+
+def height_width(size: ImageSize) -> tuple[int, int]:
+    """Return height and width."""
+    return (size, size) if isinstance(size, int) else size
+
+
+def size_text(size: ImageSize) -> str:
+    """Return ``224``, or ``128x96``."""
+    return str(size) if isinstance(size, int) else "x".join(map(str, size))
