@@ -167,6 +167,7 @@ def rescaled(
         rescale(network, grown, mode=mode)
         if settings.interpolation == "fit":
             fit(network, grown, torch.cat(list(small)), torch.cat(list(large)))
-        if settings.recalibrate:
-            update_bn(large, grown)
-    return State(target, state.digest, tensors, average, state.scaler)
+    grown_state = State(target, state.digest, tensors, average, state.scaler)
+    if settings.recalibrate:
+        grown_state.recalibrate(large)
+    return grown_state
