@@ -21,7 +21,7 @@ from rescaler.ledger import Ledger
 from rescaler.method.kernels import rescale_kernel
 from rescaler.method.shrinking import Shrunk
 from rescaler.method.size import ImageSize
-from rescaler.models.sources import code_digest
+from rescaler.models.factory import code_digest
 from rescaler.networks import (
     Networks,
     Values,
