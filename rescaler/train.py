@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from rescaler import distributed, ranks
 from rescaler.chain import Epoch, Recipe
 from rescaler.clocks import Clocks
-from rescaler.data import ImageData
-from rescaler.data.order import class_weights
+from rescaler.data.order import ImageData, class_weights
 from rescaler.errors import InputError
 from rescaler.evaluation import Scores, log_given_weights, score
 from rescaler.ledger import Ledger

@@ -154,15 +154,13 @@ def _describe_layer(
     if isinstance(target, nn.Conv2d) and changed is not None and changed.kind == "convolution":
         padding = margins(target), changed.pretrain_padding
     kernels = (changed.target_kernel, changed.pretrain_kernel) if changed else (kernel, kernel)
-    # A fully-connected layer has its channels last.
-    channels_last = isinstance(target, nn.Linear)
-    output, small_output = (
-        (each.output[:-1] or (1, 1)) if channels_last else each.output[1:] for each in (call, pretrain_call)
-    )
+    calls = ((network, call), (pretrain, pretrain_call))
+    axes = slice(None, -1) if isinstance(target, nn.Linear) else slice(1, None)  # the channels are last, or first
+    output, pretrain_output = (each.output[axes] or (1, 1) for _, each in calls)
     # Eq. 3 counts (h - k + 1)² positions, without stride or padding; here they are traced.
-    both = ((network, call), (pretrain, pretrain_call))
-    large, small = (each.get_parameter(f"{name}.weight").numel() * made.positions for each, made in both)
-    return DescribedLayer(name, _kind(target, changed), *kernels, *padding, output, small_output, large, small)
+    macs, pretrain_macs = (made.get_parameter(f"{name}.weight").numel() * each.positions for made, each in calls)
+    sizes = *kernels, *padding, output, pretrain_output
+    return DescribedLayer(name, _kind(target, changed), *sizes, macs, pretrain_macs)
 
 
 def _kind(target: nn.Module, changed: Layer | None) -> str:
