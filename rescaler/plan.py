@@ -18,6 +18,7 @@ from rescaler.data import EVERY_IMAGE, Batch, EpochImages, ImageData, load_data,
 from rescaler.data.augment import Augment, entries
 from rescaler.errors import InputError, one_line_with_place
 from rescaler.ledger import Ledger
+from rescaler.method.fit import RIDGE
 from rescaler.method.kernels import rescale_kernel
 from rescaler.method.shrinking import Shrunk
 from rescaler.method.size import ImageSize
@@ -243,10 +244,14 @@ def _resolve_schedule(settings: ScheduleSettings, batches: int, target: nn.Modul
 
 def _resolve_rescale(settings: RescaleSettings, batches: int, target: nn.Module) -> RescaleSettings:
     """Return the settings without what acts on nothing: recalibration without BatchNorm, batches that none looks at."""
-    recalibrate = settings.recalibrate and _normalises(target)
-    looks = recalibrate or settings.interpolation == "fit"
-    calibration_batches = min(settings.calibration_batches, batches) if looks else 0
-    return dataclasses.replace(settings, recalibrate=recalibrate, calibration_batches=calibration_batches)
+    recalibrate, fits = settings.recalibrate and _normalises(target), settings.interpolation == "fit"
+    return dataclasses.replace(
+        settings,
+        recalibrate=recalibrate,
+        calibration_batches=min(settings.calibration_batches, batches) if recalibrate or fits else 0,
+        ridge=settings.ridge if fits else RIDGE,
+        unshift=settings.unshift and fits,
+    )
 
 
 def _stages(

@@ -166,7 +166,8 @@ def rescaled(
             continue
         rescale(network, grown, mode=mode)
         if settings.interpolation == "fit":
-            fit(network, grown, torch.cat(list(small)), torch.cat(list(large)))
+            images = torch.cat(list(small)), torch.cat(list(large))
+            fit(network, grown, *images, ridge=settings.ridge, unshift=settings.unshift)
     grown_state = State(target, state.digest, tensors, average, state.scaler)
     if settings.recalibrate:
         grown_state.recalibrate(large)
