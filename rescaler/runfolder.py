@@ -17,7 +17,6 @@ from typing import Literal
 
 import yaml
 
-from rescaler import provenance
 from rescaler.chain import Epoch, Stage
 from rescaler.config import Experiment, architecture
 from rescaler.files import write_text
@@ -33,8 +32,12 @@ from rescaler.record import (
     TRUNK_FILE,
     VARIANT_SEPARATOR,
     Record,
+    commit,
+    device_name,
     metrics_text,
     sealed,
+    torch_version,
+    version,
 )
 from rescaler.summary import Identity, Standing, Summary, now, totals
 
@@ -150,10 +153,10 @@ def _identity(run: Run) -> Identity:
         "arm": experiment.arm,
         "image_costs": _image_costs(run),
         "reference_s": experiment.cost.reference,
-        "device": provenance.device_name(run.device),
-        "torch": provenance.torch_version(),
-        "version": provenance.version(),
-        "commit": provenance.commit(),
+        "device": device_name(run.device),
+        "torch": torch_version(),
+        "version": version(),
+        "commit": commit(),
         "host": socket.gethostname(),
         "started": now(),
     }

@@ -10,7 +10,7 @@ from torch.amp import GradScaler
 from torch.optim.optimizer import Optimizer
 from torch.optim.swa_utils import update_bn
 
-from rescaler import distributed, ranks
+from rescaler import distributed, process
 from rescaler.chain import Recipe
 from rescaler.config import OptimSettings, RescaleSettings
 from rescaler.distillation import Teacher
@@ -96,7 +96,7 @@ class State:
 
     def share(self, recipe: Recipe) -> None:
         """Prepare, and give all processes the first one's state."""
-        if ranks.count() > 1 and not distributed.from_first(lambda: self._is_shared):
+        if process.world_size() > 1 and not distributed.from_first(lambda: self._is_shared):
             self._optimizer_tensors = distributed.from_first(
                 lambda: {name: tensor.cpu() for name, tensor in self.optimizer_tensors().items()}
             )

@@ -18,7 +18,7 @@ from rescaler.method.size import size_text
 from rescaler.method.trace import outline
 from rescaler.networks import initial_target, shrunk_stages
 from rescaler.plan import device_for
-from rescaler.provenance import device_name, torch_version
+from rescaler.record import device_name, torch_version
 from rescaler.text import TextTable, counted, status_line
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from rescaler.ledger import Ledger
 from rescaler.loggers.wandb_client import is_logged_in
 from rescaler.plan import device_for
-from rescaler.provenance import commit, device_name, version
+from rescaler.record import commit, device_name, version
 
 _PACKAGES = ("torch", "torchvision", "numpy", "pandas", "hydra-core", "safetensors", "submitit", "wandb")
 _OPTIONAL = ("pillow", "pyarrow", "simplejpeg", "jinja2", "onnxscript", "timm", "tensorboard", "mlflow-skinny")

@@ -25,8 +25,8 @@ from rescaler.data.resident import Normalise
 from rescaler.data.tree import TreeSplit, check_holdout, others_text, read_tree
 from rescaler.errors import InputError, one_line
 from rescaler.method.size import ImageSize, height_width
+from rescaler.process import leave_to_parent
 from rescaler.randomness import seed_all, seeded
-from rescaler.signals import leave_to_parent
 
 log = logging.getLogger(__name__)
 
