@@ -747,11 +747,8 @@ def check(experiment: Experiment) -> None:
 def require(condition: bool, key: str, value: object, allowed: str) -> None:
     """Raise InputError for ``key`` unless ``condition`` holds."""
     if not condition:
-        raise InputError(
-            f"{key} must be {allowed}; got {value!r}"
-            if isinstance(value, str)
-            else f"{key} must be {allowed}; got {value}"
-        )
+        shown = repr(value) if isinstance(value, str) else list(value) if isinstance(value, tuple) else value
+        raise InputError(f"{key} must be {allowed}; got {shown}")
 
 
 def _floats(value: Any, key: str) -> Iterator[tuple[str, float]]:
