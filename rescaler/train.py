@@ -241,12 +241,8 @@ class Step:
         self._network.train()
         average, decay = state.average, recipe.optim.ema_decay
         assert state.optimizer is not None
-        self._update = Update(
-            state.optimizer,
-            recipe.optim,
-            state.scaler,
-            Average(average, state.network, decay) if average is not None and decay is not None else None,
-        )
+        moving = None if average is None or decay is None else Average(average, state.network, decay)
+        self._update = Update(state.optimizer, recipe.optim, state.scaler, moving)
 
     def __call__(self, images: Tensor, labels: Tensor, learning_rate: float, number: int) -> Tensor:
         """Train on this process's share of a batch.
