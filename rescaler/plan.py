@@ -177,22 +177,7 @@ def plan(
     }
     if given := weights_of(experiment.init):
         same["init"] = [given.digest, experiment.init.exclude]
-    # Code of a custom optimizer, interpolation, data set or augmentation.
-    others: dict[str, Mapping[str, Any]] = {
-        "optim._target_": experiment.optim.arguments,
-        "rescale.interpolation": {"_target_": experiment.rescale.interpolation},
-    }
-    others |= {f"data.{name}._target_": made for name in ("train", "test") if (made := getattr(experiment.data, name))}
-    for stage in stages:
-        key = "data" if stage.data.augment == experiment.data.augment else f"stages.{stage.name}.data"
-        for name, entry in entries(stage.data.augment, f"{key}.augment"):
-            if isinstance(entry, Mapping):
-                others[f"{name}._target_"] = entry
-    codes = [
-        code_digest(nn.Identity(), options, key)[0]
-        for key, options in others.items()
-        if "." in options.get("_target_", "")
-    ]
+    codes = _codes(experiment, stages)
     if any(codes):
         same["code"] = codes
     _try_interpolation(experiment.rescale.interpolation, found.pretrain)
@@ -209,6 +194,25 @@ def plan(
     augments_of = {stage.name: Augment(stage.data, device) for stage in stages if stage.data.augment}
     resize_epoch: int | Literal["never"] = "never" if stages[-1].layers else chain.forks[-1] if chain.forks else 0
     return Run(experiment, resize_epoch, device, data, chain, comparison, origin, augments_of, tuple(found.notes))
+
+
+def _codes(experiment: Experiment, stages: Sequence[Stage]) -> list[str]:
+    """Return digests of the code of a custom optimizer, interpolation, data set and augmentations."""
+    named: dict[str, Mapping[str, Any]] = {
+        "optim._target_": experiment.optim.arguments,
+        "rescale.interpolation": {"_target_": experiment.rescale.interpolation},
+    }
+    named |= {f"data.{name}._target_": made for name in ("train", "test") if (made := getattr(experiment.data, name))}
+    for stage in stages:
+        key = "data" if stage.data.augment == experiment.data.augment else f"stages.{stage.name}.data"
+        for name, entry in entries(stage.data.augment, f"{key}.augment"):
+            if isinstance(entry, Mapping):
+                named[f"{name}._target_"] = entry
+    return [
+        code_digest(nn.Identity(), options, key)[0]
+        for key, options in named.items()
+        if "." in options.get("_target_", "")
+    ]
 
 
 def _try_interpolation(mode: str, pretrain: Sequence[Shrunk]) -> None:
