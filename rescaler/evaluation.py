@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from rescaler import distributed, process
 from rescaler.chain import Epoch
 from rescaler.config import StepSettings
-from rescaler.data import ImageData
+from rescaler.data.order import ImageData
 from rescaler.errors import is_out_of_memory
 from rescaler.method.size import ImageSize, size_text
 from rescaler.plan import EVALUATION_IMAGES, Run

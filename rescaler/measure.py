@@ -16,7 +16,8 @@ from torch import nn
 
 from rescaler.chain import Recipe, Stage
 from rescaler.config import DataSettings, Experiment, stage_names
-from rescaler.data import Batch, EpochImages, image_folder, load_data, streams_from_files
+from rescaler.data import image_folder, load_data, streams_from_files
+from rescaler.data.order import Batch, EpochImages
 from rescaler.errors import enough_memory
 from rescaler.method.size import ImageSize, height_width, size_text
 from rescaler.networks import initial_target, shrunk_stages

@@ -178,7 +178,7 @@ def write_model(run: "Run", record: Record, folder: Path) -> None:
 
 def _preprocess(data: DataSettings, image_px: ImageSize, cropped: bool, picture: "str | Path | Image") -> Tensor:
     # Not at the top: it needs the extra `images`.
-    from rescaler.data.preprocessing import Preprocess
+    from rescaler.data.decoding import Preprocess
 
     return Preprocess(data, image_px, cropped=cropped)(picture)
 

@@ -15,8 +15,8 @@ from rescaler.errors import ArgumentError, InputError, first_line
 from rescaler.method.shrinking import Shrunk, shrink
 from rescaler.method.size import ImageSize, height_width, size_text
 from rescaler.method.trace import Shapes, outline
-from rescaler.models import build, loss_and_scores
-from rescaler.models.sources import code_digest
+from rescaler.models import loss_and_scores
+from rescaler.models.factory import build, code_digest
 from rescaler.randomness import seed_for, seeded
 from rescaler.schedule import trains_small as has_small_stage
 from rescaler.weights import load_weights, unused_weights, weights_of

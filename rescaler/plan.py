@@ -14,15 +14,16 @@ from torch.nn.modules.dropout import _DropoutNd
 from rescaler import distributed
 from rescaler.chain import NUMERICS, Chain, Epoch, Stage, digest
 from rescaler.config import Experiment, RescaleSettings, ScheduleSettings, StepSettings, identity, require, stage_names
-from rescaler.data import EVERY_IMAGE, Batch, EpochImages, ImageData, load_data, published_size, streams_from_files
+from rescaler.data import load_data, published_size, streams_from_files
 from rescaler.data.augment import Augment, entries
+from rescaler.data.order import EVERY_IMAGE, Batch, EpochImages, ImageData
 from rescaler.errors import InputError, one_line_with_place
 from rescaler.ledger import Ledger
 from rescaler.method.fit import RIDGE
 from rescaler.method.kernels import rescale_kernel
 from rescaler.method.shrinking import Shrunk
 from rescaler.method.size import ImageSize
-from rescaler.models.sources import code_digest
+from rescaler.models.factory import code_digest
 from rescaler.networks import (
     Networks,
     Values,

@@ -13,9 +13,9 @@ from torch.optim.swa_utils import update_bn
 from rescaler import distributed, process
 from rescaler.chain import Recipe
 from rescaler.config import OptimSettings, RescaleSettings
-from rescaler.distillation import Teacher
 from rescaler.method.fit import fit
 from rescaler.method.rescaling import rescale
+from rescaler.models import Teacher
 from rescaler.optim import load_state_tensors, make_optimizer, rescale_state, state_tensors
 
 

@@ -15,14 +15,12 @@ from torch import Tensor, nn
 from rescaler import distributed, process
 from rescaler.chain import Epoch, Recipe
 from rescaler.clocks import Clocks
-from rescaler.data import ImageData
-from rescaler.data.order import class_weights
-from rescaler.distillation import Teacher
+from rescaler.data.order import ImageData, class_weights
 from rescaler.errors import InputError
 from rescaler.evaluation import Scores, log_given_weights, score
 from rescaler.ledger import Ledger
 from rescaler.method.size import ImageSize
-from rescaler.models import loss_and_scores
+from rescaler.models import Teacher, loss_and_scores
 from rescaler.optim import Average, Update
 from rescaler.plan import Run
 from rescaler.precision import autocast, compilations, computing, keep_freed_memory

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from rescaler.config import DataSettings
-from rescaler.data import DATA_SETS, EpochImages, load_data, readers
-from rescaler.data.order import class_weights, epoch_order, sample_seeds, shifts_and_flips
+from rescaler.data import DATA_SETS, load_data, readers
+from rescaler.data.order import EpochImages, class_weights, epoch_order, sample_seeds, shifts_and_flips
 from rescaler.errors import InputError
 
 CPU = torch.device("cpu")

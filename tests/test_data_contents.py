@@ -17,9 +17,9 @@ from rescaler.compose import read_experiment, to_experiment
 from rescaler.config import DataSettings, Experiment
 from rescaler.data import load_data, published_size
 from rescaler.data.contents import look
-from rescaler.data.preparation import Preparation
-from rescaler.data.preprocessing import Preprocess
-from rescaler.data.tree import read_tree
+from rescaler.data.decoding import Preprocess
+from rescaler.data.folder import read_tree
+from rescaler.data.prepared import Preparation
 from rescaler.errors import InputError
 
 CPU = torch.device("cpu")

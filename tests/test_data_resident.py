@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from rescaler.config import DataSettings
-from rescaler.data import Batch, EpochImages
+from rescaler.data.order import Batch, EpochImages
 from rescaler.data.resident import ImageSet, Normalise, ResidentImages, Split, low_frequencies, resize
 from rescaler.errors import InputError
 from rescaler.method.size import ImageSize, height_width

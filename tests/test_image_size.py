@@ -15,8 +15,8 @@ from torch import Tensor, nn
 import rescaler
 from rescaler.compose import jobs, read_experiment
 from rescaler.config import DataSettings, Experiment
-from rescaler.data import EpochImages
 from rescaler.data.decoding import centre_crop
+from rescaler.data.order import EpochImages
 from rescaler.data.resident import ImageSet, ResidentImages, cut, low_frequencies, resize
 from rescaler.execution import execute
 from rescaler.method.size import ImageSize, height_width

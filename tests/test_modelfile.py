@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 import rescaler
 from rescaler import cli
 from rescaler.config import Experiment
-from rescaler.data.preprocessing import Preprocess
+from rescaler.data.decoding import Preprocess
 from rescaler.data.readers import synthetic
 from rescaler.data.resident import ResidentImages
 from rescaler.errors import InputError

@@ -16,14 +16,13 @@ from rescaler.method.rescaling import rescale
 from rescaler.method.shrinking import Shrunk, shrink
 from rescaler.models import (
     OverFeat,
-    build,
     loss_and_scores,
     overfeat_fast,
     overfeat_small,
     resnet18,
     resnet_small,
 )
-from rescaler.models.sources import code_digest
+from rescaler.models.factory import build, code_digest
 
 
 def _sides(shrunk: Shrunk) -> list[tuple[int, int]]:
@@ -291,7 +290,7 @@ def digest_of(folder: Path, options: dict[str, Any], hash_seed: int = 0, **files
     for name, text in {"users_layers": HELPER, "users_net": NET, **files}.items():
         (folder / f"{name}.py").write_text(text)
     code = (
-        "import json; from rescaler.models import build; from rescaler.models.sources import code_digest\n"
+        "import json; from rescaler.models.factory import build, code_digest\n"
         f"options = {options!r}\n"
         "print(json.dumps(code_digest(build(options, classes=5, channels=3), options)))"
     )

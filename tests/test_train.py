@@ -14,7 +14,7 @@ from image_tree import plant
 from rescaler.checkpoint import digest
 from rescaler.clocks import Clocks
 from rescaler.config import DataSettings, StageSettings
-from rescaler.data import EpochImages
+from rescaler.data.order import EpochImages
 from rescaler.errors import InputError
 from rescaler.ledger import Ledger
 from rescaler.method.kernels import rescale_kernel

@@ -13,16 +13,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from rescaler.config import LOOKED_AT, DataSettings
-from rescaler.data.order import EVERY_IMAGE, Batch, EpochImages, ImageData
 from rescaler.errors import InputError
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = [
-    "DATA_SETS", "EVERY_IMAGE", "Batch", "DataSet", "EpochImages", "ImageData", "image_folder", "load_data",
-    "published_size", "streams_from_files",
-]  # fmt: skip
+    from rescaler.data.order import ImageData
 
 
 class DataSet(NamedTuple):
@@ -76,7 +72,7 @@ def image_folder(settings: DataSettings) -> Path:
     return Path(settings.folder or "data").expanduser().absolute()
 
 
-def load_data(settings: DataSettings, device: "torch.device") -> ImageData:
+def load_data(settings: DataSettings, device: "torch.device") -> "ImageData":
     """Load a data set; once per process for the same settings and device.
 
     Raises:
@@ -91,13 +87,13 @@ def load_data(settings: DataSettings, device: "torch.device") -> ImageData:
 
 
 @functools.lru_cache(maxsize=1)  # the runs of a sweep share one set; more would only fill the memory
-def _load(settings_json: str, device_name: str) -> ImageData:
+def _load(settings_json: str, device_name: str) -> "ImageData":
     import torch
 
     settings, device = DataSettings(**json.loads(settings_json)), torch.device(device_name)
     reader = DATA_SETS[settings.name].reader
     if reader is None or streams_from_files(settings):
-        from rescaler.data.folder import FolderImages
+        from rescaler.data.streaming import FolderImages
 
         return FolderImages(image_folder(settings), settings, device)
     from rescaler.data import readers

@@ -5,8 +5,14 @@ fast, but deprecated since 0.29. libjpeg's scaled DCT saves nothing: most of the
 """
 
 import io
+import multiprocessing
+import os
+import signal
+import threading
 import warnings
-from typing import TypeAlias
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 import simplejpeg
@@ -16,14 +22,20 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
+from rescaler.config import DataSettings
+from rescaler.data.resident import Normalise, cut, resize
 from rescaler.errors import InputError, one_line
 from rescaler.method.size import ImageSize, height_width
+from rescaler.process import leave_to_parent
 
+T = TypeVar("T")
 Content: TypeAlias = bytes | memoryview
 """Bytes of an image file."""
 _CROP = v2.RandomResizedCrop(size=1)  # draws where to crop; the size is the caller's
 _EXIF_BYTES = 2**16
 _ORIENTATION = 0x0112
+_LOOK_S = 1.0
+"""Seconds between a worker's checks that its parent is alive."""
 
 
 def shorter_px(image_px: ImageSize) -> int:
@@ -112,3 +124,80 @@ def centre_crop(pixels: Tensor, image_px: ImageSize) -> Tensor:
     resized = functional.resize(pixels, enough, antialias=True)
     cropped: Tensor = functional.center_crop(resized, list(size))
     return cropped
+
+
+class Preprocess:
+    """Turns a picture into a normalised tensor ``(channels, h, w)``, float32, on the CPU.
+
+    Args:
+        settings: channels, mean, standard deviation and the target's image size.
+        image_px: size of the network's images.
+        cropped: the middle of a picture, 224/256 of its shorter side, as of ImageNet's; else as much as has the aspect
+            ratio of ``settings.image_px``, the target's.
+
+    Raises:
+        InputError: the network takes images of neither 1 nor 3 channels.
+    """
+
+    def __init__(self, settings: DataSettings, image_px: ImageSize, *, cropped: bool) -> None:
+        if settings.channels not in (1, 3):
+            raise InputError(f"pictures have 1 or 3 channels; the network takes {settings.channels}")
+        self._channels, self._cropped = settings.channels, cropped
+        self.image_px, self._target_px = image_px, settings.image_px
+        self._normalise = Normalise(settings, torch.device("cpu"))
+
+    def __call__(self, picture: "str | Path | Image.Image") -> Tensor:
+        """Decode, resize, crop and normalise a picture: a path, or Pillow's image.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        if isinstance(picture, Image.Image):
+            pixels = torch.from_numpy(np.array(to_rgb(picture))).permute(2, 0, 1)
+        else:
+            try:
+                pixels = decode(Path(picture).read_bytes())
+            except OSError as error:
+                raise InputError(f"cannot read the picture {picture}: {error.strerror}") from error
+            except (InputError, RuntimeError) as error:
+                raise InputError(f"cannot read the picture {picture}: {one_line(error)}") from error
+        if self._channels == 1:
+            pixels = grey(pixels)
+        if self._cropped:
+            return self._normalise(centre_crop(pixels, self.image_px))
+        return self._normalise(resize(cut(pixels, self._target_px)[None], self.image_px)[0])
+
+
+def obey_parent(*_: object) -> None:
+    """End this worker by its parent's signal or end alone, not when the system ends all processes of a job.
+
+    The parent saves then, for which it needs the workers' next batches. torch's own watchdog does not end a worker that
+    hangs on a full pipe.
+    """
+    leave_to_parent()
+    if hasattr(signal, "sigtimedwait"):  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(above: int) -> None:
+    parent = multiprocessing.parent_process()  # not `above`, if that is a server that forks for it
+    while os.getppid() == above:
+        received = signal.sigtimedwait({signal.SIGTERM}, _LOOK_S)
+        if received is not None and received.si_pid == (parent.pid if parent else above):
+            break
+    os._exit(0)
+
+
+def workers_alive(loader: Iterable[T]) -> Iterator[T]:
+    """Yield from a loader; raise :class:`InputError` if a worker dies."""
+    try:
+        yield from loader
+    except RuntimeError as error:
+        reason = one_line(error)
+        if "worker" not in reason:
+            raise
+        raise InputError(
+            "a process that decodes images died: too many data.workers for the memory, or /dev/shm is too small "
+            f"({reason})"
+        ) from error

@@ -38,11 +38,11 @@ def fit(
 
     A rescaled layer should respond to the large image as it did to the small one, enlarged: a linear least-squares
     problem in its weights and bias. Layers are fitted in the order of the forward pass, each on the output of the
-    fitted layers before it, so that errors do not add up. A ridge pulls towards the rescaled weights. It is strong, as
-    neighbouring pixels of feature maps correlate: a weak one finds large weights that cancel, and training diverges.
+    fitted layers before it, so that errors do not add up. A ridge pulls towards the rescaled weights: neighbouring
+    pixels of feature maps correlate, and a weak one finds large weights that cancel, from which training diverges.
 
-    Layers of equal shape are kept, and layers that are not called in evaluation mode (auxiliary classifiers) or whose
-    class changes torch's forward pass. A shared layer is fitted at its first call.
+    Kept: layers of equal shape, those not called in evaluation mode (auxiliary classifiers), and those whose class
+    changes torch's forward pass. A shared layer is fitted at its first call.
 
     Args:
         pretrain: network of smaller kernels; not changed.

@@ -2,6 +2,8 @@
 
 from typing import Any, TypeAlias
 
+from rescaler.errors import ArgumentError
+
 ImageSize: TypeAlias = int | tuple[int, int]
 """Side of square images in pixels, or height and width that differ."""
 MAX_IMAGE_PX = 2**14
@@ -35,3 +37,9 @@ def height_width(size: ImageSize) -> tuple[int, int]:
 def size_text(size: ImageSize) -> str:
     """Return ``224``, or ``128x96``."""
     return str(size) if isinstance(size, int) else "x".join(map(str, size))
+
+
+def check_integer(argument: str, value: Any, lowest: int, highest: int = MAX_IMAGE_PX, key: str = "") -> None:
+    """Raise unless an argument is an integer in a range; ``key`` follows its name in the message."""
+    if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
+        raise ArgumentError(argument, f"{key} must be an integer from {lowest} to {highest}; got {value!r}")
