@@ -23,7 +23,7 @@ from rescaler.method.size import ImageSize, height_width, size_text
 from rescaler.networks import initial_target, shrunk_stages
 from rescaler.plan import device_for
 from rescaler.precision import MEMORY_FORMATS, computing, resolve_step
-from rescaler.provenance import device_name, torch_version
+from rescaler.record import device_name, torch_version
 from rescaler.schedule import Stretch, network_names
 from rescaler.state import State
 from rescaler.text import status_line

@@ -20,8 +20,7 @@ from rescaler.errors import InputError, one_line
 from rescaler.files import replacing, sync
 from rescaler.method.size import ImageSize, image_size
 from rescaler.networks import initial_target, shrunk_stage
-from rescaler.provenance import version
-from rescaler.record import MODEL_FILE, Record
+from rescaler.record import MODEL_FILE, Record, version
 from rescaler.weights import CHECK, check_of, model_path, read_tensors
 
 if TYPE_CHECKING:

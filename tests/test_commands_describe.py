@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rescaler.cli import describe, main
+from rescaler.cli import main, networks
 from rescaler.measure import Spread
 
 SMALL = ["model=overfeat_small", "data=synthetic"]
@@ -19,7 +19,7 @@ def pretrain_step_s(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     def measure(networks: list[str], *_: object, **__: object) -> dict[str, list[float]]:
         return {name: [2.0 if name == "target" else s for s in seconds] for name in networks}
 
-    monkeypatch.setattr(describe, "time_steps", measure)
+    monkeypatch.setattr(networks, "time_steps", measure)
     return seconds
 
 
@@ -74,7 +74,7 @@ def test_what_loading_leaves_of_the_saving_is_said(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = {"pre-train": Spread(1.6, 1.6, 1.6), "target": Spread(1, 1, 1)}
-    monkeypatch.setattr(describe, "batch_loading_s", lambda *_, **__: found)
+    monkeypatch.setattr(networks, "batch_loading_s", lambda *_, **__: found)
     main(["describe", "model=overfeat_small", "data=imagenet", "--measure", "device=cpu"])
     out = capsys.readouterr().out
     assert "Loading: pre-train 1,600.00 ms (1,600.00 to 1,600.00), target 1,000.00 ms" in out

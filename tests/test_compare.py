@@ -62,7 +62,7 @@ def test_the_figure_is_over_cost_or_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, costs: dict[str, float], capsys: pytest.CaptureFixture[str]
 ) -> None:
     drawn = []
-    monkeypatch.setattr("rescaler.cli.compare.save_figure", lambda figure, _: drawn.append(figure))
+    monkeypatch.setattr("rescaler.cli.results.save_figure", lambda figure, _: drawn.append(figure))
     for run in (TARGET, RESIZED, FakeRun(0, [], seed=1, status="failed")):
         write(tmp_path / f"{run.resize_epoch}_{run.seed}", run, image_costs=costs)
     compare(tmp_path, "-o", tmp_path / "f.svg")

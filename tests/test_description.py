@@ -157,7 +157,7 @@ def test_networks_that_cannot_be_shrunk_are_refused() -> None:
 
 
 def test_no_module_takes_the_functions_place() -> None:
-    for name in ("method.description", "measure", "cli.describe"):
+    for name in ("method.description", "measure", "cli.networks"):
         importlib.import_module(f"rescaler.{name}")
     assert rescaler.describe is describe
 

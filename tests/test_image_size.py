@@ -66,7 +66,7 @@ def test_two_equal_sides_are_one() -> None:
         run = plan(jobs([*small, *overrides])[0].experiment)
         return run.id, run.chain.known_keys
 
-    assert key() == key("data.image_px=[28,28]")
+    assert key() == key("data.image_px=[28,28]") == key("data.image_px='28'")
     network = ["model=resnet_small", "shrink=three_stages"]
     given = {"shrink.image_px": 20, "shrink.middle.0.image_px": 24, "+stages.target.data.test_px": 32}
     pairs = [f"{name}=[{px},{px}]" for name, px in given.items()]

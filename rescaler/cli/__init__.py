@@ -4,12 +4,13 @@ It imports nothing heavy, so that ``--help`` comes at once; what a command needs
 """
 
 import argparse
+import csv
 import errno
 import importlib
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rescaler.cli.arguments import parsers
@@ -17,7 +18,6 @@ from rescaler.errors import InputError, missing_extra
 from rescaler.files import write_text
 
 STDOUT = "-"
-_MODULES = {"run": "rescaler.run", "report": "rescaler.cli.tables"}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 stream.reconfigure(errors="replace")  # an encoding that lacks a sign is no reason to lose a result
         parsed = _parse(words)
         _check_paths(words)
-        importlib.import_module(_MODULES.get(parsed.command, f"rescaler.cli.{parsed.command}")).run(parsed)
+        getattr(importlib.import_module(parsed.module), parsed.command)(parsed)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader at the other end of the pipe has read enough
         _drop_output()
@@ -92,3 +92,10 @@ def write(target: str, text: str) -> None:
         sys.stdout.write(text)
     else:
         write_text(Path(target), text)
+
+
+def write_csv(target: str, rows: Iterable[Sequence[object]]) -> None:
+    """Write rows, the first with the names of the columns, as :func:`write` does."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    write(target, text.getvalue())

@@ -4,7 +4,7 @@ It imports nothing heavy, so that ``--help`` comes at once.
 """
 
 import argparse
-from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +16,33 @@ RUNS = Path("runs")
 def parsers(*complete: str) -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
     """Return the parser of all commands and each command's own; options have those that are to be ``complete``."""
     top = argparse.ArgumentParser(prog="rescaler", description="Train networks, plan runs, read what runs recorded.")
-    top.add_argument("--version", action=_Version)
+    shown: dict[str, Any] = {
+        "action": "version",
+        "version": f"rescaler {version('rescaler')}",
+        "help": "show the version and exit",
+    }
+    top.add_argument("--version", **shown)
     commands = top.add_subparsers(metavar="COMMAND", dest="command", required=True)
-    for name, (add_arguments, summary) in _COMMANDS.items():
+    for name, (module, add_arguments, summary) in _COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary, add_help=name != "run")
-        command.set_defaults(command=name)
+        command.set_defaults(command=name, module=f"rescaler.{module}")
         if name in complete:
             add_arguments(command)
-            command.add_argument("--version", action=_Version)
+            command.add_argument("--version", **shown)
     return top, commands.choices
 
 
-class _Version(argparse.Action):
-    """Prints this package's version."""
+def completion(arguments: argparse.Namespace) -> None:
+    """Print a script with which a shell completes commands and options."""
+    import shtab
 
-    def __init__(self, option_strings: Sequence[str], dest: str) -> None:
-        super().__init__(option_strings, dest, nargs=0, help="show the version and exit")
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        from importlib.metadata import version
-
-        print(f"rescaler {version('rescaler')}")
-        parser.exit()
+    top, commands = parsers(*_COMMANDS)
+    for command in commands.values():
+        for action in command._actions:
+            action.help = action.help and str(action.help)  # Hydra's are made when they are shown
+            if action.nargs != 0 and action.choices is None:
+                action.complete = shtab.FILE  # type: ignore[attr-defined]
+    print(shtab.complete(top, arguments.shell))
 
 
 def _run(command: argparse.ArgumentParser) -> None:
@@ -146,9 +151,7 @@ def _evaluate(command: argparse.ArgumentParser) -> None:
     settings = "settings of data; default: the run's own test set, at the size of the network's images"
     command.add_argument("overrides", nargs="*", metavar="data.KEY=VALUE", help=settings)
     command.add_argument("--config-dir", "-cd", metavar="DIR", help="folder of your own configs")
-    command.add_argument(
-        "--csv", metavar="FILE", help="write the confusion of all classes as CSV; - for standard output"
-    )
+    _csv(command, "the confusion of all classes")
 
 
 def _predict(command: argparse.ArgumentParser) -> None:
@@ -229,27 +232,49 @@ def _csv(command: argparse.ArgumentParser, what: str) -> None:
 
 
 _COMMANDS = {
-    "run": (_run, "train one run, or with -m a sweep; the same as python -m rescaler.run"),
-    "describe": (_describe, "kernels, feature maps and multiplications of a network, and how fast it is here"),
+    "run": ("run", _run, "train one run, or with -m a sweep; the same as python -m rescaler.run"),
+    "describe": (
+        "cli.networks",
+        _describe,
+        "kernels, feature maps and multiplications of a network, and how fast it is here",
+    ),
     "plan": (
+        "cli.sweeps",
         _plan,
         "the time that runs and sweeps will take; times training steps on this device, unless --hours says",
     ),
-    "fair": (_fair, "kernel rescaling against its opponents at equal cost, with seeds, intervals and a verdict"),
-    "measure": (_measure, "reference time of each network's step, by which budgets and comparisons count"),
-    "prepare": (_prepare, "copy image files to the sizes that runs need, or check such copies"),
-    "status": (_status, "how the runs of a sweep stand, on this machine or on a cluster"),
-    "retry": (_retry, "run again the runs of a sweep that failed, were lost or cancelled, from their last saves"),
-    "cancel": (_sweep, "end the runs of a sweep that wait or run; what is trained stays in the ledger"),
-    "tables": (_tables, "accuracy, training time and time saved of all runs in and below some folders"),
-    "report": (_report, "one HTML page with tables, figures and settings, to send to a colleague"),
-    "compare": (_compare, "runs side by side: the settings that differ, accuracy, training time, cost"),
-    "export": (_export, "write a run's trained network in a format for use elsewhere, and check it"),
-    "evaluate": (_evaluate, "loss, accuracy and confusion of a trained network, at any image size"),
-    "predict": (_predict, "the most likely classes of pictures, by a trained network"),
-    "upload": (_upload, "send recorded runs to W&B afterwards, but for what is there already"),
-    "ledger": (_ledger, "what the ledger holds and how much disk it takes; prune or verify it"),
-    "remove": (_remove, "remove runs' folders, and of the ledger what no other run needs"),
-    "doctor": (_doctor, "versions, device, SLURM, W&B, ledger and disk, to paste into a bug report"),
-    "completion": (_completion, "a script with which a shell completes these commands and their options"),
+    "fair": (
+        "cli.fair",
+        _fair,
+        "kernel rescaling against its opponents at equal cost, with seeds, intervals and a verdict",
+    ),
+    "measure": (
+        "cli.networks",
+        _measure,
+        "reference time of each network's step, by which budgets and comparisons count",
+    ),
+    "prepare": ("cli.prepare", _prepare, "copy image files to the sizes that runs need, or check such copies"),
+    "status": ("cli.sweeps", _status, "how the runs of a sweep stand, on this machine or on a cluster"),
+    "retry": (
+        "cli.sweeps",
+        _retry,
+        "run again the runs of a sweep that failed, were lost or cancelled, from their last saves",
+    ),
+    "cancel": ("cli.sweeps", _sweep, "end the runs of a sweep that wait or run; what is trained stays in the ledger"),
+    "tables": ("cli.results", _tables, "accuracy, training time and time saved of all runs in and below some folders"),
+    "report": ("cli.results", _report, "one HTML page with tables, figures and settings, to send to a colleague"),
+    "compare": ("cli.results", _compare, "runs side by side: the settings that differ, accuracy, training time, cost"),
+    "export": ("cli.models", _export, "write a run's trained network in a format for use elsewhere, and check it"),
+    "evaluate": ("cli.models", _evaluate, "loss, accuracy and confusion of a trained network, at any image size"),
+    "predict": ("cli.models", _predict, "the most likely classes of pictures, by a trained network"),
+    "upload": ("cli.upload", _upload, "send recorded runs to W&B afterwards, but for what is there already"),
+    "ledger": ("cli.upkeep", _ledger, "what the ledger holds and how much disk it takes; prune or verify it"),
+    "remove": ("cli.upkeep", _remove, "remove runs' folders, and of the ledger what no other run needs"),
+    "doctor": ("cli.upkeep", _doctor, "versions, device, SLURM, W&B, ledger and disk, to paste into a bug report"),
+    "completion": (
+        "cli.arguments",
+        _completion,
+        "a script with which a shell completes these commands and their options",
+    ),
 }
+"""Module below ``rescaler`` whose function of the same name runs the command, what adds its arguments, summary."""

@@ -17,7 +17,7 @@ FIRST_TUNING_SEED = 1000
 """Seeds from here on choose learning rates; those of the claim are fresh."""
 
 
-def run(arguments: argparse.Namespace) -> None:
+def fair(arguments: argparse.Namespace) -> None:
     """Choose each arm's learning rate on a hold-out, train all arms on every seed, print and draw the comparison."""
     arms, factors = _words(arguments.arms), [_number("--lr", word) for word in _words(arguments.lr)]
     require(0 < arguments.budget <= 1, "--budget", arguments.budget, "above 0 and at most 1")

@@ -21,7 +21,7 @@ from rescaler.networks import Networks, networks_of
 from rescaler.text import Lines
 
 
-def run(arguments: argparse.Namespace) -> None:
+def prepare(arguments: argparse.Namespace) -> None:
     """Prepare what the given runs need."""
     preparation = _preparation(
         jobs(arguments.overrides, arguments.config_dir, arguments.config_path, arguments.config_name), arguments.output

@@ -30,7 +30,7 @@ from rescaler.sweep.sweep import FILE
 log = logging.getLogger(__name__)
 
 
-def run(arguments: argparse.Namespace) -> None:
+def upload(arguments: argparse.Namespace) -> None:
     """Send what W&B lacks."""
     console = Console(stderr=True)
     chosen = {key: getattr(arguments, key) for key in ("project", "entity", "group")}

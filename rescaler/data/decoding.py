@@ -26,7 +26,7 @@ from rescaler.config import DataSettings
 from rescaler.data.resident import Normalise, cut, resize
 from rescaler.errors import InputError, one_line
 from rescaler.method.size import ImageSize, height_width
-from rescaler.signals import leave_to_parent
+from rescaler.process import leave_to_parent
 
 T = TypeVar("T")
 Content: TypeAlias = bytes | memoryview

@@ -17,7 +17,12 @@ def is_image_size(value: Any) -> bool:
 
 
 def image_size(value: Any) -> Any:
-    """Return an image size in its one form: two equal sides are one, a list is a tuple; what is none as it is."""
+    """Return an image size in its one form: two equal sides are one, a list is a tuple; what is none as it is.
+
+    A text of digits is a number, as of an environment variable.
+    """
+    if isinstance(value, str) and value.isdecimal():
+        return int(value)
     if isinstance(value, int) or not is_image_size(value):
         return value
     h, w = value

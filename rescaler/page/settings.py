@@ -11,15 +11,11 @@ from typing import Any
 
 import yaml
 
-from rescaler.errors import listed, one_line
+from rescaler.errors import one_line
 from rescaler.record import CONFIG_FILE
 from rescaler.results.columns import flatten
 
 log = logging.getLogger(__name__)
-
-_COMPARED = ("model.", "data.", "schedule.", "optim.", "step.")
-_FREE = ("data.folder", "data.workers")
-"""What the runs of a comparison have in common, but for these."""
 
 Settings = Mapping[str, str]
 """Dotted key -> value, as the command line takes it."""
@@ -70,26 +66,6 @@ def differing(each: Sequence[Settings]) -> list[str]:
     """The keys that some have otherwise than others, or not at all."""
     keys = dict.fromkeys(key for settings in each for key in settings)
     return [key for key in keys if len({settings.get(key) for settings in each}) > 1]
-
-
-def set_apart(folders: Mapping[str, Path]) -> dict[str, str]:
-    """What tells comparisons apart, in words, by comparison; nothing of those whose settings are not at hand.
-
-    Args:
-        folders: of one run of each.
-    """
-    read = {comparison: read_settings(folder) for comparison, folder in folders.items()}
-    known = {
-        comparison: {key: value for key, value in settings.items() if key.startswith(_COMPARED) and key not in _FREE}
-        for comparison, settings in read.items()
-        if settings is not None
-    }
-    keys = differing(list(known.values()))
-    return {
-        comparison: listed((f"{key}={settings.get(key, '(none)')}" for key in keys), most=8)
-        for comparison, settings in known.items()
-        if keys
-    }
 
 
 def _read(path: Path) -> Any:

@@ -1,12 +1,13 @@
-"""``rescaler describe``: the pre-train network beside the target, layer by layer, and how fast both are here."""
+"""Commands on networks: ``rescaler describe``, and ``measure`` for their reference times."""
 
 import argparse
-import csv
+import contextlib
 import dataclasses
-import io
-from collections.abc import Mapping, Sequence
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
 
-from rescaler.cli import STDOUT, write
+from rescaler.cli import STDOUT, write, write_csv
 from rescaler.cli.arguments import CPU_BATCH
 from rescaler.compose import jobs
 from rescaler.config import LOOKED_AT, DataSettings, Experiment, StepSettings
@@ -14,15 +15,21 @@ from rescaler.data import image_folder
 from rescaler.errors import InputError, listed
 from rescaler.measure import Spread, batch_loading_s, candidates, doubts, loading_notes, step_recipe, time_steps
 from rescaler.method.description import Description, compare
-from rescaler.method.size import size_text
+from rescaler.method.size import height_width, image_size, size_text
 from rescaler.method.trace import outline
-from rescaler.networks import initial_target, shrunk_stages
+from rescaler.networks import initial_target, networks_of, shrunk_stages
 from rescaler.plan import device_for
-from rescaler.provenance import device_name, torch_version
+from rescaler.record import device_name, torch_version
+from rescaler.reference import references
 from rescaler.text import TextTable, counted, status_line
 
+_NOISY = 1.5
+"""Slowest round over fastest from which on a measurement is called noisy."""
+_NEAR = 0.1
+"""Share of the pre-train images' side up to which others are near."""
 
-def run(arguments: argparse.Namespace) -> None:
+
+def describe(arguments: argparse.Namespace) -> None:
     """Print and write the tables."""
     if arguments.batch is not None and (arguments.batch < 1 or not arguments.measure):
         raise InputError(f"--batch must be at least 1, and is for --measure; got {arguments.batch}")
@@ -45,7 +52,7 @@ def run(arguments: argparse.Namespace) -> None:
     if STDOUT not in (arguments.csv, arguments.markdown):
         print(*tables, sep="\n\n\n")
     if arguments.csv is not None:
-        write(arguments.csv, _csv(described))
+        write_csv(arguments.csv, _csv(described))
     if arguments.markdown is not None:
         write(arguments.markdown, "\n".join(table.markdown() for table in tables))
 
@@ -88,25 +95,21 @@ def _pictures(data: DataSettings) -> TextTable:
     return TextTable(f"Pictures: {source(data)}", ["Of the pictures", "Found"], rows, notes, ["Found"])
 
 
-def _csv(descriptions: Sequence[Description]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    for description in descriptions:
-        for layer in description.layers:
-            row = {
-                "network": description.network,
-                "target_px": _cell(description.target_px),
-                "pretrain_px": _cell(description.pretrain_px),
-                **{key: _cell(value) for key, value in dataclasses.asdict(layer).items()},
-                "ratio": layer.ratio,
-                "scale": layer.scale,
-                "eq4_low_macs": layer.bounds_macs[0],
-                "eq4_high_macs": layer.bounds_macs[1],
-            }
-            if text.tell() == 0:
-                writer.writerow(row)
-            writer.writerow(row.values())
-    return text.getvalue()
+def _csv(descriptions: Sequence[Description]) -> Iterator[Sequence[object]]:
+    for number, (description, layer) in enumerate((one, layer) for one in descriptions for layer in one.layers):
+        row = {
+            "network": description.network,
+            "target_px": _cell(description.target_px),
+            "pretrain_px": _cell(description.pretrain_px),
+            **{key: _cell(value) for key, value in dataclasses.asdict(layer).items()},
+            "ratio": layer.ratio,
+            "scale": layer.scale,
+            "eq4_low_macs": layer.bounds_macs[0],
+            "eq4_high_macs": layer.bounds_macs[1],
+        }
+        if number == 0:
+            yield list(row)
+        yield list(row.values())
 
 
 def _cell(value: object) -> object:
@@ -174,3 +177,53 @@ def _waiting(
         f"Loading sets the pace ({setting}): with it an epoch of the {name} network is "
         f"{loaded_target_s / loaded_s:.2f} times faster than the target's, not {target_s / pretrain_s:.2f}."
     ]
+
+
+def measure(arguments: argparse.Namespace) -> None:
+    """Print the reference times of the networks of some settings; measure those that are missing."""
+    experiments = [
+        job.experiment
+        for job in jobs(arguments.overrides, arguments.config_dir, arguments.config_path, arguments.config_name)
+    ]
+    if arguments.sizes:
+        experiments = [other for one in experiments for other in _of_near_sizes(one)]
+    rows, notes, given = [], list[str](), list[str]()
+    for each in references(experiments, again=arguments.again):
+        for one in each:
+            step = Spread(one.step_s, one.low_s, one.high_s)
+            row = [
+                one.network,
+                f"{size_text(one.image_px)} px",
+                str(one.batch_size),
+                step.in_ms(),
+                f"{1000 * one.loading_s:.2f} ms",
+            ]
+            row += [f"{one.seconds / each[-1].seconds:.3f}", str(one.rounds), one.measured]
+            if row not in rows:
+                rows.append(row)
+            if one.high_s > _NOISY * one.low_s:
+                notes.append("A measurement is noisy: measure again (--again) while nothing else runs.")
+        px = json.dumps(each[0].image_px, separators=(",", ":"))
+        size = f"shrink.image_px={px} " if arguments.sizes else ""
+        given.append(f"{size}cost.reference=[{','.join(f'{one.seconds:g}' for one in each)}]")
+    last = each[-1]
+    columns = ("Network", "Images", "Batch", "Step", "Loading", "Cost", "n", "Measured")
+    notes = [
+        "Step: median (lowest to highest) of n rounds, in which the networks took turns. Cost: in steps of the target.",
+        *dict.fromkeys([*notes, *(f"As a setting: {words}" for words in given)]),
+    ]
+    print(TextTable(f"Reference times, {last.device}, torch {last.torch}", columns, rows, notes, ("Network",)))
+
+
+def _of_near_sizes(experiment: Experiment) -> list[Experiment]:
+    """Return the experiment with each size of pre-train images near its own that its networks take."""
+    experiment = dataclasses.replace(experiment, resize_epoch="never", resize_at=None)
+    h, w = height_width(networks_of(experiment, {}).pretrain[0].image_px)
+    found = []
+    for px in range(math.ceil((1 - _NEAR) * h), math.floor((1 + _NEAR) * h) + 1):
+        size = image_size((px, round(px * w / h)))
+        other = dataclasses.replace(experiment, shrink=dataclasses.replace(experiment.shrink, image_px=size))
+        with contextlib.suppress(InputError):
+            networks_of(other, {})
+            found.append(other)
+    return found

@@ -1,16 +1,33 @@
-"""``rescaler remove``: runs' folders, and of the ledger what no other run needs."""
+"""Commands on what is kept: ``rescaler ledger`` and ``remove``; ``rescaler doctor`` on the installation."""
 
 import argparse
+import importlib.metadata
 import os
+import platform
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
 
 from rescaler.errors import InputError
 from rescaler.files import read_yaml
 from rescaler.ledger import Ledger, Removal
-from rescaler.record import CHAIN_FILE, CONFIG_FILE, METRICS_FILE, MODEL_FILE, SUMMARY_FILE, TRUNK_FILE, read_sealed
+from rescaler.plan import device_for
+from rescaler.record import (
+    CHAIN_FILE,
+    CONFIG_FILE,
+    METRICS_FILE,
+    MODEL_FILE,
+    SUMMARY_FILE,
+    TRUNK_FILE,
+    commit,
+    device_name,
+    read_sealed,
+    version,
+)
 from rescaler.sweep.sweep import FILE as SWEEP_FILE
 from rescaler.sweep.sweep import Sweep
 from rescaler.text import counted
@@ -19,9 +36,48 @@ _FILES = (SUMMARY_FILE, CHAIN_FILE, METRICS_FILE)
 """One of which every folder of a run has."""
 _LIVE_S = 600
 """A run that is being trained writes its status more often than that."""
+_PACKAGES = ("torch", "torchvision", "numpy", "pandas", "hydra-core", "safetensors", "submitit", "wandb")
+_OPTIONAL = ("pillow", "pyarrow", "simplejpeg", "jinja2", "onnxscript", "timm", "tensorboard", "mlflow-skinny")
 
 
-def run(arguments: argparse.Namespace) -> None:
+def ledger(arguments: argparse.Namespace) -> None:
+    """Show, prune or verify."""
+    held, console = Ledger(arguments.folder), Console()
+    if held.id is None:
+        raise InputError(f"--folder: no ledger at {arguments.folder}")
+    if arguments.action == "prune":
+        removal = held.prune(dry_run=arguments.dry_run, force=arguments.force)
+        verb = "would remove" if arguments.dry_run else "removed"
+        console.print(f"{verb} {removal.states} states that no run needs: {removal.size_bytes / 1e6:,.1f} MB")
+    if arguments.action == "verify":
+        _verify(held, console)
+    _show(held, console)
+
+
+def _show(ledger: Ledger, console: Console) -> None:
+    records = list(ledger.records())
+    states = sum(ledger.state_path(record.key).exists() for record in records)
+    hours = sum(record.training_s + record.evaluation_s for record in records) / 3600
+    console.print(
+        f"{ledger.folder}: {len(records)} epochs ({hours:,.2f} h of work), {states} with their state, "
+        f"{ledger.size_bytes() / 1e6:,.1f} MB"
+    )
+
+
+def _verify(ledger: Ledger, console: Console) -> None:
+    found = list(track(ledger.verify(), "verifying", console=console))
+    problems = [problem for problem in found if problem]
+    for problem in problems:
+        console.print(problem, markup=False, highlight=False, soft_wrap=True)
+    if problems:
+        raise InputError(
+            f"{len(problems)} of {len(found)} entries are damaged: a run that needs them trains their epochs again; "
+            "prune removes what was set aside as *.damaged"
+        )
+    console.print(f"all {len(found)} entries are whole")
+
+
+def remove(arguments: argparse.Namespace) -> None:
     """Check all runs, then remove them, or say what would be removed."""
     folders = list(dict.fromkeys(Path(os.path.abspath(folder)) for folder in arguments.runs))  # noqa: PTH100 - keeps links
     for folder in folders:
@@ -111,3 +167,35 @@ def _check_starts(folders: Sequence[Path], ledger: Ledger) -> None:
             for folder in leaving:
                 if start in (folder, folder / MODEL_FILE):
                     raise InputError(f"{folder} is where {other} starts from (init.from): remove that one first")
+
+
+def doctor(arguments: argparse.Namespace) -> None:
+    """Print what was found."""
+    for name, found in _rows(arguments):
+        print(f"{name:<10}{found}")
+
+
+def _rows(arguments: argparse.Namespace) -> Iterator[tuple[str, str]]:
+    from rescaler.loggers.wandb_client import is_logged_in  # imports wandb
+
+    yield "rescaler", f"{version()}, {f'commit {found}' if (found := commit()) else 'no checkout'}"
+    yield "python", f"{platform.python_version()} on {platform.platform()}"
+    yield "packages", ", ".join(f"{name} {_version(name)}" for name in _PACKAGES)
+    yield "extras", ", ".join(f"{name} {_version(name)}" for name in _OPTIONAL)
+    yield "device", device_name(device_for("auto"))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    yield "cores", f"{cores} of {os.cpu_count()} for this process"
+    yield "SLURM", shutil.which("sbatch") or "not here (no sbatch)"
+    yield "W&B", "logged in" if is_logged_in() else "not logged in"
+    held = Ledger(arguments.folder.expanduser())
+    place = next(path for path in (held.folder, *held.folder.parents) if path.exists())
+    size = f"{held.size_bytes() / 1e6:,.1f} MB" if place == held.folder else "not there yet"
+    yield "ledger", f"{held.folder}: {size}, {'writable' if os.access(place, os.W_OK) else 'cannot be written'}"
+    yield "free disk", f"{shutil.disk_usage(place).free / 1e9:,.1f} GB at {place}"
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "missing"
