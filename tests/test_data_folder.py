@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from rescaler.config import DataSettings
 from rescaler.data import load_data, published_size, streaming
-from rescaler.data.decoding import Preprocess, centre_crop, decode, obey_parent, random_crop, shorter_px, workers_alive
+from rescaler.data.decoding import centre_crop, decode, obey_parent, preprocess, random_crop, shorter_px, workers_alive
 from rescaler.data.folder import open_folder, read_tree
 from rescaler.data.order import EVERY_IMAGE, Batch, EpochImages
 from rescaler.data.streaming import FolderImages
@@ -187,7 +187,7 @@ def test_a_picture_is_fed_as_a_test_image_in_memory(tree: Path) -> None:
     settings = replace(SETTINGS, name="folder", in_memory=True, image_px=20, folder=str(tree))
     ((images, _),) = load_data(settings, CPU).test_batches(image_px=20, batch_size=4)
     picture = tree / "val" / "n01440764" / "n01440764_0.JPEG"
-    assert torch.equal(Preprocess(settings, 20, cropped=False)(picture), images[0])
+    assert torch.equal(preprocess(picture, settings, 20, cropped=False), images[0])
 
 
 def test_a_damaged_image_in_memory_is_named(tree: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 from bench import RESNET, Bench
 from conftest import MakeExperiment
 from PIL import Image
-from test_data_resident import images
+from test_data import images
 from torch import Tensor, nn
 
 import rescaler

@@ -1,7 +1,7 @@
-"""Data sets by name.
+"""Data sets by name; torch is imported when one is loaded.
 
 Small sets are on the device (:mod:`rescaler.data.resident`); large ones are streamed from image files or a prepared set
-(:mod:`rescaler.data.folder`). Torch is imported when a set is loaded.
+(:mod:`rescaler.data.streaming`).
 """
 
 import dataclasses
@@ -9,7 +9,6 @@ import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from rescaler.config import LOOKED_AT, DataSettings
@@ -29,17 +28,15 @@ class DataSet(NamedTuple):
     streams: bool = False  # its images can stay in their files
 
 
-DATA_SETS: Mapping[str, DataSet] = MappingProxyType(
-    {
-        "fashion_mnist": DataSet(60_000, "fashion_mnist"),
-        "cifar10": DataSet(50_000, "cifar"),
-        "cifar100": DataSet(50_000, "cifar"),
-        "imagenet": DataSet(1_281_167, None, streams=True),
-        "folder": DataSet(None, "folder", streams=True),
-        "custom": DataSet(None, "folder", streams=True),
-        "synthetic": DataSet(None, "synthetic"),
-    }
-)
+DATA_SETS: Mapping[str, DataSet] = {
+    "fashion_mnist": DataSet(60_000, "fashion_mnist"),
+    "cifar10": DataSet(50_000, "cifar"),
+    "cifar100": DataSet(50_000, "cifar"),
+    "imagenet": DataSet(1_281_167, None, streams=True),
+    "folder": DataSet(None, "folder", streams=True),
+    "custom": DataSet(None, "folder", streams=True),
+    "synthetic": DataSet(None, "synthetic"),
+}
 
 
 def published_size(settings: DataSettings) -> int:
@@ -76,10 +73,8 @@ def load_data(settings: DataSettings, device: "torch.device") -> "ImageData":
     """Load a data set; once per process for the same settings and device.
 
     Raises:
-        InputError: the name is unknown, the files are missing or damaged, or they contradict the settings.
+        InputError: the files are missing or damaged, or they contradict the settings.
     """
-    if settings.name not in DATA_SETS:
-        raise InputError(f"data.name must be one of {', '.join(DATA_SETS)}; got {settings.name!r}")
     folder = image_folder(settings)
     if settings.folder is not None and not streams_from_files(settings) and not folder.is_dir():
         raise InputError(f"data.folder must be a folder; there is none at {folder}: make it, to have images put there")

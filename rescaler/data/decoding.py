@@ -44,10 +44,7 @@ def shorter_px(image_px: ImageSize) -> int:
 
 
 def decode(content: Content | Tensor) -> Tensor:
-    """Decode an image to uint8 ``(3, h, w)``, channels last in memory, with the pixels of :func:`open_rgb`.
-
-    Pixels stay as they are.
-    """
+    """Decode an image to uint8 ``(3, h, w)`` with the pixels of :func:`open_rgb`; pixels stay as they are."""
     if isinstance(content, Tensor):
         return content
     try:
@@ -55,7 +52,7 @@ def decode(content: Content | Tensor) -> Tensor:
             return torch.from_numpy(simplejpeg.decode_jpeg(content)).permute(2, 0, 1)
     except ValueError:  # no JPEG file, or one that only a more patient reader reads
         pass
-    return torch.from_numpy(np.array(open_rgb(content))).permute(2, 0, 1)
+    return pixels_of(open_rgb(content))
 
 
 def _is_upright(content: Content) -> bool:
@@ -79,11 +76,7 @@ def open_rgb(content: Content) -> Image.Image:
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:
-    """Convert an image to RGB, as :func:`open_rgb` does.
-
-    Raises:
-        InputError: its grey values are of no stated range.
-    """
+    """Convert an image to RGB, as :func:`open_rgb` does."""
     image: Image.Image = ImageOps.exif_transpose(picture)
     if image.mode in ("I", "F"):
         raise InputError(f"its grey values have no stated range (Pillow's mode {image.mode})")
@@ -93,6 +86,11 @@ def to_rgb(picture: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
+
+
+def pixels_of(picture: Image.Image) -> Tensor:
+    """Return the pixels of an RGB picture, uint8 ``(3, h, w)``."""
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
 
 
 def grey(pixels: Tensor) -> Tensor:
@@ -126,46 +124,36 @@ def centre_crop(pixels: Tensor, image_px: ImageSize) -> Tensor:
     return cropped
 
 
-class Preprocess:
-    """Turns a picture into a normalised tensor ``(channels, h, w)``, float32, on the CPU.
+def preprocess(
+    picture: "str | Path | Image.Image", settings: DataSettings, image_px: ImageSize, *, cropped: bool
+) -> Tensor:
+    """Turn a picture, a path or Pillow's image, into a network's input as test images are.
 
     Args:
+        picture: decoded, resized, cropped and normalised here.
         settings: channels, mean, standard deviation and the target's image size.
         image_px: size of the network's images.
         cropped: the middle of a picture, 224/256 of its shorter side, as of ImageNet's; else as much as has the aspect
             ratio of ``settings.image_px``, the target's.
 
-    Raises:
-        InputError: the network takes images of neither 1 nor 3 channels.
+    Returns:
+        Normalised float32 tensor ``(channels, h, w)``, on the CPU.
     """
-
-    def __init__(self, settings: DataSettings, image_px: ImageSize, *, cropped: bool) -> None:
-        if settings.channels not in (1, 3):
-            raise InputError(f"pictures have 1 or 3 channels; the network takes {settings.channels}")
-        self._channels, self._cropped = settings.channels, cropped
-        self.image_px, self._target_px = image_px, settings.image_px
-        self._normalise = Normalise(settings, torch.device("cpu"))
-
-    def __call__(self, picture: "str | Path | Image.Image") -> Tensor:
-        """Decode, resize, crop and normalise a picture: a path, or Pillow's image.
-
-        Raises:
-            InputError: it cannot be read.
-        """
-        if isinstance(picture, Image.Image):
-            pixels = torch.from_numpy(np.array(to_rgb(picture))).permute(2, 0, 1)
-        else:
-            try:
-                pixels = decode(Path(picture).read_bytes())
-            except OSError as error:
-                raise InputError(f"cannot read the picture {picture}: {error.strerror}") from error
-            except (InputError, RuntimeError) as error:
-                raise InputError(f"cannot read the picture {picture}: {one_line(error)}") from error
-        if self._channels == 1:
-            pixels = grey(pixels)
-        if self._cropped:
-            return self._normalise(centre_crop(pixels, self.image_px))
-        return self._normalise(resize(cut(pixels, self._target_px)[None], self.image_px)[0])
+    if settings.channels not in (1, 3):
+        raise InputError(f"pictures have 1 or 3 channels; the network takes {settings.channels}")
+    if isinstance(picture, Image.Image):
+        pixels = pixels_of(to_rgb(picture))
+    else:
+        try:
+            pixels = decode(Path(picture).read_bytes())
+        except OSError as error:
+            raise InputError(f"cannot read the picture {picture}: {error.strerror}") from error
+        except (InputError, RuntimeError) as error:
+            raise InputError(f"cannot read the picture {picture}: {one_line(error)}") from error
+    if settings.channels == 1:
+        pixels = grey(pixels)
+    shown = centre_crop(pixels, image_px) if cropped else resize(cut(pixels, settings.image_px)[None], image_px)[0]
+    return Normalise(settings, torch.device("cpu"))(shown)
 
 
 def obey_parent(*_: object) -> None:

@@ -92,15 +92,7 @@ def class_folders(root: Path) -> list[str]:
 
 
 class TreeSplit:
-    """Image files of one split, one folder a class; implements :class:`rescaler.data.folder.Split`.
-
-    Args:
-        root: folder of the classes.
-        folder: of the whole tree, ``data.folder``.
-
-    Raises:
-        InputError: there is no class, or one without an image.
-    """
+    """Image files of one split below ``root``, of the tree ``folder``; a :class:`Split`."""
 
     def __init__(self, root: Path, folder: Path) -> None:
         try:
@@ -165,21 +157,19 @@ class Tree(NamedTuple):
 
 
 def read_tree(folder: Path, *, classes: int | None = None, holdout: float = 0.0) -> Tree:
-    """List the images of a tree.
-
-    Args:
-        folder: with ``train/<class>/`` and ``val/<class>/``, or ``<class>/`` alone.
-        classes: their number; None: whatever there is.
-        holdout: ``data.holdout``, which a tree without ``val/`` needs.
+    """List the images of a tree: ``train/<class>/`` and ``val/<class>/``, or ``<class>/`` alone with a ``holdout``.
 
     Raises:
-        InputError: the tree is incomplete, or has other classes.
+        InputError: the tree is incomplete, or has another number of ``classes``.
     """
-    root, test_root = _roots(folder)
+    root, test_root = folder / "train", folder / "val"
+    has_test = test_root.is_dir() or not folder.is_dir()
+    if not has_test and not (root.is_dir() and class_folders(root)):  # a `train` of pictures is a class
+        root = folder
     train = TreeSplit(root, folder)
     if classes is not None and len(train.classes) != classes:
         raise InputError(f"{train.root} has {len(train.classes)} classes; data.classes is {classes}")
-    if test_root is None:
+    if not has_test:
         check_holdout(folder, holdout)
         return Tree(train, train.without_images())
     test = TreeSplit(test_root, folder)
@@ -195,20 +185,9 @@ def others_text(others: Mapping[str, int]) -> str:
 
 
 def check_holdout(folder: Path, holdout: float) -> None:
-    """Raise InputError unless a hold-out takes the place of the test images that ``folder`` lacks."""
+    """Raise unless a hold-out takes the place of the test images that ``folder`` lacks."""
     allowed = f"above 0 with data.folder={folder}, which has no val/ (such as data.holdout=0.1, or add val/<class>/)"
     require(holdout > 0, "data.holdout", holdout, allowed)
-
-
-def _roots(folder: Path) -> tuple[Path, Path | None]:
-    """Folders of the training and of the test images; None: there are no test images.
-
-    A folder ``train`` of pictures, without ``val`` beside it, is a class.
-    """
-    train, test = folder / "train", folder / "val"
-    if test.is_dir() or not folder.is_dir():
-        return train, test
-    return (train if train.is_dir() and class_folders(train) else folder), None
 
 
 class Folder(NamedTuple):
@@ -222,15 +201,10 @@ class Folder(NamedTuple):
 
 
 def open_folder(folder: Path, settings: DataSettings, *, shorter_px: int) -> Folder:
-    """Open a tree of image files, a prepared set or a user's own.
-
-    Args:
-        folder: the tree or the set; of no meaning for data=custom.
-        settings: ``classes``, None for any number, and ``holdout``.
-        shorter_px: shorter side that images of a prepared set must have.
+    """Open a tree of image files, a prepared set, whose images must have a shorter side, or a user's own set.
 
     Raises:
-        InputError: it is neither, is incomplete, or has other classes.
+        InputError: it is none of these, is incomplete, or has other classes.
     """
     if settings.name == "custom":
         from rescaler.data.custom import open_custom
@@ -255,10 +229,6 @@ def _warn_once(message: str) -> None:
 
 
 def count_images(folder: Path, settings: DataSettings) -> int:
-    """Return the training images of :func:`open_folder`, without those held out.
-
-    Raises:
-        InputError: it is neither.
-    """
+    """Return the number of training images, without those held out."""
     labels = open_folder(folder, settings, shorter_px=0).train.labels
     return len(split_holdout(labels, settings.holdout)[0]) if settings.holdout else len(labels)

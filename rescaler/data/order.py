@@ -86,8 +86,8 @@ def generator_for(seed: int, *parts: str | int) -> torch.Generator:
 def epoch_order(count: int, *, seed: int, first: int, size: int) -> Tensor:
     """Indices of an epoch's training images, int64 ``(size,)``, of a set of ``count``.
 
-    They are ``size`` from ``first`` on of an endless stream of permutations, as an epoch is a number of mini-batches
-    (paper, section 4): a part of a pass over the set, or several. Every image is seen once in each pass.
+    An epoch is a number of mini-batches (paper, section 4), a part of an endless stream of permutations from ``first``
+    on: every image is seen once in each pass over the set.
     """
     passes = range(first // count, (first + size - 1) // count + 1)
     stream = torch.cat([torch.randperm(count, generator=generator_for(seed, "order", number)) for number in passes])
@@ -100,10 +100,7 @@ def class_weights(weights: Any, labels: Tensor) -> Tensor:
 
     Args:
         weights: by class, or ``balanced``: images / (classes * images of the class), of mean 1 over all images.
-        labels: of the training images, int64 ``(n,)``.
-
-    Raises:
-        InputError: no image has a weight above 0.
+        labels: of the training images, int64 ``(n,)``; one at least must have a weight above 0.
     """
     if weights == "balanced":
         counts = labels.bincount()
@@ -115,12 +112,7 @@ def class_weights(weights: Any, labels: Tensor) -> Tensor:
 
 
 def split_holdout(labels: Tensor, share: float, names: Sequence[str] = ()) -> tuple[Tensor, Tensor]:
-    """Draw a hold-out from a training set: the same share of every class, the same images whatever a run's seed.
-
-    Args:
-        labels: of all training images, int64 ``(n,)``.
-        share: of the images that are held out, in (0, 1).
-        names: of the classes, for errors.
+    """Draw a hold-out: the same share of every class of the training set, the same images whatever a run's seed.
 
     Returns:
         Indices of the images that stay, and of those held out, both rising.

@@ -133,7 +133,7 @@ class PreparedSplit:
             self.labels = torch.tensor(self._images.column("label").to_numpy())
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return PreparedSplit, self._made_of  # a process that is not forked maps the files itself
+        return type(self), self._made_of  # a process that is not forked maps the files itself
 
     def content(self, index: int, shorter_px: int) -> Content:
         """The smallest image whose shorter side has at least ``shorter_px`` pixels, or the largest."""
@@ -157,11 +157,7 @@ def _mapped(path: Path, part: Part) -> pa.Table:
 
 
 def read_prepared(folder: Path, *, classes: int | None, shorter_px: int) -> tuple[PreparedSplit, PreparedSplit, str]:
-    """Open the training and test images of the prepared set in ``folder``, and its fingerprint.
-
-    Raises:
-        InputError: it is unfinished or damaged, its images are too small, or it has another number of classes.
-    """
+    """Open the training and test images of the prepared set in ``folder``, and its fingerprint."""
     manifest = Manifest.read(folder)
     if not manifest.complete:
         raise InputError(f"data.folder={folder} is prepared in part: run the same prepare command again to resume")
@@ -236,8 +232,7 @@ class Preparation:
         """Make the missing and the damaged files, and return the manifest of the complete set.
 
         Raises:
-            InputError: the folder cannot be written, holds another set or is being prepared, or a split has no image
-                that can be read.
+            InputError: the folder cannot be written, holds another set or is being prepared, or a split has no image.
         """
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -80,11 +80,6 @@ class FolderImages:
 
     Training images are cropped at random straight to the stage's size (RandomResizedCrop) and flipped; test images are
     resized, and cropped at the centre.
-
-    Args:
-        folder: tree of image files, or a prepared set.
-        settings: of the data set.
-        device: of the batches.
     """
 
     def __init__(self, folder: Path, settings: DataSettings, device: torch.device) -> None:
