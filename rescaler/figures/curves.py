@@ -5,8 +5,7 @@ from typing import Any
 from pandas import DataFrame, Series
 
 from rescaler.results import network_label, order
-from rescaler.results.statistics import GROUP
-from rescaler.results.tables import progress_label
+from rescaler.results.tables import GROUP, progress_label
 
 KIND = [name for name in GROUP if name != "comparison"]
 """Runs of a comparison that agree in these differ in their seed at most."""
@@ -103,6 +102,6 @@ def unfinished(epochs: DataFrame) -> list[str]:
     for _, rows in epochs[epochs["status"] != "done"].groupby("run", sort=False, observed=True):
         run = rows.iloc[0]
         name = network_label(run["resize_epoch"], hold=run["hold"], distinction=run["distinction"])
-        how = progress_label(run["status"], len(rows), run["epochs_scheduled"] + rows["held"].sum())
-        words.append(f"{name}, seed {run['seed']}: {how}")
+        standing = {**run, "complete": False, "epochs": len(rows), "held_epochs": rows["held"].sum()}
+        words.append(f"{name}, seed {run['seed']}: {progress_label(standing)}")
     return words[:_NAMED] + [f"{len(words) - _NAMED} more"] * (len(words) > _NAMED)

@@ -15,8 +15,7 @@ from rescaler.figures import accuracy_figure, clock_figure, cost_figure, saving_
 from rescaler.page.settings import Comparison, compare, differing, read_command, read_settings
 from rescaler.results import is_baseline, over_seeds, paper, paper_table, table
 from rescaler.results.report import NONE, SHARE, interval, paper_reports, reports, seed_reports
-from rescaler.results.statistics import Verdict
-from rescaler.results.tables import progress_label
+from rescaler.results.tables import Verdict, progress_label
 from rescaler.text import TextTable, counted, natural
 
 TONES: Mapping[Verdict, str] = MappingProxyType({"preserved": "good", "lost": "bad", "not enough runs to tell": "open"})
@@ -243,7 +242,7 @@ def _unfinished(rows: DataFrame, runs: DataFrame) -> list[str]:
     updated = runs.set_index("run")["updated"]
     lines = []
     for _, row in rows[~rows["complete"]].iterrows():
-        how = progress_label(row["status"], row["epochs"], row["epochs_scheduled"] + row["held_epochs"])
+        how = progress_label(row)
         line = f"{row['network']}, seed {row['seed']}: {how}, last written {_when(updated[row['run']])}"
         lines.append(f"{line}: {row['error']}" if isinstance(row["error"], str) else line)
     return lines
