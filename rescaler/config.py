@@ -144,7 +144,7 @@ class RescaleSettings:
     ridge: float | None = setting(
         10.0,
         "of the fit: how strongly it keeps to the resized kernels; null: of each layer by held-out responses",
-        check=_POSITIVE_OR_NULL,
+        check=Check(_POSITIVE.passes, "positive, or null to choose it by held-out responses"),
         absent=10.0,
         method=True,
     )

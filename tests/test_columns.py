@@ -40,10 +40,13 @@ def test_a_run_from_before_a_setting_has_the_value_that_means_so(tmp_path: Path)
 
 
 @pytest.mark.parametrize("other", [None, "optim: [", "- 1\n", "7", "\x00"])
-def test_a_run_without_readable_settings_has_no_value(tmp_path: Path, other: str | None) -> None:
+def test_a_run_without_readable_settings_has_no_value(
+    tmp_path: Path, other: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
     write(tmp_path, 0, "optim: {momentum: 0.9}\n")
     write(tmp_path, 1, other)
     assert setting_columns(load_runs(tmp_path)) == ["seed"], "a single run differs from none"
+    assert (f"left out {tmp_path}/1/config.yaml, which cannot be read" in caplog.text) == (other is not None)
     write(tmp_path, 2, "optim: {momentum: 0.8}\n")
     assert list(load_runs(tmp_path)["optim.momentum"].fillna(-1)) == [0.9, -1, 0.8]
 

@@ -15,7 +15,7 @@ from rescaler.cli.fair import best_factors
 from rescaler.errors import InputError
 from rescaler.figures.compare import fair_figure
 from rescaler.reference import read_reference
-from rescaler.results.fair import compare, load_curves, read_curves, verdicts
+from rescaler.results.compare import compare, load_curves, read_curves, verdicts
 
 SEEDS = range(4)
 CURVES = {

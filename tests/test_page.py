@@ -1,6 +1,5 @@
 import html
 import json
-import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,7 @@ from fake_runs import FakeRun, paper_like
 
 from rescaler.cli import main
 from rescaler.page import render
-from rescaler.page.content import Headline, headline
-from rescaler.page.settings import Comparison, compare, read_command, read_settings
+from rescaler.page.content import Comparison, Headline, compare, headline, read_command
 from rescaler.results import load_epochs, load_runs, over_seeds, table
 
 TARGETS = [FakeRun(0, [0.5, 0.7, 0.8, best], seed=seed) for seed, best in enumerate((0.90, 0.91, 0.92))]
@@ -220,28 +218,6 @@ def test_the_papers_table_stays_away_from_other_runs(standard: str) -> None:
 def test_compare_tells_shared_from_differing() -> None:
     each = [{"a": "1", "b": "x"}, {"a": "1", "b": "y"}, {"a": "1", "b": "x", "c": "new"}]
     assert compare(each) == Comparison({"a": "1"}, {"b": {"x": 2, "y": 1}, "c": {"(none)": 2, "new": 1}})
-
-
-def test_settings_are_flat_and_as_the_command_line_takes_them(tmp_path: Path) -> None:
-    config = {
-        "name": "x",
-        "data": {"pad_px": 0, "mean": [0.5], "folder": None},
-        "shrink": {"table": {3: 2}, "padding": {}},
-    }
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    assert read_settings(tmp_path) == {
-        "name": "x", "data.pad_px": "0", "data.mean": "[0.5]", "data.folder": "null", "shrink.table.3": "2",
-        "shrink.padding": "{}",
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize("content", ["[1, 2]", "a: [", None])
-def test_damaged_settings_are_none(tmp_path: Path, content: str | None, caplog: pytest.LogCaptureFixture) -> None:
-    if content is not None:
-        (tmp_path / "config.yaml").write_text(content)
-    with caplog.at_level(logging.WARNING):
-        assert read_settings(tmp_path) is None
-    assert ("cannot be read" in caplog.text) == (content == "a: [")
 
 
 def hydra(path: Path, *, mode: str, task: list[str], more: list[str] | None = None) -> None:

@@ -11,10 +11,10 @@ from test_tracking import CONFIG, SUMMARY, record
 
 from rescaler.config import LoggerSettings
 from rescaler.errors import InputError
+from rescaler.loggers import wandb_client as client
 from rescaler.loggers.wandb import History, opening
-from rescaler.loggers.wandb_client import Fragment
-from rescaler.results import load_epochs, load_runs, mirror
-from rescaler.results.mirror import read_offline, read_project
+from rescaler.loggers.wandb_client import Fragment, read_offline, read_project
+from rescaler.results import load_epochs, load_runs
 
 DONE = {"status": "done", "error": None, "epochs": 20, "updated": "2026-05-02T00:00:00+00:00"}
 SETTINGS = LoggerSettings()
@@ -52,12 +52,12 @@ def server_run(**changes: Any) -> SimpleNamespace:
 
 def serve(monkeypatch: pytest.MonkeyPatch, *runs: SimpleNamespace) -> None:
     api = SimpleNamespace(runs=lambda *_, **__: iter(runs))
-    monkeypatch.setattr(mirror, "connect", lambda: api)
+    monkeypatch.setattr(client, "connect", lambda: api)
 
 
 def keep(monkeypatch: pytest.MonkeyPatch, folder: Path, *parts: Fragment) -> None:
     (folder / "run-ab12.wandb").touch()
-    monkeypatch.setattr(mirror, "fragments", lambda _: list(parts))
+    monkeypatch.setattr(client, "fragments", lambda _: list(parts))
 
 
 def part(started: str, first: int, last: int, **changes: Any) -> Fragment:
@@ -80,7 +80,7 @@ def test_runs_of_the_server_stand_beside_those_of_folders(tmp_path: Path, monkey
     FakeRun(0, [0.5] * 4).write(tmp_path / "0")
     runs = load_runs(["wandb:me/kernels", tmp_path])
     assert [str(folder) for folder in runs["folder"]] == ["me/kernels/ab12", str(tmp_path / "0")]
-    monkeypatch.setattr(mirror, "connect", lambda: pytest.fail("asked a second time"))
+    monkeypatch.setattr(client, "connect", lambda: pytest.fail("asked a second time"))
     epochs = load_epochs(runs)
     assert epochs.groupby("run", observed=True).size().to_dict() == {"ab12": 20, FakeRun(0, []).run: 4}
     assert set(load_epochs(runs[runs["run"] == "ab12"])["run"]) == {"ab12"}

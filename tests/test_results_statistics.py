@@ -6,7 +6,7 @@ import pytest
 from pandas import DataFrame
 
 from rescaler.results import over_seeds
-from rescaler.results.statistics import verdict
+from rescaler.results.tables import verdict
 
 # Student's t with 2 degrees of freedom: 4.302653 bounds 95 %.
 T_2 = 4.302653

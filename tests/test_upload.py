@@ -73,7 +73,7 @@ def test_an_upload_sends_what_is_missing_once(tmp_path: Path, server: Server) ->
     assert (server.runs[resized]["group"], server.runs[resized]["tags"][-2:]) == ("sweep", ["resized", "mine"])
 
     write(tmp_path / "sweep", done=4)
-    read = "from rescaler.results.mirror import read_project\nprint(json.dumps(read_project('me/kernels')))"
+    read = "from rescaler.loggers.wandb_client import read_project\nprint(json.dumps(read_project('me/kernels')))"
     then = commands(tmp_path, upload, upload, read, "read_project('nothing')")
     assert "1 of 2 runs sent to W&B, 1 needed nothing" in then.stderr
     assert "0 of 2 runs sent to W&B, 2 needed nothing" in then.stderr

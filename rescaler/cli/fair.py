@@ -61,14 +61,14 @@ def _number(key: str, word: str) -> float:
 
 
 def _arm(arm: str, budget: float) -> list[str]:
-    from rescaler.results.fair import FULL
+    from rescaler.results.compare import FULL
 
     return [f"arm={arm}", f"schedule.budget={'null' if arm == FULL else budget}"]
 
 
 def best_factors(folder: Path) -> dict[str, float]:
     """Return each arm's learning-rate factor with the best mean accuracy on the hold-out."""
-    from rescaler.results.fair import final_scores, load_curves
+    from rescaler.results.compare import final_scores, load_curves
 
     scores = final_scores(load_curves(folder))
     factors = [read_experiment(Path(run)).optim.lr_factor for run in scores["folder"]]
@@ -80,7 +80,7 @@ def show(folder: Path, *, margin: float, csv: str | None, plot: Path) -> None:
     """Print the comparison of the runs below a folder, and draw it."""
     from rescaler.figures import save_figure
     from rescaler.figures.compare import fair_figure
-    from rescaler.results.fair import compare, fair_table, load_curves
+    from rescaler.results.compare import compare, fair_table, load_curves
 
     curves = load_curves(folder)
     rows = compare(curves, margin=margin)

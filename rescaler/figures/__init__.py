@@ -5,9 +5,8 @@ All share one style, are readable in grey print and to colour-blind eyes, and sa
 """
 
 from rescaler.figures.accuracy import PAPER_FIGURES, accuracy_figure, paper_figure
-from rescaler.figures.clocks import clock_figure, cost_figure
-from rescaler.figures.saving import pareto_front, saving_figure
 from rescaler.figures.style import figure_format, save_figure, to_svg
+from rescaler.figures.training_time import clock_figure, cost_figure, pareto_front, saving_figure
 
 __all__ = [
     "PAPER_FIGURES", "accuracy_figure", "clock_figure", "cost_figure", "figure_format", "paper_figure", "pareto_front",

@@ -11,8 +11,7 @@ from pandas import DataFrame
 
 from rescaler.errors import InputError
 from rescaler.figures import style
-from rescaler.figures.curves import KIND, absent_baselines, mean_curves, unfinished
-from rescaler.figures.style import empty_figure
+from rescaler.figures.style import KIND, absent_baselines, empty_figure, mean_curves, unfinished
 from rescaler.results import is_baseline, network_label, paper, time_unit
 
 Over = Literal["epoch", "time"]

@@ -7,7 +7,7 @@ from rescaler.errors import InputError
 from rescaler.figures.style import FONT_PT, INK, LEGEND, MUTED, WIDTH_IN, frame, legend, shades
 from rescaler.results import time_unit
 from rescaler.results.columns import setting_columns, shown
-from rescaler.results.fair import FULL, MARGIN, NAMES, OURS, final_scores, mean_curve
+from rescaler.results.compare import FULL, MARGIN, NAMES, OURS, final_scores, mean_curve
 
 _COLOURS = {FULL: INK, "squeezed": MUTED, "input_only": "#d9812e", OURS: "#2a6fb0"}
 _OTHERS = ("#5a9e4b", "#8c5fa8", "#b0413e")
@@ -17,8 +17,8 @@ def fair_figure(rows: DataFrame, curves: DataFrame, *, margin: float = MARGIN) -
     """Draw test accuracy over cost, the mean of each arm with a band over its seeds; right: the last points, closer.
 
     Args:
-        rows: from :func:`rescaler.results.fair.compare`.
-        curves: from :func:`rescaler.results.fair.load_curves`, of the same runs.
+        rows: from :func:`rescaler.results.compare.compare`.
+        curves: from :func:`rescaler.results.compare.load_curves`, of the same runs.
         margin: the band below the target in full, as a fraction.
     """
     figure = Figure(figsize=(WIDTH_IN, 3.9), layout="constrained")

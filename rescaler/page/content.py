@@ -1,6 +1,8 @@
 """Content of the HTML report: a section for each comparison."""
 
 import base64
+import shlex
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,15 +10,15 @@ from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
+import yaml
 from matplotlib.figure import Figure
 from pandas import DataFrame
 
 from rescaler.figures import accuracy_figure, clock_figure, cost_figure, saving_figure, to_svg
-from rescaler.page.settings import Comparison, compare, differing, read_command, read_settings
 from rescaler.results import is_baseline, over_seeds, paper, paper_table, table
+from rescaler.results.columns import read_settings, shown
 from rescaler.results.report import NONE, SHARE, interval, paper_reports, reports, seed_reports
-from rescaler.results.statistics import Verdict
-from rescaler.results.tables import progress_label
+from rescaler.results.tables import Verdict, progress_label
 from rescaler.text import TextTable, counted, natural
 
 TONES: Mapping[Verdict, str] = MappingProxyType({"preserved": "good", "lost": "bad", "not enough runs to tell": "open"})
@@ -127,6 +129,36 @@ _SHORT = 8
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """Settings of several runs, as the command line takes them: what all share; how many runs have which value."""
+
+    shared: Mapping[str, str]
+    differing: Mapping[str, Mapping[str, int]]
+
+
+def compare(each: Sequence[Mapping[str, Any]]) -> Comparison:
+    """Tell what runs share from what differs; a run without a key has the value ``(none)``."""
+    keys = dict.fromkeys(key for settings in each for key in settings)
+    counts = {key: Counter(shown(settings[key]) if key in settings else "(none)" for settings in each) for key in keys}
+    shared = {key: next(iter(values)) for key, values in counts.items() if len(values) == 1}
+    return Comparison(shared, {key: values for key, values in counts.items() if len(values) > 1})
+
+
+def read_command(folder: Path) -> str | None:
+    """The command that trained a run, the whole sweep's if it was part of one; None where Hydra left no trace of it."""
+    for path in (folder.parent / "multirun.yaml", folder / ".hydra" / "hydra.yaml"):
+        try:
+            overrides = yaml.safe_load(path.read_text(encoding="utf-8"))["hydra"]["overrides"]
+            settings = [*overrides["hydra"], *overrides["task"]]
+        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+            continue
+        sweep = "hydra.mode=MULTIRUN" in settings
+        settings = [setting for setting in settings if not setting.startswith("hydra.mode=")]
+        return shlex.join(["python", "-m", "rescaler.run", *["-m"] * sweep, *settings])
+    return None
+
+
+@dataclass(frozen=True)
 class Section:
     """One comparison."""
 
@@ -157,7 +189,7 @@ def sections(runs: DataFrame, epochs: DataFrame, *, margin: float) -> list[Secti
             frame[frame["comparison"] == comparison] for frame in (runs, epochs, all_rows, all_seeds)
         )
         folders = [Path(folder) for folder in rows["folder"]]
-        known = [found for folder in folders if (found := read_settings(folder)) is not None]
+        known = [settings for settings in read_settings(folders) if settings is not None]
         settings = compare(known) if known else None
         commands = [command for folder in folders if (command := read_command(folder)) is not None]
         parts.append(
@@ -188,7 +220,8 @@ def between(parts: Sequence[Section]) -> TextTable | None:
     if len(known) < 2:
         return None
     shared = [part.settings.shared for part in known if part.settings is not None]
-    rows = [[key, *(settings.get(key, "differs within") for settings in shared)] for key in differing(shared)]
+    keys = compare(shared).differing
+    rows = [[key, *(settings.get(key, "differs within") for settings in shared)] for key in keys]
     columns = ["Setting", *(part.heading for part in known)]
     return TextTable("Settings in which the comparisons differ", columns, rows, words=columns)
 
@@ -243,7 +276,7 @@ def _unfinished(rows: DataFrame, runs: DataFrame) -> list[str]:
     updated = runs.set_index("run")["updated"]
     lines = []
     for _, row in rows[~rows["complete"]].iterrows():
-        how = progress_label(row["status"], row["epochs"], row["epochs_scheduled"] + row["held_epochs"])
+        how = progress_label(row)
         line = f"{row['network']}, seed {row['seed']}: {how}, last written {_when(updated[row['run']])}"
         lines.append(f"{line}: {row['error']}" if isinstance(row["error"], str) else line)
     return lines

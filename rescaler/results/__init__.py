@@ -11,8 +11,9 @@ import functools
 
 from rescaler.results.columns import select
 from rescaler.results.frames import load_epochs, load_runs, read_at
-from rescaler.results.statistics import MARGIN, over_seeds
+from rescaler.results.paper import paper_table
 from rescaler.results.tables import (
+    MARGIN,
     Cost,
     add_column,
     cost,
@@ -20,7 +21,7 @@ from rescaler.results.tables import (
     is_baseline,
     network_label,
     order,
-    paper_table,
+    over_seeds,
     table,
     time_saved,
     time_unit,

@@ -1,9 +1,10 @@
 """Settings of runs as columns of their frame, and runs selected by the value of a column."""
 
 import json
+import logging
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import yaml
 from pandas import DataFrame, Series
 
 from rescaler.config import Experiment, fields
-from rescaler.errors import InputError, listed
+from rescaler.errors import InputError, listed, one_line
 from rescaler.record import CONFIG_FILE
+
+log = logging.getLogger(__name__)
 
 _COLUMNS = {
     "seed": "seed",
@@ -40,32 +43,36 @@ def flatten(config: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield f"{prefix}{key}", value
 
 
-class _Reader:
-    """Reads settings; what many files have in common, key by key of the top level, is parsed once."""
+def read_settings(folders: Iterable[Path]) -> list[dict[str, Any] | None]:
+    """Read runs' settings by dotted key; None where a ``config.yaml`` is missing, or damaged and named in the log.
 
-    def __init__(self) -> None:
-        self._parsed: dict[str, dict[str, Any]] = {}
+    What many files have in common, key by key of the top level, is parsed once.
+    """
+    parsed: dict[str, dict[str, Any]] = {}
 
-    def read(self, path: Path) -> dict[str, Any] | None:
-        """Return a run's settings by dotted key; None where the file is missing, unreadable or damaged."""
-        try:
-            text = path.read_text(encoding="utf-8")
-            try:
-                parts = [self._block(block) for block in _BLOCK.split(text) if block]
-            except (ValueError, yaml.YAMLError):  # edited by hand: the whole may still be well-formed
-                parts = [self._block(text)]
-        except (OSError, ValueError, RecursionError, yaml.YAMLError):
-            return None
-        return {key: value for part in parts for key, value in part.items()}
-
-    def _block(self, text: str) -> dict[str, Any]:
-        if (known := self._parsed.get(text)) is None:
+    def parse(text: str) -> dict[str, Any]:
+        if text not in parsed:
             content = yaml.load(text, _LOADER)  # noqa: S506 - a safe loader
             if not isinstance(content, dict):
                 raise ValueError("no settings")
-            known = {key: _hashable(value) for key, value in flatten(content) if value != {}}
-            self._parsed[text] = known
-        return known
+            parsed[text] = {key: _hashable(value) for key, value in flatten(content) if value != {}}
+        return parsed[text]
+
+    def read(path: Path) -> dict[str, Any] | None:
+        try:
+            text = path.read_text(encoding="utf-8")
+            try:
+                parts = [parse(block) for block in _BLOCK.split(text) if block]
+            except (ValueError, yaml.YAMLError):  # edited by hand: the whole may still be well-formed
+                parts = [parse(text)]
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+            log.warning("left out %s, which cannot be read (%s)", path, one_line(error))
+            return None
+        return {key: value for part in parts for key, value in part.items()}
+
+    return [read(folder / CONFIG_FILE) for folder in folders]
 
 
 def _hashable(value: Any) -> Any:
@@ -83,12 +90,9 @@ def add_settings(runs: DataFrame) -> DataFrame:
     Args:
         runs: with their ``folder``; those of W&B have none of their own.
     """
-    reader = _Reader()
     local = ~runs["source"].astype(str).str.startswith("wandb:")
-    found = [
-        reader.read(Path(folder) / CONFIG_FILE) if own else None
-        for folder, own in zip(runs["folder"], local, strict=True)
-    ]
+    own_settings = iter(read_settings(map(Path, runs["folder"][local])))
+    found = [next(own_settings) if own else None for own in local]
     read = [settings for settings in found if settings is not None]
     declared = {key: about for key, _, about in fields(Experiment())}
     idle = tuple(key for key, about in declared.items() if about.get("affects") == "nothing")

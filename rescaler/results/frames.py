@@ -23,17 +23,18 @@ from rescaler.record import (
     VARIANT_SEPARATOR,
     Record,
     read_metrics,
+    read_sealed,
     size_cell,
     unsealed,
 )
 from rescaler.results.columns import add_settings
-from rescaler.summary import Summary, checked
+from rescaler.summary import Summary, checked, iso, totals
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from rescaler.results.mirror import Mirrored
+    from rescaler.loggers.wandb_client import Mirrored
 
 # wandb takes seconds to import, so what needs it is imported where it is used.
 
@@ -74,10 +75,19 @@ def load_runs(sources: Source | Iterable[Source]) -> DataFrame:
     Raises:
         InputError: no source has runs.
     """
-    each = [sources] if isinstance(sources, Source) else list(sources)
+    each, frames = [sources] if isinstance(sources, Source) else list(sources), []
     if not each:
         raise InputError("no source of runs was named: give folders, or wandb:ENTITY/PROJECT")
-    runs = pd.concat(_read_sources(each), ignore_index=True)
+    for source in each:
+        try:
+            frames.append(_read_source(source))
+        except InputError as error:
+            if len(each) == 1:
+                raise
+            log.warning("left out a source: %s", error)
+    if not frames:
+        raise InputError(f"none of the sources has runs: {', '.join(map(str, each))}")
+    runs = pd.concat(frames, ignore_index=True)
     runs["updated"] = pd.to_datetime(runs["updated"], utc=True, format="ISO8601")
     advance = runs.assign(done=runs["status"] == "done").sort_values(["epochs", "done", "updated"])
     runs = runs.loc[advance.drop_duplicates("run", keep="last").index.sort_values()]
@@ -155,23 +165,9 @@ def _differing(variants: "pd.Series[str]") -> "pd.Series[str]":
     return own if own.nunique() == variants.nunique() else variants
 
 
-def _read_sources(sources: Sequence[Source]) -> list[DataFrame]:
-    frames = []
-    for source in sources:
-        try:
-            frames.append(_read_source(source))
-        except InputError as error:
-            if len(sources) == 1:
-                raise
-            log.warning("left out a source: %s", error)
-    if not frames:
-        raise InputError(f"none of the sources has runs: {', '.join(map(str, sources))}")
-    return frames
-
-
 def _read_source(source: Source) -> DataFrame:
     if isinstance(source, str) and source.startswith(_WANDB):
-        from rescaler.results.mirror import read_project
+        from rescaler.loggers.wandb_client import read_project
 
         return _from_wandb(source, read_project(source.removeprefix(_WANDB)))
     folder = Path(source)
@@ -180,7 +176,7 @@ def _read_source(source: Source) -> DataFrame:
         return found.assign(source=str(folder))
     mirrored = []
     if next(folder.rglob("run-*.wandb"), None) is not None:
-        from rescaler.results.mirror import read_offline
+        from rescaler.loggers.wandb_client import read_offline
 
         mirrored = read_offline(folder)
     if not mirrored:
@@ -194,19 +190,13 @@ def _from_wandb(source: str, runs: "Sequence[Mirrored]") -> DataFrame:
 
 
 def _summaries(folder: Path) -> DataFrame:
-    found = ((file, _summary(folder / file)) for file in _find(folder))
-    return DataFrame(
-        [
-            {**summary, "folder": (own := folder / file.removesuffix(SUMMARY_FILE)), "checkpoint": _checkpoint(own)}
-            for file, summary in found
-            if summary is not None
-        ]
-    )
-
-
-def _checkpoint(folder: Path) -> Path | None:
-    path = folder / MODEL_FILE
-    return path if path.exists() else None
+    rows = []
+    for file in _find(folder):
+        if (summary := _summary(folder / file)) is not None:
+            own = folder / file.removesuffix(SUMMARY_FILE)
+            model = own / MODEL_FILE
+            rows.append({**summary, "folder": own, "checkpoint": model if model.exists() else None})
+    return DataFrame(rows)
 
 
 def _find(folder: Path) -> Iterator[str]:
@@ -235,15 +225,24 @@ def _summary(path: Path) -> Summary | None:
 
 
 def _recovered(path: Path, reason: str) -> tuple[Summary, list[tuple[Record, bool]]] | None:
-    """Read a run from the ledger in place of a damaged file of its folder, if that is possible."""
-    from rescaler.results.recovery import recover
+    """Read a run from the ledger, by the keys in its ``chain.json``, in place of a damaged file of its folder."""
+    from rescaler.ledger import Ledger  # imports torch
 
     try:
-        found = recover(path.parent)
-    except (ValueError, KeyError, TypeError):
+        chain = read_sealed(path.parent / CHAIN_FILE)
+        ledger = Ledger(Path(os.path.normpath(path.parent.absolute() / chain["ledger"])))
+        found = [(ledger.record(key), reused) for key, reused in zip(chain["epochs"], chain["reused"], strict=True)]
+        epochs = [(record, reused) for record, reused in found if record is not None]
+        if len(epochs) < len(found):
+            return None
+        status = "done" if len(epochs) == chain["summary"].get("epochs_planned") else "failed"
+        updated = iso((path.parent / CHAIN_FILE).stat().st_mtime)
+        standing = {"status": status, "error": None, "updated": updated}
+        summary = checked({**chain["summary"], **standing, **totals(epochs)})
+    except (ValueError, KeyError, TypeError, AttributeError):  # damaged, gone, or of an earlier version
         return None
     log.warning("%s is damaged (%s): read from the ledger instead", path, reason)
-    return found
+    return summary, epochs
 
 
 def _epochs_of(source: str, runs: DataFrame) -> DataFrame:

@@ -1,8 +1,11 @@
 """Tables 2 to 4 of Gusmão et al., "Fast Training of Convolutional Neural Networks via Kernel Rescaling"."""
 
+import math
 from typing import Literal, NamedTuple
 
-from pandas import Series
+from pandas import DataFrame, Series
+
+from rescaler.results.tables import is_baseline
 
 TableNumber = Literal[2, 3, 4]
 
@@ -70,3 +73,55 @@ def target(number: TableNumber) -> PublishedRun:
 def residual(models: "Series[str]") -> "Series[bool]":
     """Whether networks stand beside Table 4 and Figures 9-10 (section 5.3); all others stand beside Tables 2 and 3."""
     return models.astype(str).str.startswith("resnet")
+
+
+def paper_table(number: TableNumber, seeds: DataFrame) -> DataFrame:
+    """Table 2, 3 or 4: each published row, and our runs beside it.
+
+    A comparison (network, data, schedule) that has one of the table's resized runs fills the whole table, further ones
+    follow below it; networks called ``resnet...`` stand in Table 4, all others in Tables 2 and 3. A row that no
+    finished run fills has ``n = 0``.
+
+    Args:
+        number: of the table.
+        seeds: from :func:`rescaler.results.over_seeds`.
+
+    Returns:
+        ``row`` (the published label), ``paper_top1``, ``paper_epoch``, ``paper_h``, ``paper_saved_fraction``,
+        ``paper_difference`` (against the published target), ``paper_extra_epochs``; ours as
+        :func:`rescaler.results.over_seeds` has them; ``top1_difference``, ours less the published, and
+        ``saved_difference``. Accuracies and shares are fractions. Hours of other machines have no difference that
+        means something: compare the shares.
+    """
+    published = _published(number)
+    seeds = seeds[residual(seeds["model"]) == (number == 4)].astype({"resize_epoch": object})
+    baseline = is_baseline(seeds["resize_epoch"])
+    ours = seeds[baseline | (seeds["hold"] == (number == 3))]
+    fits = ours["resize_epoch"].isin(published["resize_epoch"]) & ~baseline
+    comparisons = Series(ours["comparison"][fits].unique() if fits.any() else [None], name="comparison", dtype=object)
+    rows = comparisons.to_frame().merge(published, how="cross")
+    rows = rows.merge(ours, on=["comparison", "resize_epoch"], how="left")
+    rows[["n", "pairs"]] = rows[["n", "pairs"]].fillna(0).astype(int)
+    rows["top1_difference"] = rows["best_top1"] - rows["paper_top1"]
+    rows["saved_difference"] = rows["saved_fraction"] - rows["paper_saved_fraction"]
+    return rows
+
+
+def _published(number: TableNumber) -> DataFrame:
+    baseline = target(number)
+    rows = DataFrame(
+        {
+            "row": row.label,
+            "resize_epoch": row.resize_epoch,
+            "paper_top1": row.best_top1_percent / 100,
+            "paper_epoch": row.best_epoch,
+            "paper_h": row.training_h,
+            "paper_saved_fraction": 1 - row.training_h / baseline.training_h,
+            "paper_difference": (row.best_top1_percent - baseline.best_top1_percent) / 100,
+            "paper_extra_epochs": math.nan if row.extra_epochs is None else row.extra_epochs,
+        }
+        for row in TABLES[number]
+    ).astype({"resize_epoch": object})
+    against_itself = rows["resize_epoch"] == 0
+    rows.loc[against_itself, ["paper_saved_fraction", "paper_difference"]] = math.nan
+    return rows

@@ -1,6 +1,7 @@
 """Tables in words and cells: for the terminal, Markdown and LaTeX."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +35,14 @@ class Quantity:
             return self.show(row[key])
         return f"{self._number(row[key])} ± {self._number(row[f'{key}_sd'])}{self.unit}"
 
+    def interval(self, row: "pd.Series[Any]", key: str, *more: str) -> str:
+        """A difference, with its interval unless that is infinite, and what else is to be said of it."""
+        if pd.isna(row[key]):
+            return NONE
+        low, high = row[f"{key}_low"], row[f"{key}_high"]
+        said = [*([] if math.isinf(low) else [f"{self.show(low)} to {self.show(high)}"]), *more]
+        return self.show(row[key]) + (f" ({'; '.join(said)})" if said else "")
+
     def _number(self, value: float) -> str:
         return f"{self.scale * value:{self.sign}z.{self.decimals}f}".replace("-", "−")
 
@@ -52,17 +61,15 @@ def time_quantity(longest_s: float) -> Quantity:
     return Quantity(1 / unit_s, 1 if longest_s / unit_s >= 100 else 2, f" {unit}")
 
 
+def best_and_epoch(top1: float, epoch: float) -> str:
+    """Accuracy and the epoch that had it."""
+    return NONE if pd.isna(top1) else f"{ACCURACY.show(top1)} ({epoch:.0f})"
+
+
 def interval(row: "pd.Series[Any]") -> str:
     """Difference to the target of the same seed, with its 95 % interval, and of how many seeds where some have none."""
-    pairs = row["pairs"]
-    if pairs == 0:
-        return NONE
-    more = []
-    if pairs > 1:
-        more.append(f"{POINTS.show(row['difference_low'])} to {POINTS.show(row['difference_high'])}")
-    if pairs < row["n"]:
-        more.append(f"{pairs} of {row['n']} seeds")
-    return POINTS.show(row["difference"]) + (f" ({'; '.join(more)})" if more else "")
+    pairs, n = row["pairs"], row["n"]
+    return POINTS.interval(row, "difference", *([f"{pairs} of {n} seeds"] if pairs < n else []))
 
 
 _ESTIMATED = "~ estimated from the run's own target epochs; run resize_epoch=0 to measure"
@@ -88,9 +95,15 @@ def reports(rows: DataFrame, seeds: DataFrame, epochs: DataFrame, columns: Seque
     result = []
     for heading, own, own_seeds, own_epochs in _comparisons(rows, seeds, epochs):
         time = time_quantity(own["training_s"].max())
-        cells = _cells(own, time).assign(**{name: own[name].map(_shown) for name in columns})
+        idle = {"Seed"} if own["seed"].nunique() == 1 else set()
+        idle |= {"Status"} if own["complete"].all() else set()
+        lines = [
+            {key: cell for key, cell in _run_cells(row, time).items() if key not in idle}
+            | {name: _shown(row[name]) for name in columns}
+            for _, row in own.iterrows()
+        ]
         notes = [*_estimate_notes(own), *_seed_notes(own_seeds, time), *_cost_notes(own, own_epochs)]
-        result.append(TextTable(heading, list(cells.columns), cells.to_numpy().tolist(), notes, _WORDS))
+        result.append(_table(heading, lines, notes))
     return result
 
 
@@ -105,8 +118,12 @@ def seed_reports(rows: DataFrame, seeds: DataFrame, epochs: DataFrame) -> list[T
         ]
         spread = f"Mean ± standard deviation over the finished seeds. {_against_the_target(own_seeds)}"
         notes = [*_estimate_notes(own), spread, *_cost_notes(own, own_epochs)]
-        result.append(TextTable(heading, list(lines[0]), [list(line.values()) for line in lines], notes, _WORDS))
+        result.append(_table(heading, lines, notes))
     return result
+
+
+def _table(heading: str, lines: Sequence[Mapping[str, str]], notes: Sequence[str]) -> TextTable:
+    return TextTable(heading, list(lines[0]), [list(line.values()) for line in lines], notes, _WORDS)
 
 
 def paper_reports(number: paper.TableNumber, beside: DataFrame, rows: DataFrame, epochs: DataFrame) -> list[TextTable]:
@@ -119,21 +136,19 @@ def paper_reports(number: paper.TableNumber, beside: DataFrame, rows: DataFrame,
         epochs: from :func:`rescaler.results.load_epochs`.
     """
     titles = headings(rows)
-    columns = ["Row", "Of", *["Extra epochs"] * (number == 3), "Best accuracy (epoch)", "Training time"]
-    columns += ["Time saved", "Against the target", "Accuracy"]
     result = []
     for comparison, lines in beside.groupby("comparison", sort=False, dropna=False):
         time = time_quantity(lines["training_s"].max())
-        cells = [
-            [line[column] for column in columns] for _, row in lines.iterrows() for line in _paper_lines(row, time)
-        ]
+        cells = [line for _, row in lines.iterrows() for line in _paper_lines(row, time)]
+        if number != 3:
+            cells = [{key: cell for key, cell in line.items() if key != "Extra epochs"} for line in cells]
         notes = ["Ours: none of these was run"]
         if title := titles.get(str(comparison)):
             notes = [f"Ours: {title}. {_NOT_THE_SAME}"]
             notes += _timing_notes(rows, epochs[epochs["comparison"] == comparison])
             notes += _estimate_notes(lines)
             notes += [f"Ours: mean ± standard deviation of n seeds. {_against_the_target(lines)}"]
-        result.append(TextTable(paper.CAPTIONS[number], columns, cells, notes, _WORDS))
+        result.append(_table(paper.CAPTIONS[number], cells, notes))
     return result
 
 
@@ -153,41 +168,37 @@ def _paper_lines(row: "pd.Series[Any]", time: Quantity) -> list[dict[str, str]]:
         "Row": row["row"],
         "Of": "paper",
         "Extra epochs": COUNT.show(row["paper_extra_epochs"]),
-        "Best accuracy (epoch)": f"{ACCURACY.show(row['paper_top1'])} ({row['paper_epoch']})",
+        "Best accuracy (epoch)": best_and_epoch(row["paper_top1"], row["paper_epoch"]),
         "Training time": HOURS.show(3600 * row["paper_h"]),
         "Time saved": SHARE.show(row["paper_saved_fraction"]),
         "Against the target": POINTS.show(row["paper_difference"]),
         "Accuracy": "",
     }
+    empty = dict.fromkeys(published, "")
     if row["n"] == 0:
-        return [published, dict.fromkeys(published, "") | {"Of": "ours", "Best accuracy (epoch)": "not run"}]
+        return [published, empty | {"Of": "ours", "Best accuracy (epoch)": "not run"}]
     ours = {
         "Row": f"[{row['distinction']}]" if row["distinction"] else "",
         "Of": f"ours, n = {row['n']}",
         "Extra epochs": COUNT.over_runs(row, "held_epochs"),
         **_seed_cells(row, time),
     }
-    difference = {
-        "Row": "",
+    difference = empty | {  # but for the hours, of another machine
         "Of": "difference",
         "Extra epochs": MORE.show(row["held_epochs"] - row["paper_extra_epochs"]),
         "Best accuracy (epoch)": POINTS.show(row["top1_difference"]),
-        "Training time": "",  # hours of another machine
         "Time saved": POINTS.show(row["saved_difference"]),
         "Against the target": POINTS.show(row["difference"] - row["paper_difference"]),
-        "Accuracy": "",
     }
     return [published, ours, difference]
 
 
 def _seed_cells(row: "pd.Series[Any]", time: Quantity) -> dict[str, str]:
     """What runs that differ in their seed gave."""
-    trained = row["n"] > 0
-    judged = trained and row["resize_epoch"] != 0
+    best = f"{ACCURACY.over_runs(row, 'best_top1')} ({row['best_epoch']:.0f})"
+    judged = row["n"] > 0 and row["resize_epoch"] != 0
     return {
-        "Best accuracy (epoch)": f"{ACCURACY.over_runs(row, 'best_top1')} ({row['best_epoch']:.0f})"
-        if trained
-        else NONE,
+        "Best accuracy (epoch)": best if row["n"] > 0 else NONE,
         "Training time": time.over_runs(row, "training_s"),
         "Time saved": f"{'~' * bool(row['estimated'])}{SHARE.over_runs(row, 'saved_fraction')}",
         "Against the target": interval(row),
@@ -203,30 +214,18 @@ def _against_the_target(seeds: DataFrame) -> str:
     )
 
 
-def _cells(rows: DataFrame, time: Quantity) -> DataFrame:
-    def best(row: "pd.Series[Any]") -> str:
-        return f"{ACCURACY.show(row['best_top1'])} ({row['best_epoch']:.0f})"
-
-    def saved(row: "pd.Series[Any]") -> str:
-        return f"{'~' * row['estimated']}{time.show(row['saved_s'])} ({SHARE.show(row['saved_fraction'])})"
-
-    def status(row: "pd.Series[Any]") -> str:
-        if row["complete"]:
-            return "done"
-        error = f": {row['error']}" if isinstance(row["error"], str) else ""
-        return progress_label(row["status"], row["epochs"], row["epochs_scheduled"] + row["held_epochs"]) + error
-
-    cells = {"Network": rows["network"]}
-    if rows["seed"].nunique() > 1:
-        cells["Seed"] = rows["seed"].astype(str)
-    trained = rows["epochs"] > 0
-    cells["Last accuracy"] = rows["final_top1"].map(ACCURACY.show)
-    cells["Best accuracy (epoch)"] = rows.apply(best, axis=1).where(rows["best_top1"].notna(), NONE)
-    cells["Training time"] = rows["training_s"].map(time.show).where(trained, NONE)
-    cells["Time saved"] = rows.apply(saved, axis=1).where(rows["saved_s"].notna(), NONE)
-    if not rows["complete"].all():
-        cells["Status"] = rows.apply(status, axis=1)
-    return DataFrame(cells)
+def _run_cells(row: "pd.Series[Any]", time: Quantity) -> dict[str, str]:
+    saved = f"{'~' * row['estimated']}{time.show(row['saved_s'])} ({SHARE.show(row['saved_fraction'])})"
+    error = f": {row['error']}" if isinstance(row["error"], str) and not row["complete"] else ""
+    return {
+        "Network": row["network"],
+        "Seed": str(row["seed"]),
+        "Last accuracy": ACCURACY.show(row["final_top1"]),
+        "Best accuracy (epoch)": best_and_epoch(row["best_top1"], row["best_epoch"]),
+        "Training time": time.show(row["training_s"]),
+        "Time saved": NONE if pd.isna(row["saved_s"]) else saved,
+        "Status": progress_label(row) + error,
+    }
 
 
 def _estimate_notes(rows: DataFrame) -> list[str]:

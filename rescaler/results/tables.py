@@ -1,8 +1,9 @@
-"""Accuracy, training time and time saved: the paper's Tables 2 to 4 from runs."""
+"""Accuracy, training time and time saved by run; over seeds with intervals and verdicts."""
 
+import functools
 import math
 import pkgutil
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,8 +11,17 @@ import pandas as pd
 from pandas import DataFrame, Series
 
 from rescaler.errors import InputError, one_line
-from rescaler.results import paper
 from rescaler.text import counted
+
+Verdict = Literal["preserved", "lost", "not enough runs to tell"]
+
+MARGIN = 0.005
+"""Accuracy that may be given up for time and still counts as preserved: half a point."""
+
+GROUP = ["comparison", "resize_epoch", "hold", "distinction"]
+"""Runs that differ in their seed alone."""
+
+_MEANS = ("best_top1", "training_s", "saved_fraction", "held_epochs")
 
 
 def network_label(
@@ -45,9 +55,13 @@ def network_label(
     return f"{label} [{distinction}]" if distinction else label
 
 
-def progress_label(status: str, epochs: int, planned: int) -> str:
-    """How a run stands whose recorded epochs are not all of a finished one's; ``planned`` includes those held."""
-    return f"{status}, {epochs} of {planned} epochs{' in its metrics' if status == 'done' else ''}"
+def progress_label(row: "Mapping[str, Any] | Series[Any]") -> str:
+    """How far a run is, a row of :func:`table`: ``done``, or its status and its recorded epochs."""
+    if row["complete"]:
+        return "done"
+    planned = row["epochs_scheduled"] + row["held_epochs"]
+    where = " in its metrics" if row["status"] == "done" else ""
+    return f"{row['status']}, {row['epochs']} of {planned} epochs{where}"
 
 
 def is_baseline(resize_epochs: "pd.Series[Any]") -> "pd.Series[bool]":
@@ -180,58 +194,6 @@ def _saved(rows: DataFrame) -> DataFrame:
     return rows.assign(saved_s=saved_s, saved_fraction=saved_s / target_s, estimated=estimated)
 
 
-def paper_table(number: paper.TableNumber, seeds: DataFrame) -> DataFrame:
-    """Table 2, 3 or 4: each published row, and our runs beside it.
-
-    A comparison (network, data, schedule) that has one of the table's resized runs fills the whole table, further ones
-    follow below it; networks called ``resnet...`` stand in Table 4, all others in Tables 2 and 3. A row that no
-    finished run fills has ``n = 0``.
-
-    Args:
-        number: of the table.
-        seeds: from :func:`rescaler.results.over_seeds`.
-
-    Returns:
-        ``row`` (the published label), ``paper_top1``, ``paper_epoch``, ``paper_h``, ``paper_saved_fraction``,
-        ``paper_difference`` (against the published target), ``paper_extra_epochs``; ours as
-        :func:`rescaler.results.over_seeds` has them; ``top1_difference``, ours less the published, and
-        ``saved_difference``. Accuracies and shares are fractions. Hours of other machines have no difference that
-        means something: compare the shares.
-    """
-    published = _published(number)
-    seeds = seeds[paper.residual(seeds["model"]) == (number == 4)].astype({"resize_epoch": object})
-    baseline = is_baseline(seeds["resize_epoch"])
-    ours = seeds[baseline | (seeds["hold"] == (number == 3))]
-    fits = ours["resize_epoch"].isin(published["resize_epoch"]) & ~baseline
-    comparisons = Series(ours["comparison"][fits].unique() if fits.any() else [None], name="comparison", dtype=object)
-    rows = comparisons.to_frame().merge(published, how="cross")
-    rows = rows.merge(ours, on=["comparison", "resize_epoch"], how="left")
-    rows[["n", "pairs"]] = rows[["n", "pairs"]].fillna(0).astype(int)
-    rows["top1_difference"] = rows["best_top1"] - rows["paper_top1"]
-    rows["saved_difference"] = rows["saved_fraction"] - rows["paper_saved_fraction"]
-    return rows
-
-
-def _published(number: paper.TableNumber) -> DataFrame:
-    target = paper.target(number)
-    rows = DataFrame(
-        {
-            "row": row.label,
-            "resize_epoch": row.resize_epoch,
-            "paper_top1": row.best_top1_percent / 100,
-            "paper_epoch": row.best_epoch,
-            "paper_h": row.training_h,
-            "paper_saved_fraction": 1 - row.training_h / target.training_h,
-            "paper_difference": (row.best_top1_percent - target.best_top1_percent) / 100,
-            "paper_extra_epochs": math.nan if row.extra_epochs is None else row.extra_epochs,
-        }
-        for row in paper.TABLES[number]
-    ).astype({"resize_epoch": object})
-    against_itself = rows["resize_epoch"] == 0
-    rows.loc[against_itself, ["paper_saved_fraction", "paper_difference"]] = math.nan
-    return rows
-
-
 @dataclass(frozen=True)
 class Cost:
     """Seconds that runs took together."""
@@ -267,3 +229,71 @@ def time_saved(runs: DataFrame, epochs: DataFrame) -> dict[str, dict[str, Any]]:
         str(run): {"saved_s": float(s), "saved_fraction": float(fraction), "saved_estimated": bool(estimated)}
         for run, s, fraction, estimated in columns
     }
+
+
+def verdict(low: float, high: float, margin: float = MARGIN) -> Verdict:
+    """Whether accuracy is preserved, as a test of non-inferiority.
+
+    ``preserved``: the whole interval lies above ``-margin``; ``lost``: the whole interval lies below it; else there
+    are ``not enough runs to tell``.
+
+    Args:
+        low: lower bound of the difference to the target, as a fraction.
+        high: upper bound.
+        margin: accuracy that may be lost and still counts as preserved, as a fraction.
+    """
+    if low > -margin:
+        return "preserved"
+    return "lost" if high < -margin else "not enough runs to tell"
+
+
+def half_width(pairs: int, sd: float) -> float:
+    """Half of the 95 % interval (Student's t) of a mean difference; infinite with fewer than two pairs."""
+    return math.inf if pairs < 2 else _student(pairs) * sd / math.sqrt(pairs)
+
+
+@functools.cache
+def _student(n: int) -> float:
+    """The quantile of Student's t that bounds 95 % for a mean of ``n``."""
+    from scipy.special import stdtrit  # scipy.stats has the same, and takes a second to import
+
+    return float(stdtrit(n - 1, 0.975))
+
+
+def over_seeds(table: DataFrame, *, margin: float = MARGIN) -> DataFrame:
+    """Finished runs by what they have in common but the seed, in the order of ``table``.
+
+    Args:
+        table: from :func:`rescaler.results.table`.
+        margin: accuracy that may be lost and still counts as preserved, as a fraction.
+
+    Returns:
+        What the runs share (:data:`GROUP`, ``network``, ``model``); ``n`` finished runs of ``seeds``; means and
+        standard deviations (``_sd``; missing for a single run) of ``best_top1``, ``training_s``, ``saved_fraction`` and
+        ``held_epochs``; ``best_epoch``, their median; ``difference``, ``difference_low`` and ``difference_high``,
+        accuracy against the target of the same seed with its 95 % interval (infinite for a single pair; missing for
+        the target itself), over ``pairs`` seeds, and the ``verdict`` at ``margin``, None without pairs; ``estimated``,
+        whether a saving rests on an estimate of the target's time.
+    """
+    finished = table[table["complete"]]
+    targets = finished[finished["resize_epoch"] == 0].groupby(["comparison", "seed"])["best_top1"].mean()
+    gap = finished["best_top1"] - finished.join(targets.rename("target_top1"), on=["comparison", "seed"])["target_top1"]
+    finished = finished.assign(gap=gap.where(finished["resize_epoch"] != 0))
+    means = {key: (key, "mean") for key in _MEANS} | {f"{key}_sd": (key, "std") for key in _MEANS}
+    rows = table.groupby(GROUP, sort=False).agg(
+        network=("network", "first"), model=("model", "first"), seeds=("run", "size")
+    )
+    rows = rows.join(
+        finished.groupby(GROUP, sort=False).agg(
+            n=("run", "size"), best_epoch=("best_epoch", "median"), **means, estimated=("estimated", "any"),
+            pairs=("gap", "count"), difference=("gap", "mean"), gap_sd=("gap", "std"),
+        )
+    )  # fmt: skip
+    rows[["n", "pairs"]] = rows[["n", "pairs"]].fillna(0).astype(int)
+    rows["estimated"] = rows["estimated"].eq(True)
+    half = Series(list(map(half_width, rows["pairs"], rows.pop("gap_sd"))), rows.index)
+    rows["difference_low"], rows["difference_high"] = rows["difference"] - half, rows["difference"] + half
+    bounds = rows[["difference_low", "difference_high"]].to_numpy().tolist()
+    verdicts = [verdict(low, high, margin) for low, high in bounds]
+    rows["verdict"] = Series(verdicts, rows.index, object).where(rows["pairs"] > 0, None)
+    return rows.assign(margin=margin).reset_index()
