@@ -192,14 +192,6 @@ def test_shares_of_a_resumed_epoch_make_up_its_batches(processes: int) -> None:
                     assert torch.equal(part[kind], whole[kind][rank::processes])
 
 
-def test_shifts_scale_with_the_image() -> None:
-    white = Split(torch.full((1, 1, 8, 8), 255, dtype=torch.uint8), torch.tensor([3]))
-    data = ResidentImages(ImageSet(white, white, 4), replace(SETTINGS, image_px=8, pad_px=2), CPU)
-    for px, most in ((8, 2), (4, 1), (16, 4)):
-        [(pixels, _)] = epoch(data, px, batches=1, batch_size=200)
-        assert (pixels[:, 0].amax(dim=2) == 0).sum(dim=1).max() == most
-
-
 def test_test_images_come_in_order_and_whole() -> None:
     batches = list(made().test_batches(image_px=3, batch_size=2))
     assert [len(labels) for _, labels in batches] == [2, 2, 1]

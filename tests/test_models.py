@@ -41,19 +41,6 @@ def test_overfeat_fast_shrinks_as_in_the_paper() -> None:
     assert kernels == [(11, 7), (5, 3), (3, 2), (3, 2), (3, 2), (6, 4)]
 
 
-def test_overfeat_starts_uniform_in_one_over_root_of_the_fan_in() -> None:
-    torch.manual_seed(0)
-    network = overfeat_small(widths=(32, 64, 64))
-    for name, fan_in in (("conv1", 25), ("conv2", 32 * 9), ("conv3", 64 * 9), ("fc4", 64 * 36), ("fc5", 128)):
-        layer, bound = network.get_submodule(name), fan_in**-0.5
-        assert isinstance(layer, nn.Conv2d | nn.Linear)
-        assert layer.bias is not None
-        weight = layer.weight.detach()
-        assert 0.98 * bound < weight.abs().max() <= bound
-        assert weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.1)
-        assert layer.bias.abs().max() <= bound
-
-
 @pytest.mark.parametrize(
     ("image_px", "pretrain_px", "sides", "interface"),
     [(28, 17, [(24, 15), (12, 8), (12, 9)], (6, 4)), (32, 19, [(28, 17), (14, 9), (14, 10)], (7, 5))],
