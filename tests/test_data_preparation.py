@@ -109,12 +109,8 @@ def test_a_stage_reads_the_smallest_image_that_suffices_and_none_is_enlarged(tre
 
 
 def test_prepared_images_are_other_data_than_the_tree(tree: Path) -> None:
-    sets = [
-        made(tree, tree.parent / "a"),
-        made(tree, tree.parent / "b", workers=2),
-        made(tree, tree.parent / "c", [32]),
-    ]
-    manifests = [each.run(silent) for each in sets]
+    a, b, c = (tree.parent / name for name in "abc")
+    manifests = [each.run(silent) for each in (made(tree, a), made(tree, b, workers=2), made(tree, c, [32]))]
     fingerprints = [manifest.fingerprint for manifest in manifests]
     assert manifests[0] == manifests[1], "workers change no byte"
     assert len({*fingerprints, opened(tree).fingerprint}) == 3

@@ -23,7 +23,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from rescaler.config import DataSettings, require
 from rescaler.data.decoding import Content
 from rescaler.data.order import split_holdout
-from rescaler.data.prepared import Manifest, is_prepared, read_prepared
+from rescaler.data.prepared import is_prepared, read_prepared
 from rescaler.errors import InputError, listed, one_line
 
 log = logging.getLogger(__name__)
@@ -213,10 +213,10 @@ def open_folder(folder: Path, settings: DataSettings, *, shorter_px: int) -> Fol
         empty = SomeOf(own, own.labels[:0])
         return Folder(own, other or empty, names, lambda: own.fingerprint() + (other.fingerprint() if other else ""))
     if is_prepared(folder):
-        train, test, fingerprint = read_prepared(folder, classes=settings.classes, shorter_px=shorter_px)
+        train, test, manifest = read_prepared(folder, classes=settings.classes, shorter_px=shorter_px)
         if not len(test.labels):
             check_holdout(folder, settings.holdout)
-        return Folder(train, test, Manifest.read(folder).classes, lambda: fingerprint)
+        return Folder(train, test, manifest.classes, lambda: manifest.fingerprint)
     tree = read_tree(folder, classes=settings.classes, holdout=settings.holdout)
     if others := sum((Counter(split.others) for split in tree), Counter[str]()):
         _warn_once(f"data.folder={folder}: {others_text(others)}")
