@@ -27,11 +27,11 @@ from torchvision.transforms import v2
 from benchmarks.photos import CLASSES, TEST, TRAIN, make_tree
 from benchmarks.reporting import CPU, parser, provenance, write
 from rescaler.config import DataSettings
-from rescaler.data import EpochImages
 from rescaler.data.decoding import shorter_px
-from rescaler.data.folder import FolderImages
-from rescaler.data.preparation import Preparation
-from rescaler.data.tree import read_tree
+from rescaler.data.folder import read_tree
+from rescaler.data.order import EpochImages
+from rescaler.data.prepared import Preparation
+from rescaler.data.streaming import FolderImages
 from rescaler.measure import Spread, turns
 
 STAGES_PX = (112, 160, 224)

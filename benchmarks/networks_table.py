@@ -22,7 +22,7 @@ from torch import nn
 from rescaler import rescale, shrink
 from rescaler.errors import InputError
 from rescaler.method.description import compare, quantity
-from rescaler.provenance import device_name
+from rescaler.record import device_name
 from rescaler.text import TextTable
 
 TABLE = Path(__file__).parent.parent / "docs" / "networks.md"

@@ -48,7 +48,8 @@ from rescaler.errors import InputError, first_line
 from rescaler.measure import Spread, turns
 from rescaler.method.description import describe
 from rescaler.method.kernels import KERNEL_TABLE
-from rescaler.models import build, overfeat_fast, overfeat_small, resnet34
+from rescaler.models import overfeat_fast, overfeat_small, resnet34
+from rescaler.models.factory import build
 from rescaler.networks import Networks
 from rescaler.precision import cannot_compile
 from rescaler.text import TextTable

@@ -15,7 +15,7 @@ import torch
 
 from rescaler.config import StepSettings
 from rescaler.files import write_text
-from rescaler.provenance import commit, device_name, torch_version
+from rescaler.record import commit, device_name, torch_version
 
 CPU = torch.device("cpu")
 PRECISIONS = {"cpu": ("fp32", "bf16"), "cuda": ("bf16", "tf32", "fp32")}

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 
-from rescaler.data import Batch
+from rescaler.data.order import Batch
 
 log = logging.getLogger(__name__)
 

@@ -317,7 +317,7 @@ def _with_found(config: DictConfig) -> DictConfig:
     data = OmegaConf.to_object(config.data)
     assert isinstance(data, DataSettings)
     found: dict[str, Any] = {}
-    if OmegaConf.is_list(config.data.image_px):  # two equal sides are one, for what refers to it too
+    if not isinstance(config.data.image_px, int):  # two equal sides or a text are one number, for what refers to it too
         found["image_px"] = data.image_px
     if data.name in LOOKED_AT and any(getattr(data, key) is None for key in FOUND):
         from rescaler.data.contents import found_in  # imports torch

@@ -141,6 +141,19 @@ class RescaleSettings:
     calibration_batches: int = setting(
         8, "training batches that fit and recalibrate use", check=at_least(1), absent=0, method=True
     )
+    ridge: float | None = setting(
+        10.0,
+        "of the fit: how strongly it keeps to the resized kernels; null: of each layer by held-out responses",
+        check=Check(_POSITIVE.passes, "positive, or null to choose it by held-out responses"),
+        absent=10.0,
+        method=True,
+    )
+    unshift: bool = setting(
+        False,
+        "of the fit: undo the half pixel by which even kernels move their maps, where held-out responses say so",
+        absent=False,
+        method=True,
+    )
     optimizer_state: str = setting(
         "resize",
         "resize momentum and moments with the kernels, or start anew",
@@ -734,11 +747,8 @@ def check(experiment: Experiment) -> None:
 def require(condition: bool, key: str, value: object, allowed: str) -> None:
     """Raise InputError for ``key`` unless ``condition`` holds."""
     if not condition:
-        raise InputError(
-            f"{key} must be {allowed}; got {value!r}"
-            if isinstance(value, str)
-            else f"{key} must be {allowed}; got {value}"
-        )
+        shown = repr(value) if isinstance(value, str) else list(value) if isinstance(value, tuple) else value
+        raise InputError(f"{key} must be {allowed}; got {shown}")
 
 
 def _floats(value: Any, key: str) -> Iterator[tuple[str, float]]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from rescaler import ranks
+from rescaler import process
 from rescaler.errors import InputError
 
 T = TypeVar("T")
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 def init_distributed(device: torch.device) -> None:
     """Meet the other processes, once and for as long as this one lives; where there are no others, do nothing."""
-    if ranks.count() == 1 or dist.is_initialized():
+    if process.world_size() == 1 or dist.is_initialized():
         return
     if device.type == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
@@ -38,14 +38,14 @@ def together(make: Callable[[], T]) -> T:
     Raises:
         InputError: one of them raised it; in the first process. The others exit without a word.
     """
-    if ranks.count() == 1:
+    if process.world_size() == 1:
         return make()
     made, error = None, None
     try:
         made = make()
     except InputError as caught:
         error = str(caught)
-    errors: list[str | None] = [None] * ranks.count()
+    errors: list[str | None] = [None] * process.world_size()
     dist.all_gather_object(errors, error)
     _raise(next((error for error in errors if error is not None), None))
     return made  # type: ignore[return-value]
@@ -57,11 +57,11 @@ def from_first(make: Callable[[], T]) -> T:
     Raises:
         InputError: it raised it; in the first process. The others exit without a word.
     """
-    if ranks.count() == 1:
+    if process.world_size() == 1:
         return make()
     made: list[T | None] = [None]
     error = [None]
-    if ranks.number() == 0:
+    if process.rank() == 0:
         try:
             made = [make()]
         except InputError as caught:
@@ -75,14 +75,14 @@ def from_first(make: Callable[[], T]) -> T:
 def _raise(error: str | None) -> None:
     if error is None:
         return
-    if ranks.number() == 0:
+    if process.rank() == 0:
         raise InputError(error)
     raise SystemExit(1)
 
 
 def send_from_first(tensors: Iterable[Tensor]) -> None:
     """Overwrite tensors with the first process's."""
-    if ranks.count() > 1:
+    if process.world_size() > 1:
         for tensor in tensors:
             sent = tensor.detach().contiguous()
             dist.broadcast(sent, src=0)
@@ -91,7 +91,7 @@ def send_from_first(tensors: Iterable[Tensor]) -> None:
 
 def add_up(tensor: Tensor) -> None:
     """Overwrite a tensor with its sum over the processes."""
-    if ranks.count() > 1:
+    if process.world_size() > 1:
         dist.all_reduce(tensor)
 
 
@@ -101,7 +101,7 @@ def check(network: nn.Module, batch_size: int, micro_batch_size: int | None, dev
     Raises:
         InputError: the batch cannot be shared evenly, or its statistics cannot be taken together.
     """
-    count = ranks.count()
+    count = process.world_size()
     for key, size in (("optim.batch_size", batch_size), ("step.micro_batch_size", micro_batch_size)):
         if size is not None and size % count != 0:
             raise InputError(
@@ -117,14 +117,14 @@ def check(network: nn.Module, batch_size: int, micro_batch_size: int | None, dev
 def synchronised(network: nn.Module) -> nn.Module:
     """Make the BatchNorm layers of ``network`` see the whole batch and not a process's share."""
     converted: nn.Module = network
-    if ranks.count() > 1:
+    if process.world_size() > 1:
         converted = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
     return converted
 
 
 def replicated(network: nn.Module) -> nn.Module:
     """``network`` to train with: its gradients are the means over the processes."""
-    return DistributedDataParallel(network) if ranks.count() > 1 else network
+    return DistributedDataParallel(network) if process.world_size() > 1 else network
 
 
 def unsynchronised(network: nn.Module) -> contextlib.AbstractContextManager[None]:

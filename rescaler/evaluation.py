@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from rescaler import distributed, ranks
+from rescaler import distributed, process
 from rescaler.chain import Epoch
 from rescaler.config import StepSettings
-from rescaler.data import ImageData
+from rescaler.data.order import ImageData
 from rescaler.errors import is_out_of_memory
 from rescaler.method.size import ImageSize, size_text
 from rescaler.plan import EVALUATION_IMAGES, Run
@@ -76,9 +76,9 @@ def _score(
     if confusion is not None:
         confusion.zero_()
     # A multiple of the processes' number, so that each image is one process's alone whatever has room in the others.
-    size = at_once * ranks.count()
+    size = at_once * process.world_size()
     with computing(step):
-        for images, labels in data.test_batches(image_px=image_px, batch_size=size, share=ranks.share()):
+        for images, labels in data.test_batches(image_px=image_px, batch_size=size, share=process.share()):
             if len(labels) == 0:  # the last batch was too short for all processes
                 continue
             with autocast(step.precision, device.type):

@@ -5,19 +5,19 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from rescaler import distributed, ranks
+from rescaler import distributed, process
 from rescaler.chain import Epoch
 from rescaler.config import LOOKED_AT, Experiment
 from rescaler.errors import InputError, enough_memory, one_line
 from rescaler.loggers import Logger, build_loggers
 from rescaler.modelfile import write_model
 from rescaler.plan import Run, device_for, plan
+from rescaler.process import Interruption, following_the_first
 from rescaler.progress import LoadingWarning, ProgressBar
 from rescaler.record import Record
 from rescaler.reference import resolve
 from rescaler.resume import Saver
 from rescaler.runfolder import RunFolder, Status, TrunkFolder
-from rescaler.signals import Interruption, following_the_first
 from rescaler.train import Observer, train
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ def execute(experiment: Experiment, folder: Path, *, group: str, on_save: OnSave
     """
     with enough_memory(_LESS):
         run = _plan(experiment)
-        if ranks.number() > 0:
+        if process.rank() > 0:
             with following_the_first():
                 train(run, run.ledger, folder)
             return None
@@ -103,7 +103,7 @@ def execute_trunk(parts: Sequence[Part], folder: Path, *, on_save: OnSave = lamb
     Raises:
         InputError: as of :func:`execute`.
     """
-    if ranks.number() > 0:
+    if process.rank() > 0:
         with enough_memory(_LESS), following_the_first():
             for experiment, last_epoch, forks in parts:
                 run = _plan(experiment)

@@ -16,13 +16,14 @@ from torch import nn
 
 from rescaler.chain import Recipe, Stage
 from rescaler.config import DataSettings, Experiment, stage_names
-from rescaler.data import Batch, EpochImages, image_folder, load_data, streams_from_files
+from rescaler.data import image_folder, load_data, streams_from_files
+from rescaler.data.order import Batch, EpochImages
 from rescaler.errors import enough_memory
 from rescaler.method.size import ImageSize, height_width, size_text
 from rescaler.networks import initial_target, shrunk_stages
 from rescaler.plan import device_for
 from rescaler.precision import MEMORY_FORMATS, computing, resolve_step
-from rescaler.provenance import device_name, torch_version
+from rescaler.record import device_name, torch_version
 from rescaler.schedule import Stretch, network_names
 from rescaler.state import State
 from rescaler.text import status_line

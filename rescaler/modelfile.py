@@ -5,7 +5,6 @@ needed to build the network and to feed it.
 """
 
 import dataclasses
-import functools
 import json
 import logging
 from dataclasses import dataclass
@@ -21,8 +20,7 @@ from rescaler.errors import InputError, one_line
 from rescaler.files import replacing, sync
 from rescaler.method.size import ImageSize, image_size
 from rescaler.networks import initial_target, shrunk_stage
-from rescaler.provenance import version
-from rescaler.record import MODEL_FILE, Record
+from rescaler.record import MODEL_FILE, Record, version
 from rescaler.weights import CHECK, check_of, model_path, read_tensors
 
 if TYPE_CHECKING:
@@ -89,11 +87,7 @@ class Model:
 
     @classmethod
     def read(cls, source: Path) -> Self:
-        """Read a run's folder, or a file that a run or ``rescaler export`` wrote.
-
-        Raises:
-            InputError: it cannot be read, or is something else.
-        """
+        """Read a run's folder, or a file that a run or ``rescaler export`` wrote."""
         path = model_path(source)
         weights, texts = read_tensors(path)
         try:
@@ -112,11 +106,7 @@ class Model:
             raise InputError(f"{path} is no model that a run of rescaler wrote: {one_line(error)}") from error
 
     def write(self, path: Path) -> None:
-        """Write the file in one step.
-
-        Raises:
-            InputError: it cannot be written.
-        """
+        """Write the file in one step."""
         values = {one.name: getattr(self, one.name) for one in dataclasses.fields(self) if one.name != "weights"}
         data = {name: value for name, value in dataclasses.asdict(self.data).items() if name != "folder"}
         values |= {name: data.pop(name) for name in _FLAT} | {"data": data, "format": "pt"}
@@ -131,11 +121,7 @@ class Model:
             sync(temporary)
 
     def network(self) -> nn.Module:
-        """Build the network with its weights, in evaluation mode, on the CPU.
-
-        Raises:
-            InputError: the code of the network cannot be found, or makes another one now.
-        """
+        """Build the network with its weights, in evaluation mode, on the CPU."""
         shrink = self.shrink and {
             **self.shrink,
             "table": {int(large): small for large, small in self.shrink.get("table", {}).items()},
@@ -152,36 +138,19 @@ class Model:
         return network.eval()
 
     def preprocess(self, picture: "str | Path | Image") -> Tensor:
-        """Turn a picture, a path or Pillow's image, into the network's normalised input ``(channels, h, w)``.
+        """Turn a picture, a path or Pillow's image, into the network's normalised input ``(channels, h, w)``."""
+        from rescaler.data.decoding import preprocess  # not at the top: it needs the extra `images`
 
-        Raises:
-            InputError: it cannot be read.
-        """
-        return _preprocess(self.data, self.image_px, self.cropped, picture)
+        return preprocess(picture, self.data, self.image_px, cropped=self.cropped)
 
 
 def write_model(run: "Run", record: Record, folder: Path) -> None:
-    """Write the network that a run's last epoch left to its folder.
-
-    Raises:
-        InputError: the folder cannot be written, or the ledger cannot be read.
-    """
-    model = Model.of(run, record)
-    if model is None:
-        log.warning(
-            "no %s: the ledger has the record of epoch %d, but no longer its state, as no run's folder held it",
-            MODEL_FILE,
-            record.epoch,
-        )
+    """Write the network that a run's last epoch left to its folder."""
+    if (model := Model.of(run, record)) is not None:
+        model.write(folder / MODEL_FILE)
         return
-    model.write(folder / MODEL_FILE)
-
-
-def _preprocess(data: DataSettings, image_px: ImageSize, cropped: bool, picture: "str | Path | Image") -> Tensor:
-    # Not at the top: it needs the extra `images`.
-    from rescaler.data.preprocessing import Preprocess
-
-    return Preprocess(data, image_px, cropped=cropped)(picture)
+    state = f"the ledger has the record of epoch {record.epoch}, but no longer its state"
+    log.warning("no %s: %s, as no run's folder held it", MODEL_FILE, state)
 
 
 def load(run_or_file: "str | Path") -> nn.Module:
@@ -203,6 +172,6 @@ def load(run_or_file: "str | Path") -> nn.Module:
     """
     model = Model.read(Path(run_or_file).expanduser())
     network: Any = model.network()
-    network.preprocess = functools.partial(_preprocess, model.data, model.image_px, model.cropped)
+    network.preprocess = dataclasses.replace(model, weights={}).preprocess
     network.classes = model.class_names
     return network  # type: ignore[no-any-return]

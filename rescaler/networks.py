@@ -4,7 +4,7 @@ import dataclasses
 import importlib.metadata
 from itertools import pairwise
 from operator import lt
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +15,8 @@ from rescaler.errors import ArgumentError, InputError, first_line
 from rescaler.method.shrinking import Shrunk, shrink
 from rescaler.method.size import ImageSize, height_width, size_text
 from rescaler.method.trace import Shapes, outline
-from rescaler.models import build, loss_and_scores
-from rescaler.models.sources import code_digest
+from rescaler.models import loss_and_scores
+from rescaler.models.factory import build, code_digest
 from rescaler.randomness import seed_for, seeded
 from rescaler.schedule import trains_small as has_small_stage
 from rescaler.weights import load_weights, unused_weights, weights_of
@@ -44,12 +44,7 @@ class Networks(NamedTuple):
 def networks_of(experiment: Experiment, known: dict[str, Networks]) -> Networks:
     """Build the networks that an experiment trains, and check that they take its images and score its classes.
 
-    Args:
-        experiment: checked settings.
-        known: networks of the experiments before, to which these are added: a sweep has few.
-
-    Raises:
-        InputError: the networks cannot be built, or do not fit the data.
+    ``known`` are networks of the experiments before, to which these are added: a sweep has few.
     """
     trains_small = has_small_stage(experiment)
     settings = experiment.to_dict()
@@ -91,10 +86,7 @@ def _definition(target: nn.Module, experiment: Experiment) -> tuple[str, tuple[s
 
 
 def _versions(target: nn.Module) -> dict[str, str]:
-    """Return the versions of torchvision and timm, which stand for their code, where the network is theirs.
-
-    Torch's is in every record, and not here: a new one does not orphan a ledger.
-    """
+    # Torch's is in every record, and not here: a new one does not orphan a ledger.
     packages = {_package(module) for module in target.modules()}
     return {package: importlib.metadata.version(package) for package in sorted(packages & {"torchvision", "timm"})}
 
@@ -122,11 +114,7 @@ def _sketches(network: nn.Module) -> Values:
 
 
 def initial_target(experiment: Experiment) -> nn.Module:
-    """Build the target network with the initial weights that follow from the seed or are given, on the CPU.
-
-    Raises:
-        InputError: ``model`` does not describe a network, or the given weights do not fit it.
-    """
+    """Build the target network with the initial weights that follow from the seed or are given, on the CPU."""
     with seeded(seed_for(experiment.seed, "init")):
         options = {key: value for key, value in experiment.model.items() if key != VERSION}
         network = build(options, classes=experiment.data.classes, channels=experiment.data.channels)
@@ -134,17 +122,21 @@ def initial_target(experiment: Experiment) -> nn.Module:
     return network
 
 
+def _output(network: nn.Module, channels: int, image_px: ImageSize, *, images: int = 2, training: bool = False) -> Any:
+    """Call an outline of a network on images for the shape of its output."""
+    with Shapes():
+        return network.train(training)(torch.zeros(images, channels, *height_width(image_px)))
+
+
 def _check_output(target: nn.Module, experiment: Experiment) -> None:
-    data, name = experiment.data, f"the network {experiment.model['_target_']}"
-    images, outlined = torch.zeros(2, data.channels, *height_width(data.image_px)), outline(target)
+    data, name, outlined = experiment.data, f"the network {experiment.model['_target_']}", outline(target)
     try:
-        with Shapes():
-            logits = outlined.eval()(images)
-            trained = outlined.train()(images)
+        logits = _output(outlined, data.channels, data.image_px)
+        trained = _output(outlined, data.channels, data.image_px, training=True)
     except Exception as error:  # whatever the user's network raises on these images
+        shape = "x".join(map(str, (data.channels, *height_width(data.image_px))))
         raise InputError(
-            f"{name} cannot take images of {'x'.join(map(str, images.shape[1:]))} (data.channels, data.image_px): "
-            f"{first_line(error)}"
+            f"{name} cannot take images of {shape} (data.channels, data.image_px): {first_line(error)}"
         ) from error
     if not isinstance(logits, torch.Tensor) or logits.shape != (2, data.classes):
         got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
@@ -159,15 +151,10 @@ def _check_output(target: nn.Module, experiment: Experiment) -> None:
 
 
 def check_single_image(target: nn.Module, experiment: Experiment, key: str, *, training: bool) -> None:
-    """Check the network with one image, as the last part of a batch may be.
-
-    Raises:
-        InputError: it fails, or returns something else than for several; the message names ``key``.
-    """
+    """Check that the network takes one image, as the last part of a batch may be; errors name ``key``."""
     data = experiment.data
     try:
-        with Shapes():
-            scores = outline(target).train(training)(torch.zeros(1, data.channels, *height_width(data.image_px)))
+        scores = _output(outline(target), data.channels, data.image_px, images=1, training=training)
         got = "" if training or scores.shape == (1, data.classes) else f"it returns {tuple(scores.shape)} for one image"
     except Exception as error:  # whatever the user's network raises
         got = first_line(error)
@@ -178,26 +165,16 @@ def check_single_image(target: nn.Module, experiment: Experiment, key: str, *, t
 
 
 def check_test_size(network: nn.Module, experiment: Experiment, test_px: ImageSize, key: str) -> None:
-    """Check that a network takes test images of a size of their own.
-
-    Raises:
-        InputError: it does not; the message names ``key``.
-    """
-    data = experiment.data
+    """Check that a network takes test images of a size of their own; errors name ``key``."""
     try:
-        with Shapes():
-            outline(network).eval()(torch.zeros(2, data.channels, *height_width(test_px)))
+        _output(outline(network), experiment.data.channels, test_px)
     except Exception as error:  # whatever the user's network raises
         name = experiment.model["_target_"]
         raise InputError(f"{key}={size_text(test_px)}: {name} cannot take such images: {first_line(error)}") from error
 
 
 def shrunk_stages(experiment: Experiment, target: nn.Module) -> list[Shrunk]:
-    """Shrink the target to all pre-train networks, the smallest first.
-
-    Raises:
-        InputError: the target cannot be shrunk this way, or a network is not larger than the one before it.
-    """
+    """Shrink the target to all pre-train networks, the smallest first; each must be larger than the one before it."""
     found = [shrunk_stage(experiment, target, number) for number in range(len(experiment.shrink.stages))]
     for number, (small, large) in enumerate(pairwise(found), start=1):
         _check_growth(small, large, _key(number), experiment.data.image_px)
@@ -231,20 +208,12 @@ def _check_growth(small: Shrunk, large: Shrunk, key: str, image_px: ImageSize) -
 
 
 def shrunk_stage(experiment: Experiment, target: nn.Module, number: int) -> Shrunk:
-    """Shrink the target to one of the pre-train networks, counted from 0, the smallest.
-
-    Raises:
-        InputError: the target cannot be shrunk this way.
-    """
-    settings, stage = experiment.shrink.stages[number], _key(number)
+    """Shrink the target to one of the pre-train networks, counted from 0, the smallest."""
+    settings, stage, data = experiment.shrink.stages[number], _key(number), experiment.data
     options = {one.name: getattr(settings, one.name) for one in dataclasses.fields(settings) if one.name != "middle"}
+    options |= {"pretrain_px": options.pop("image_px"), "trained": experiment.init.from_ is not None}
     try:
-        pretrain_px = options.pop("image_px")
-        data = experiment.data
-        trained = experiment.init.from_ is not None
-        return shrink(
-            target, data.image_px, pretrain_px=pretrain_px, channels=data.channels, trained=trained, **options
-        )
+        return shrink(target, data.image_px, channels=data.channels, **options)
     except ArgumentError as error:
         keys = {
             "image_px": "data.image_px",

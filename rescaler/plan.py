@@ -14,14 +14,16 @@ from torch.nn.modules.dropout import _DropoutNd
 from rescaler import distributed
 from rescaler.chain import NUMERICS, Chain, Epoch, Stage, digest
 from rescaler.config import Experiment, RescaleSettings, ScheduleSettings, StepSettings, identity, require, stage_names
-from rescaler.data import EVERY_IMAGE, Batch, EpochImages, ImageData, load_data, published_size, streams_from_files
+from rescaler.data import load_data, published_size, streams_from_files
 from rescaler.data.augment import Augment, entries
+from rescaler.data.order import EVERY_IMAGE, Batch, EpochImages, ImageData
 from rescaler.errors import InputError, one_line_with_place
 from rescaler.ledger import Ledger
+from rescaler.method.fit import RIDGE
 from rescaler.method.kernels import rescale_kernel
 from rescaler.method.shrinking import Shrunk
 from rescaler.method.size import ImageSize
-from rescaler.models.sources import code_digest
+from rescaler.models.factory import code_digest
 from rescaler.networks import (
     Networks,
     Values,
@@ -176,22 +178,7 @@ def plan(
     }
     if given := weights_of(experiment.init):
         same["init"] = [given.digest, experiment.init.exclude]
-    # Code of a custom optimizer, interpolation, data set or augmentation.
-    others: dict[str, Mapping[str, Any]] = {
-        "optim._target_": experiment.optim.arguments,
-        "rescale.interpolation": {"_target_": experiment.rescale.interpolation},
-    }
-    others |= {f"data.{name}._target_": made for name in ("train", "test") if (made := getattr(experiment.data, name))}
-    for stage in stages:
-        key = "data" if stage.data.augment == experiment.data.augment else f"stages.{stage.name}.data"
-        for name, entry in entries(stage.data.augment, f"{key}.augment"):
-            if isinstance(entry, Mapping):
-                others[f"{name}._target_"] = entry
-    codes = [
-        code_digest(nn.Identity(), options, key)[0]
-        for key, options in others.items()
-        if "." in options.get("_target_", "")
-    ]
+    codes = _codes(experiment, stages)
     if any(codes):
         same["code"] = codes
     _try_interpolation(experiment.rescale.interpolation, found.pretrain)
@@ -208,6 +195,25 @@ def plan(
     augments_of = {stage.name: Augment(stage.data, device) for stage in stages if stage.data.augment}
     resize_epoch: int | Literal["never"] = "never" if stages[-1].layers else chain.forks[-1] if chain.forks else 0
     return Run(experiment, resize_epoch, device, data, chain, comparison, origin, augments_of, tuple(found.notes))
+
+
+def _codes(experiment: Experiment, stages: Sequence[Stage]) -> list[str]:
+    """Return digests of the code of a custom optimizer, interpolation, data set and augmentations."""
+    named: dict[str, Mapping[str, Any]] = {
+        "optim._target_": experiment.optim.arguments,
+        "rescale.interpolation": {"_target_": experiment.rescale.interpolation},
+    }
+    named |= {f"data.{name}._target_": made for name in ("train", "test") if (made := getattr(experiment.data, name))}
+    for stage in stages:
+        key = "data" if stage.data.augment == experiment.data.augment else f"stages.{stage.name}.data"
+        for name, entry in entries(stage.data.augment, f"{key}.augment"):
+            if isinstance(entry, Mapping):
+                named[f"{name}._target_"] = entry
+    return [
+        code_digest(nn.Identity(), options, key)[0]
+        for key, options in named.items()
+        if "." in options.get("_target_", "")
+    ]
 
 
 def _try_interpolation(mode: str, pretrain: Sequence[Shrunk]) -> None:
@@ -243,10 +249,14 @@ def _resolve_schedule(settings: ScheduleSettings, batches: int, target: nn.Modul
 
 def _resolve_rescale(settings: RescaleSettings, batches: int, target: nn.Module) -> RescaleSettings:
     """Return the settings without what acts on nothing: recalibration without BatchNorm, batches that none looks at."""
-    recalibrate = settings.recalibrate and _normalises(target)
-    looks = recalibrate or settings.interpolation == "fit"
-    calibration_batches = min(settings.calibration_batches, batches) if looks else 0
-    return dataclasses.replace(settings, recalibrate=recalibrate, calibration_batches=calibration_batches)
+    recalibrate, fits = settings.recalibrate and _normalises(target), settings.interpolation == "fit"
+    return dataclasses.replace(
+        settings,
+        recalibrate=recalibrate,
+        calibration_batches=min(settings.calibration_batches, batches) if recalibrate or fits else 0,
+        ridge=settings.ridge if fits else RIDGE,
+        unshift=settings.unshift and fits,
+    )
 
 
 def _stages(

@@ -1,20 +1,27 @@
-"""Records: what is kept of one epoch, numbers and provenance, never weights."""
+"""Records: what is kept of one epoch, its numbers and what made them, never weights."""
 
 import csv
 import dataclasses
+import functools
 import hashlib
+import importlib.metadata
 import io
 import json
 import math
+import platform
+import subprocess
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rescaler.errors import InputError
 from rescaler.files import read_json
 from rescaler.method.size import ImageSize, image_size, is_image_size, size_text
+
+if TYPE_CHECKING:
+    import torch
 
 CONFIG_FILE = "config.yaml"
 SUMMARY_FILE = "summary.json"
@@ -200,3 +207,52 @@ def read_metrics(path: Path) -> str:
 
 def _check_of_row(row: str) -> str:
     return f"{zlib.crc32(row.encode()):08x}"
+
+
+@functools.cache
+def device_name(device: "torch.device") -> str:
+    """The device as a reader knows it, with the number of threads where it is a CPU."""
+    import torch  # here, as tables are made of records without it
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{_cpu_model()}, {torch.get_num_threads()} threads"
+
+
+def torch_version() -> str:
+    """Version of torch, with its build."""
+    import torch
+
+    return str(torch.__version__)
+
+
+def version() -> str:
+    """Version of this package."""
+    return importlib.metadata.version("rescaler")
+
+
+@functools.cache
+def commit() -> str | None:
+    """Commit of the checkout that this package is imported from, with ``+`` where files differ; None outside of one."""
+    here = Path(__file__).parent
+    try:
+        tracked = subprocess.run(
+            ["git", "ls-files", "--error-unmatch", __file__], cwd=here, capture_output=True, check=False
+        )
+        if tracked.returncode != 0:
+            return None
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
+        changed = subprocess.run(["git", "diff", "--quiet", "HEAD"], cwd=here, check=False)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head.stdout.strip() + ("+" if changed.returncode else "")
+
+
+def _cpu_model() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -22,8 +22,7 @@ from rescaler.method.size import ImageSize, image_size
 from rescaler.networks import networks_of
 from rescaler.plan import device_for
 from rescaler.precision import resolve_step
-from rescaler.provenance import device_name, torch_version
-from rescaler.record import read_sealed, sealed
+from rescaler.record import device_name, read_sealed, sealed, torch_version
 from rescaler.schedule import needs_reference
 from rescaler.text import status_line
 

@@ -11,16 +11,15 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from rescaler import distributed, ranks
+from rescaler import distributed, process
 from rescaler.chain import Epoch
 from rescaler.checkpoint import Tensors, digest
 from rescaler.clocks import Clocks
 from rescaler.evaluation import Scores
 from rescaler.ledger import Ledger
 from rescaler.plan import Run
-from rescaler.provenance import device_name, torch_version
-from rescaler.record import Record
-from rescaler.signals import Interruption
+from rescaler.process import Interruption
+from rescaler.record import Record, device_name, torch_version
 from rescaler.state import State
 
 log = logging.getLogger(__name__)
@@ -40,7 +39,7 @@ class Progress:
     def of(cls, batches: int, sums: Tensor) -> "Progress":
         """Return the progress from sums of losses and hits over all processes, ``(2,)``."""
         loss_sum, hits = sums.tolist()
-        return cls(batches, loss_sum / ranks.count(), int(hits))
+        return cls(batches, loss_sum / process.world_size(), int(hits))
 
 
 class Saver:
@@ -109,7 +108,7 @@ def pin_states(run: Run, ledger: Ledger, folder: Path, forks: Sequence[int] = ()
     own = run.chain.forks if run.experiment.ledger.keep == "forks" else ()
     keys = run.chain.known_keys if own or forks else []
     kept = frozenset(keys[number - 1] for number in {*own, *forks} if number <= len(keys))
-    if ranks.number() == 0:
+    if process.rank() == 0:
         ledger.keep_origin(run.origin.constants, run.origin.values)  # another processor's rounding finds these keys
         for key in kept:
             ledger.hold(key, run.id, folder)
@@ -128,7 +127,7 @@ class RunLedger:
 
     def __init__(self, run: Run, ledger: Ledger, folder: Path, kept: frozenset[str]) -> None:
         self._run, self._ledger, self._folder, self._kept = run, ledger, folder, kept
-        self._is_first = ranks.number() == 0
+        self._is_first = process.rank() == 0
         self._keep_all = run.experiment.ledger.keep == "all"
 
     def load_cached(self, records: Sequence[Record], state: State | None) -> tuple[list[Record], State | None]:

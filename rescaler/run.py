@@ -23,7 +23,7 @@ from hydra.utils import get_original_cwd
 from omegaconf import DictConfig
 from rich.console import Console
 
-from rescaler import cli, compose, ranks
+from rescaler import cli, compose, process
 from rescaler.config import Experiment
 from rescaler.errors import InputError
 from rescaler.files import removed_on_failure
@@ -125,7 +125,7 @@ def _run_single(hydra: Hydra, name: str, overrides: list[str]) -> None:
         callbacks.on_run_end(config=config, config_name=name, job_return=done)
         if done.status is JobStatus.FAILED:
             raise done._return_value  # done.return_value would print lines of its own
-    if ranks.number() == 0:
+    if process.rank() == 0:
         from rescaler.sweep.local import show_results
 
         show_results([folder], plot=folder / "accuracy.png", console=Console())
@@ -134,7 +134,7 @@ def _run_single(hydra: Hydra, name: str, overrides: list[str]) -> None:
 @contextlib.contextmanager
 def _in_use(folder: Path) -> Iterator[None]:
     """Keep other processes from a run's folder, but for those that train the same run together."""
-    if ranks.number() > 0:
+    if process.rank() > 0:
         yield
         return
     otherwise = "wait for its end, or choose another folder"
@@ -191,7 +191,7 @@ def _execute(experiment: Experiment, folder: Path, *, group: str) -> float | Non
 @contextlib.contextmanager
 def _quiet_unless_first(arguments: argparse.Namespace) -> Iterator[None]:
     """Where several processes train one run, let Hydra write the files of the first alone."""
-    if ranks.number() == 0:
+    if process.rank() == 0:
         yield
         return
     with tempfile.TemporaryDirectory() as folder:

@@ -17,10 +17,10 @@ from typing import Literal
 
 import yaml
 
-from rescaler import provenance
 from rescaler.chain import Epoch, Stage
 from rescaler.config import Experiment, architecture
 from rescaler.files import write_text
+from rescaler.method.fit import RIDGE
 from rescaler.method.size import size_text
 from rescaler.plan import Run
 from rescaler.progress import epochs_planned, left_s
@@ -32,8 +32,12 @@ from rescaler.record import (
     TRUNK_FILE,
     VARIANT_SEPARATOR,
     Record,
+    commit,
+    device_name,
     metrics_text,
     sealed,
+    torch_version,
+    version,
 )
 from rescaler.summary import Identity, Standing, Summary, now, totals
 
@@ -149,10 +153,10 @@ def _identity(run: Run) -> Identity:
         "arm": experiment.arm,
         "image_costs": _image_costs(run),
         "reference_s": experiment.cost.reference,
-        "device": provenance.device_name(run.device),
-        "torch": provenance.torch_version(),
-        "version": provenance.version(),
-        "commit": provenance.commit(),
+        "device": device_name(run.device),
+        "torch": torch_version(),
+        "version": version(),
+        "commit": commit(),
         "host": socket.gethostname(),
         "started": now(),
     }
@@ -180,6 +184,9 @@ def variant(run: Run) -> str:
         rescale = chain.rescale
         parts += [rescale.interpolation, f"{rescale.optimizer_state} optimizer"]
         parts += ["BatchNorm recalibrated"] if rescale.recalibrate else []
+        if rescale.ridge != RIDGE:
+            parts.append("ridge by held-out responses" if rescale.ridge is None else f"ridge {rescale.ridge:g}")
+        parts += ["half pixels undone"] if rescale.unshift else []
         counts = {key: getattr(rescale, key) for key in ("calibration_batches", "warmup_batches", "distill_batches")}
         parts += [f"{count} {key.replace('_', ' ')}" for key, count in counts.items() if count]
         parts += [f"at most {chain.schedule.hold_limit} epochs held"] if chain.holds else []

@@ -10,12 +10,12 @@ from torch.amp import GradScaler
 from torch.optim.optimizer import Optimizer
 from torch.optim.swa_utils import update_bn
 
-from rescaler import distributed, ranks
+from rescaler import distributed, process
 from rescaler.chain import Recipe
 from rescaler.config import OptimSettings, RescaleSettings
-from rescaler.distillation import Teacher
 from rescaler.method.fit import fit
 from rescaler.method.rescaling import rescale
+from rescaler.models import Teacher
 from rescaler.optim import load_state_tensors, make_optimizer, rescale_state, state_tensors
 
 
@@ -96,7 +96,7 @@ class State:
 
     def share(self, recipe: Recipe) -> None:
         """Prepare, and give all processes the first one's state."""
-        if ranks.count() > 1 and not distributed.from_first(lambda: self._is_shared):
+        if process.world_size() > 1 and not distributed.from_first(lambda: self._is_shared):
             self._optimizer_tensors = distributed.from_first(
                 lambda: {name: tensor.cpu() for name, tensor in self.optimizer_tensors().items()}
             )
@@ -166,7 +166,8 @@ def rescaled(
             continue
         rescale(network, grown, mode=mode)
         if settings.interpolation == "fit":
-            fit(network, grown, torch.cat(list(small)), torch.cat(list(large)))
+            images = torch.cat(list(small)), torch.cat(list(large))
+            fit(network, grown, *images, ridge=settings.ridge, unshift=settings.unshift)
     grown_state = State(target, state.digest, tensors, average, state.scaler)
     if settings.recalibrate:
         grown_state.recalibrate(large)

@@ -12,17 +12,15 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from rescaler import distributed, ranks
+from rescaler import distributed, process
 from rescaler.chain import Epoch, Recipe
 from rescaler.clocks import Clocks
-from rescaler.data import ImageData
-from rescaler.data.order import class_weights
-from rescaler.distillation import Teacher
+from rescaler.data.order import ImageData, class_weights
 from rescaler.errors import InputError
 from rescaler.evaluation import Scores, log_given_weights, score
 from rescaler.ledger import Ledger
 from rescaler.method.size import ImageSize
-from rescaler.models import loss_and_scores
+from rescaler.models import Teacher, loss_and_scores
 from rescaler.optim import Average, Update
 from rescaler.plan import Run
 from rescaler.precision import autocast, compilations, computing, keep_freed_memory
@@ -191,18 +189,18 @@ def train_epoch(
     compiling = range(first, first + (0 if state.is_compiled(recipe) else _COMPILING_STEPS))
     graphs = compilations() if recipe.step.compile else 0
     # Of all processes together, each of which knows the mean loss of its share.
-    sums = torch.tensor([progress.loss_sum * ranks.count(), progress.hits], dtype=torch.float64, device=run.device)
+    sums = torch.tensor([progress.loss_sum * process.world_size(), progress.hits], dtype=torch.float64).to(run.device)
     looked = time.perf_counter()
     with computing(recipe.step), clocks.running("train"):
         weights = recipe.stage.data.class_weights
         by_class = None if weights is None else class_weights(weights, run.data.train_labels).float().to(run.device)
         step = Step(state, recipe, by_class)
-        batches = run.batches(epoch, recipe.stage.image_px, start=progress.batches, share=ranks.share())
+        batches = run.batches(epoch, recipe.stage.image_px, start=progress.batches, share=process.share())
         for done, (images, labels) in enumerate(clocks.waiting(batches), start=first):
             if saver is not None:
                 saver.interruption.hold()
             # Dropout draws what follows from the seed and the place, so that no generator needs saving.
-            seed_all(seed_for(run.experiment.seed, "dropout", epoch.number, done, ranks.number()))
+            seed_all(seed_for(run.experiment.seed, "dropout", epoch.number, done, process.rank()))
             if recipe.rescale is None or done > recipe.rescale.distill_batches:
                 state.teacher = None
             with clocks.running("compile") if done in compiling else contextlib.nullcontext():
@@ -214,7 +212,7 @@ def train_epoch(
             if saver is not None and saver.due:
                 saver.save(state, epoch, Progress.of(done, sums), clocks)
             if time.perf_counter() - looked > _LOOK_S:
-                if ranks.count() == 1:  # else they find out together, at the end
+                if process.world_size() == 1:  # else they find out together, at the end
                     raise_if_diverged(sums[0].item(), epoch)
                 for observer in observers:
                     observer.batch(epoch, done)
@@ -241,12 +239,8 @@ class Step:
         self._network.train()
         average, decay = state.average, recipe.optim.ema_decay
         assert state.optimizer is not None
-        self._update = Update(
-            state.optimizer,
-            recipe.optim,
-            state.scaler,
-            Average(average, state.network, decay) if average is not None and decay is not None else None,
-        )
+        moving = None if average is None or decay is None else Average(average, state.network, decay)
+        self._update = Update(state.optimizer, recipe.optim, state.scaler, moving)
 
     def __call__(self, images: Tensor, labels: Tensor, learning_rate: float, number: int) -> Tensor:
         """Train on this process's share of a batch.
@@ -262,7 +256,7 @@ class Step:
         """
         self._update.zero_grad()
         micro, step, optim = self._recipe.step.micro_batch_size, self._recipe.step, self._recipe.optim
-        at_once = len(labels) if micro is None else micro // ranks.count()  # the same images as in a single process
+        at_once = len(labels) if micro is None else micro // process.world_size()  # the same images as in one process
         parts = list(zip(images.split(at_once), labels.split(at_once), strict=True))  # type: ignore[no-untyped-call]
         sums = torch.zeros(2, dtype=torch.float32, device=labels.device)
         for part, (some, theirs) in enumerate(parts, start=1):

@@ -61,11 +61,7 @@ def weights_of(init: InitSettings) -> Weights | None:
 
 
 def load_weights(network: nn.Module, init: InitSettings) -> None:
-    """Overwrite a network's initial values with the weights that ``init`` names, if any.
-
-    Raises:
-        InputError: there are no such weights, the network has names that they lack, or shapes differ.
-    """
+    """Overwrite a network's initial values with the weights that ``init`` names, if any; raise if they do not fit."""
     weights = weights_of(init)
     if weights is None:
         return
@@ -102,11 +98,7 @@ def unused_weights(network: nn.Module, init: InitSettings) -> str:
 
 
 def model_path(source: Path) -> Path:
-    """Return the file of a run's trained network; ``source`` itself where it is no folder.
-
-    Raises:
-        InputError: the folder has none.
-    """
+    """Return the file of a run's trained network; ``source`` itself where it is no folder."""
     if not source.is_dir():
         return source
     if (path := source / MODEL_FILE).is_file():
@@ -128,9 +120,6 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     Returns:
         Tensors by name, and what the file says beside them.
-
-    Raises:
-        InputError: it cannot be read, or holds no weights.
     """
     try:
         content = path.read_bytes()

@@ -14,7 +14,7 @@ from rescaler.compose import jobs, register, to_experiment
 from rescaler.config import Experiment
 from rescaler.errors import InputError
 from rescaler.method.kernels import KERNEL_TABLE
-from rescaler.models import build
+from rescaler.models.factory import build
 from rescaler.networks import shrunk_stages
 from rescaler.schedule import resolve_resize_epoch, stage_epochs
 

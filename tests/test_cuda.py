@@ -10,7 +10,7 @@ from image_tree import plant
 from test_train import Ending
 
 from rescaler.config import DataSettings, Experiment
-from rescaler.data import EpochImages
+from rescaler.data.order import EpochImages
 from rescaler.ledger import Ledger
 from rescaler.plan import plan
 from rescaler.state import State

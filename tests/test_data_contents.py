@@ -17,9 +17,9 @@ from rescaler.compose import read_experiment, to_experiment
 from rescaler.config import DataSettings, Experiment
 from rescaler.data import load_data, published_size
 from rescaler.data.contents import look
-from rescaler.data.preparation import Preparation
-from rescaler.data.preprocessing import Preprocess
-from rescaler.data.tree import read_tree
+from rescaler.data.decoding import preprocess
+from rescaler.data.folder import read_tree
+from rescaler.data.prepared import Preparation
 from rescaler.errors import InputError
 
 CPU = torch.device("cpu")
@@ -107,7 +107,7 @@ def test_grey_levels_are_the_pictures_own(alone: Path) -> None:
         round(255 * value) for px, _ in images.test_batches(image_px=8, batch_size=9) for value in px.flatten().tolist()
     }
     assert levels <= {0, 100, 255}
-    shown = Preprocess(settings, 8, cropped=False)(alone / "black" / "0.png")
+    shown = preprocess(alone / "black" / "0.png", settings, 8, cropped=False)
     assert set((255 * shown).round().flatten().tolist()) == {100}
 
 

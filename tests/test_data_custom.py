@@ -15,7 +15,8 @@ from test_train import Ending, digests
 
 from rescaler.compose import to_experiment
 from rescaler.config import DataSettings, Experiment
-from rescaler.data import EpochImages, load_data
+from rescaler.data import load_data
+from rescaler.data.order import EpochImages
 from rescaler.errors import InputError
 from rescaler.plan import plan
 

@@ -23,11 +23,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from rescaler.config import DataSettings
-from rescaler.data import EVERY_IMAGE, Batch, EpochImages, folder, load_data, published_size
-from rescaler.data.decoding import centre_crop, decode, random_crop, shorter_px
-from rescaler.data.folder import FolderImages, obey_parent, open_folder, workers_alive
-from rescaler.data.preprocessing import Preprocess
-from rescaler.data.tree import read_tree
+from rescaler.data import load_data, published_size, streaming
+from rescaler.data.decoding import centre_crop, decode, obey_parent, preprocess, random_crop, shorter_px, workers_alive
+from rescaler.data.folder import open_folder, read_tree
+from rescaler.data.order import EVERY_IMAGE, Batch, EpochImages
+from rescaler.data.streaming import FolderImages
 from rescaler.errors import InputError, one_line
 
 CPU = torch.device("cpu")
@@ -122,15 +122,15 @@ def test_nothing_outside_the_share_is_read(tree: Path) -> None:
 def test_large_batches_of_test_images_are_decoded_in_parts(
     tree: Path, reference: list[list[Batch]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(folder, "_TEST_IMAGES", 2)
+    monkeypatch.setattr(streaming, "_TEST_IMAGES", 2)
     asked: list[int] = []
-    decode = folder._Decoder.__getitem__
+    decode = streaming._Decoder.__getitem__
 
     def note(decoder: Any, request: Any) -> Any:
         asked.append(len(request.indices))
         return decode(decoder, request)
 
-    monkeypatch.setattr(folder._Decoder, "__getitem__", note)
+    monkeypatch.setattr(streaming._Decoder, "__getitem__", note)
     assert_equal(list(made(tree).test_batches(image_px=32, batch_size=3)), reference[2])
     assert asked == [2, 1, 1]
 
@@ -187,7 +187,7 @@ def test_a_picture_is_fed_as_a_test_image_in_memory(tree: Path) -> None:
     settings = replace(SETTINGS, name="folder", in_memory=True, image_px=20, folder=str(tree))
     ((images, _),) = load_data(settings, CPU).test_batches(image_px=20, batch_size=4)
     picture = tree / "val" / "n01440764" / "n01440764_0.JPEG"
-    assert torch.equal(Preprocess(settings, 20, cropped=False)(picture), images[0])
+    assert torch.equal(preprocess(picture, settings, 20, cropped=False), images[0])
 
 
 def test_a_damaged_image_in_memory_is_named(tree: Path) -> None:
@@ -255,7 +255,7 @@ def test_all_generators_follow_from_the_sample(tree: Path, monkeypatch: pytest.M
         draws = [int(256 * np.random.random()), int(256 * random.random()), int(256 * torch.rand(()))]  # noqa: NPY002
         return torch.tensor(draws, dtype=torch.uint8).view(3, 1, 1).expand(3, image_px, image_px)
 
-    monkeypatch.setattr(folder, "random_crop", drawn)
+    monkeypatch.setattr(streaming, "random_crop", drawn)
     states = random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[index] # noqa: NPY002
     epochs = [torch.cat([pixels for pixels, _ in train(made(tree, workers), 24, 1)]) for workers in (0, 2)]
     assert torch.equal(*epochs)
@@ -414,7 +414,7 @@ ORPHANS = """
 import os, signal
 from test_data_folder import Items, workers
 from torch.utils.data import DataLoader
-from rescaler.data.folder import obey_parent
+from rescaler.data.decoding import obey_parent
 
 options = {"num_workers": 1, "prefetch_factor": 16, "worker_init_fn": obey_parent}
 pending = iter(DataLoader(Items(1_000_000), batch_size=None, **options))
@@ -473,7 +473,7 @@ def test_a_worker_of_a_fork_server_ends_for_its_parent() -> None:
 
 
 def test_a_worker_ends_with_its_parent(tmp_path: Path) -> None:
-    paths = {"PYTHONPATH": str(Path(__file__).parent)}
+    paths = {"PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run(
         [sys.executable, "-c", ORPHANS], cwd=tmp_path, env=os.environ | paths, stderr=subprocess.DEVNULL, check=False
     )

@@ -11,12 +11,11 @@ from image_tree import plant, save
 from PIL import Image
 
 from rescaler.config import DataSettings
-from rescaler.data import Batch, EpochImages, preparation
 from rescaler.data.decoding import decode
-from rescaler.data.folder import FolderImages
-from rescaler.data.preparation import Preparation
-from rescaler.data.prepared import Manifest, PreparedSplit
-from rescaler.data.tree import read_tree
+from rescaler.data.folder import read_tree
+from rescaler.data.order import Batch, EpochImages
+from rescaler.data.prepared import Manifest, Preparation, PreparedSplit
+from rescaler.data.streaming import FolderImages
 from rescaler.errors import InputError
 
 CPU = torch.device("cpu")
@@ -31,8 +30,8 @@ def tree(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _small_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preparation, "_FILE_IMAGES", 4)
-    monkeypatch.setattr(preparation, "_BATCH_IMAGES", 3)
+    monkeypatch.setattr("rescaler.data.prepared._FILE_IMAGES", 4)
+    monkeypatch.setattr("rescaler.data.prepared._BATCH_IMAGES", 3)
 
 
 def made(tree: Path, out: Path | None = None, sizes: list[int] = SIZES, workers: int = 0) -> Preparation:

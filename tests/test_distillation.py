@@ -6,7 +6,7 @@ from conftest import MakeExperiment
 from torch import nn
 from torch.nn.functional import cross_entropy, softmax
 
-from rescaler.distillation import Teacher
+from rescaler.models import Teacher
 
 
 class Mean(nn.Module):

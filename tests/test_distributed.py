@@ -14,7 +14,7 @@ from processes import started, wait_until
 from test_run import TINY, metrics, runs, summary
 from torch import nn
 
-from rescaler import checkpoint, distributed, ranks
+from rescaler import checkpoint, distributed, process
 from rescaler.errors import InputError
 
 pytestmark = pytest.mark.slow
@@ -146,7 +146,7 @@ def test_a_batch_that_cannot_be_shared_is_refused_once(tmp_path: Path) -> None:
 
 
 def test_micro_batches_are_shared_as_batches_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranks, "count", lambda: 2)
+    monkeypatch.setattr(process, "world_size", lambda: 2)
     distributed.check(nn.Identity(), 16, 6, torch.device("cpu"))
     with pytest.raises(InputError, match="step.micro_batch_size must be a multiple of the processes .*; got 5"):
         distributed.check(nn.Identity(), 16, 5, torch.device("cpu"))

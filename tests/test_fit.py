@@ -66,6 +66,49 @@ def test_finds_the_kernel_where_there_is_one_that_answers_exactly() -> None:
     torch.testing.assert_close(found["0.bias"], known["0.bias"], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("noise", "ridges"), [(0.0, [0.1]), (20.0, [10.0, 100.0])])
+def test_the_ridge_is_chosen_by_held_out_responses(noise: float, ridges: list[float]) -> None:
+    """Weak where a kernel answers exactly, strong where the small network's answers follow from nothing."""
+    pretrain, start = nn.Conv2d(2, 3, 1), nn.Conv2d(2, 3, 3)
+    nn.init.zeros_(start.weight)
+    large = torch.randn(40, 2, 3, 3)
+    small = large[:, :, 1:2, 1:2] + noise * torch.randn(40, 2, 1, 1)
+    found = {}
+    for ridge in (None, *fitting.RIDGES):
+        target = copy.deepcopy(start)
+        fit(nn.Sequential(pretrain), nn.Sequential(target), small, large, ridge=ridge)
+        found[ridge] = target.weight
+    assert [ridge for ridge in ridges if torch.equal(found[ridge], found[None])]
+
+
+def test_three_images_are_too_few_to_hold_one_out() -> None:
+    pretrain, chosen = nn.Sequential(nn.Conv2d(2, 3, 1)), nn.Conv2d(2, 3, 3)
+    expected, large = copy.deepcopy(chosen), torch.randn(3, 2, 3, 3)
+    fit(pretrain, nn.Sequential(chosen), large[:, :, :1, :1], large, ridge=None, unshift=True)
+    fit(pretrain, nn.Sequential(expected), large[:, :, :1, :1], large)
+    assert torch.equal(chosen.weight, expected.weight)
+
+
+@pytest.mark.parametrize("shift", [-1, 0, 1])
+def test_the_half_pixel_of_an_even_kernel_is_undone(shift: int) -> None:
+    """A 2x2 mean, padded on one side alone, lies half a pixel beside the mean of maps twice as large."""
+    pad = {-1: (1, 0, 1, 0), 0: (1, 1, 1, 1), 1: (0, 1, 0, 1)}[shift]
+    small_mean, large_mean = nn.Conv2d(1, 1, 2 + (shift == 0), bias=False), nn.Conv2d(1, 1, 5, padding=2, bias=False)
+    for conv in (small_mean, large_mean):
+        nn.init.constant_(conv.weight, 1 / conv.weight.numel())
+    pretrain, large = nn.Sequential(nn.ZeroPad2d(pad), small_mean), torch.randn(64, 1, 6, 6)
+    large = F.interpolate(large, (24, 24), mode="bicubic")
+    centres = []
+    for unshift in (False, True):
+        grown = copy.deepcopy(large_mean)
+        fit(pretrain, nn.Sequential(nn.Identity(), grown), F.avg_pool2d(large, 2), large, ridge=1.0, unshift=unshift)
+        kernel = grown.weight[0, 0].detach().abs()
+        centres.append(float((kernel * torch.arange(-2.0, 3.0)).sum() / kernel.sum()))
+    plain, undone = centres
+    assert abs(undone) < 0.1
+    assert shift == 0 or abs(plain) > 0.5
+
+
 @pytest.mark.parametrize(("rows", "width"), [(40, 6), (6, 40)])
 def test_ridge_regression_is_where_its_gradient_vanishes(rows: int, width: int) -> None:
     inputs, outputs = torch.randn(3, rows, width, dtype=torch.float64), torch.randn(3, rows, 2, dtype=torch.float64)

@@ -9,14 +9,14 @@ import torch
 from bench import RESNET, Bench
 from conftest import MakeExperiment
 from PIL import Image
-from test_data_resident import images
+from test_data import images
 from torch import Tensor, nn
 
 import rescaler
 from rescaler.compose import jobs, read_experiment
 from rescaler.config import DataSettings, Experiment
-from rescaler.data import EpochImages
 from rescaler.data.decoding import centre_crop
+from rescaler.data.order import EpochImages
 from rescaler.data.resident import ImageSet, ResidentImages, cut, low_frequencies, resize
 from rescaler.execution import execute
 from rescaler.method.size import ImageSize, height_width
@@ -66,7 +66,7 @@ def test_two_equal_sides_are_one() -> None:
         run = plan(jobs([*small, *overrides])[0].experiment)
         return run.id, run.chain.known_keys
 
-    assert key() == key("data.image_px=[28,28]")
+    assert key() == key("data.image_px=[28,28]") == key("data.image_px='28'")
     network = ["model=resnet_small", "shrink=three_stages"]
     given = {"shrink.image_px": 20, "shrink.middle.0.image_px": 24, "+stages.target.data.test_px": 32}
     pairs = [f"{name}=[{px},{px}]" for name, px in given.items()]

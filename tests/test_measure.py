@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from rescaler import measure
 from rescaler.chain import Recipe
 from rescaler.config import DataSettings, StepSettings
-from rescaler.data import EpochImages
+from rescaler.data.order import EpochImages
 from rescaler.errors import InputError
 from rescaler.measure import Candidate, Spread, batch_loading_s, step_recipe, time_steps, turns
 from rescaler.method.size import height_width

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 import rescaler
 from rescaler import cli
 from rescaler.config import Experiment
-from rescaler.data.preprocessing import Preprocess
+from rescaler.data.decoding import preprocess
 from rescaler.data.readers import synthetic
 from rescaler.data.resident import ResidentImages
 from rescaler.errors import InputError
@@ -170,9 +170,9 @@ def test_pictures_are_fed_as_test_images_are(make: MakeExperiment, tmp_path: Pat
     images = synthetic(tmp_path, settings).test.images[:8]
     data = ResidentImages(synthetic(tmp_path, settings), settings, torch.device("cpu"))
     fed, _ = next(data.test_batches(image_px=image_px, batch_size=8))
-    preprocess = Preprocess(settings, image_px, cropped=False)
     assert all(
-        torch.equal(preprocess(Image.fromarray(image[0].numpy())), one) for image, one in zip(images, fed, strict=True)
+        torch.equal(preprocess(Image.fromarray(image[0].numpy()), settings, image_px, cropped=False), one)
+        for image, one in zip(images, fed, strict=True)
     )
 
 

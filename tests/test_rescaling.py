@@ -96,12 +96,6 @@ def test_a_compiled_target_is_filled() -> None:
     torch.testing.assert_close(target.get_parameter("conv1.weight"), torch.full((4, 2, 3, 3), 0.9 * 4 / 9))
 
 
-def test_identity_where_nothing_differs_in_shape() -> None:
-    first, second = _target(), _target()
-    rescale(first, second)
-    assert all(torch.equal(tensor, second.state_dict()[name]) for name, tensor in first.state_dict().items())
-
-
 def test_pretrain_network_is_left_alone() -> None:
     pretrain = _pretrain()
     before = copy.deepcopy(pretrain.state_dict())
@@ -189,13 +183,6 @@ def test_a_network_between_takes_the_weights_at_its_own_size() -> None:
     assert middle(torch.randn(2, 2, 7, 7)).shape == target(torch.randn(2, 2, 8, 8)).shape
 
 
-def test_a_network_between_may_have_the_targets_map() -> None:
-    same_map = shrink(_target(), 8, pretrain_px=8, input_only=True).network
-    small, *_ = _stages()
-    expected = rescale(small, _target()).get_parameter("fc3.weight")
-    assert torch.equal(rescale(small, same_map).get_parameter("fc3.weight"), expected)
-
-
 def test_kernels_are_rescaled_in_their_own_precision_under_autocast() -> None:
     target = nn.Sequential(nn.Conv2d(1, 4, 3))
     shrunk = shrink(target, 12)
@@ -254,9 +241,29 @@ def _refused(pretrain: nn.Module, target: nn.Module, message: str) -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in target.state_dict().items())
 
 
-def test_refuses_networks_of_other_names() -> None:
+def test_wrong_arguments_are_named() -> None:
+    pretrain, target = _pretrain(), _target()
     other = nn.Sequential(*_target())
-    _refused(_pretrain(), other, r"the same parameters; not in both: 0\.bias, 0\.weight, 1\.bias, .* and \d+ more")
+    _refused(pretrain, other, r"the same parameters; not in both: 0\.bias, 0\.weight, 1\.bias, .* and \d+ more")
+    _refused(nn.DataParallel(pretrain), target, "; unwrap networks first ")
+    _refused(shrink(target, 8), target, r"^pretrain must be a torch.nn.Module; got a Shrunk; pass its .network$")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"^target must be a torch.nn.Module; got a OrderedDict$"):
+        rescale(pretrain, target.state_dict())  # type: ignore[type-var]
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"conv9.weight": torch.ones(1)}, "'conv9.weight' is no parameter of both"),
+        ({"fc4.bias": torch.ones(4)}, r"fc4.bias must be \(3,\) as in the pre-train network; got \(4,\)"),
+        ({"fc4.bias": None}, "^fc4.bias must be a tensor; got a NoneType$"),
+        ([], "^tensors must be a mapping of names to tensors; got a list$"),
+    ],
+    ids=str,
+)
+def test_tensors_of_no_parameter_are_refused(tensors: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        rescale_tensors(tensors, _pretrain(), _target())
 
 
 @pytest.mark.parametrize(
@@ -280,14 +287,6 @@ def test_refuses_weights_that_are_not_finite(name: str, value: float) -> None:
     pretrain = _pretrain()
     pretrain.state_dict()[name].view(-1)[0] = value
     _refused(pretrain, _target(), f"{name} has values that are not finite")
-
-
-def test_refuses_tensors_of_no_parameter_and_of_another_shape() -> None:
-    pretrain = _pretrain()
-    with pytest.raises(InputError, match="'conv9.weight' is no parameter of both"):
-        rescale_tensors({"conv9.weight": torch.ones(1)}, pretrain, _target())
-    with pytest.raises(InputError, match=r"fc4.bias must be \(3,\) as in the pre-train network; got \(4,\)"):
-        rescale_tensors({"fc4.bias": torch.ones(4)}, pretrain, _target())
 
 
 @pytest.mark.parametrize("blocks", [1, 2])

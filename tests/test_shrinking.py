@@ -41,15 +41,6 @@ def test_plan_by_layer() -> None:
     )
 
 
-def test_the_pretrain_network_shares_no_memory_with_the_target() -> None:
-    target = two_layers()
-    shrunk = shrink(target, 9)
-    with torch.no_grad():
-        for parameter in shrunk.network.parameters():
-            parameter.zero_()
-    assert all(parameter.abs().sum() > 0 for parameter in target.parameters())
-
-
 def test_names_modes_and_other_settings_stay() -> None:
     conv = nn.Conv2d(4, 8, 3, stride=2, dilation=2, groups=4, bias=False)
     target = classifier(conv, nn.BatchNorm2d(8)).double()
@@ -67,11 +58,6 @@ def test_names_modes_and_other_settings_stay() -> None:
     assert [m.training for m in network.modules()] == [m.training for m in target.modules()]
 
 
-def test_half_precision_is_shrunk_in_its_own_dtype() -> None:
-    network = shrink(two_layers().bfloat16(), 9).network
-    assert {parameter.dtype for parameter in network.parameters()} == {torch.bfloat16}
-
-
 def test_a_shared_layer_is_shared_in_the_pretrain_network() -> None:
     conv = nn.Conv2d(2, 2, 3, padding=1)
     network = shrink(classifier(conv, conv), 12).network
@@ -79,17 +65,11 @@ def test_a_shared_layer_is_shared_in_the_pretrain_network() -> None:
     assert network(torch.randn(2, 2, 8, 8)).shape == (2, 3)
 
 
-def test_dilated_kernels_shrink_even_where_they_leave_the_map() -> None:
-    layers = (nn.Conv2d(4, 4, 3, padding=gap, dilation=gap) for gap in (2, 8))
-    shrunk = shrink(classifier(nn.Conv2d(1, 4, 3, padding=1), *layers), 12)
-    assert [(layer.pretrain_kernel, layer.pretrain_output) for layer in shrunk.layers] == [((2, 2), (8, 8))] * 3
-    assert shrunk.network(torch.randn(2, 1, 8, 8)).shape == (2, 3)
-
-
 def test_target_and_random_numbers_are_left_alone() -> None:
     target = two_layers().eval()
     before, generator = copy.deepcopy(target.state_dict()), torch.get_rng_state()
-    shrink(target, 9)
+    for parameter in shrink(target, 9).network.parameters():
+        nn.init.zeros_(parameter)  # it shares no memory with the target
     assert torch.equal(torch.get_rng_state(), generator)
     assert not any(module.training or module._forward_pre_hooks for module in target.modules())
     assert all(torch.equal(tensor, before[name]) for name, tensor in target.state_dict().items())
@@ -138,49 +118,21 @@ def test_layers_may_be_called_by_keyword() -> None:
     assert shrunk.network(torch.randn(2, 1, 4, 4)).shape == (2, 3)
 
 
-def test_adaptive_pooling_needs_no_other_interface() -> None:
-    target = nn.Sequential(nn.Conv2d(1, 2, 3), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(8, 3))
-    assert [layer.kind for layer in shrink(target, 12).layers] == ["convolution"]
-
-
-def test_features_that_are_no_flattened_map_are_refused() -> None:
-    def forward(net: Any, images: Tensor) -> Any:
-        maps = net.body(images)
-        return net.fc(torch.cat([maps.flatten(1), maps.mean((2, 3))], 1))
-
-    with pytest.raises(InputError, match="layer fc gets 74 features instead of 202 .* not one flattened"):
-        shrink(Net(forward, body=nn.Conv2d(1, 2, 3), fc=nn.Linear(2 * 100 + 2, 3)), 12)
-
-
-# Initial weights: those of the smaller layer's own initialisation.
-
-
-def test_torch_default_initialisation_has_the_bound_of_the_small_layer() -> None:
+def test_initial_weights_have_the_spread_of_the_smaller_layers_own_and_all_else_is_copied() -> None:
     torch.manual_seed(0)
+    conv, fc = nn.Conv2d(16, 64, 5), nn.Linear(64 * 36, 50)
     target = nn.Sequential(
-        OrderedDict(conv=nn.Conv2d(16, 64, 5), pool=nn.MaxPool2d(2), flatten=nn.Flatten(), fc=nn.Linear(64 * 36, 50))
+        OrderedDict(conv=conv, norm=nn.BatchNorm2d(64), pool=nn.MaxPool2d(2), flat=nn.Flatten(), fc=fc)
     )
-    network = shrink(target, 16, padding={"conv": 1}).network
-    for name, fan_in in (("conv", 16 * 3 * 3), ("fc", 64 * 5 * 5)):
-        values, bound = network.get_parameter(f"{name}.weight").detach(), fan_in**-0.5
+    state = shrink(target, 16, padding={"conv": 1}).network.state_dict()
+    for name, fan_in in (("conv.weight", 16 * 3 * 3), ("fc.weight", 64 * 5 * 5)):
+        values, bound = state.pop(name), fan_in**-0.5
         assert 0.99 * bound < values.abs().max() <= bound * (1 + 1e-6)
         assert values.std().item() == pytest.approx(bound / 3**0.5, rel=0.02)
-
-
-def test_kaiming_initialisation_has_the_deviation_of_the_small_layer() -> None:
-    torch.manual_seed(0)
-    conv = nn.Conv2d(32, 64, 5)
+    assert all(torch.equal(tensor, target.state_dict()[name]) for name, tensor in state.items())
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-    values = shrink(classifier(conv), 28).network.get_parameter("conv.weight").detach()
+    values = shrink(target, 16, padding={"conv": 1}).network.get_parameter("conv.weight").detach()
     assert values.std().item() == pytest.approx((2 / (64 * 3 * 3)) ** 0.5, rel=0.02)
-
-
-def test_other_tensors_are_copied() -> None:
-    target = classifier(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1))
-    network = shrink(target, 12).network
-    for name, tensor in target.state_dict().items():
-        if name != "conv.weight":
-            assert torch.equal(network.state_dict()[name], tensor), name
 
 
 # Refused, each with its own sentence.
@@ -190,7 +142,6 @@ def test_other_tensors_are_copied() -> None:
     ("arguments", "message"),
     [
         ({"table": {3: 4}}, r"table\[3\] must be an integer from 1 to 3; got 4"),
-        ({"table": {3: 0}}, r"table\[3\] .* got 0"),
         ({"table": {3: 1.5}}, r"table\[3\] .* got 1\.5"),
         (
             {"table": {3: 3}},
@@ -199,17 +150,10 @@ def test_other_tensors_are_copied() -> None:
         ({"image_px": 10}, "image_px does not suit the network: layer fc takes 125 features, .* 180"),
         ({"image_px": 2}, r'image_px=2 does not suit the network: in or after layer "conv1" \(2x2x2 input\)'),
         ({"image_px": 0}, r"image_px must be .* integer or \[height, width\], at most 16384; got 0"),
-        ({"pretrain_px": 0}, "pretrain_px must be .* at most 9; got 0"),
         ({"table": {}}, r"table must map target to pre-train kernel sides, such as \{3: 2\}; got \{\}"),
-        ({"image_px": None}, "image_px must be .* at most 16384; got None"),
-        ({"image_px": 10**9}, "image_px must be .* at most 16384; got 1000000000"),
-        ({"pretrain_px": 10}, r"pretrain_px must be .* got 10"),
         ({"pretrain_px": (8, 10)}, r"pretrain_px must be .* at most 9; got \(8, 10\)"),
         ({"padding": {"conv1": 1}, "input_only": True}, r"padding must be empty with input_only.* got \{'conv1': 1\}"),
-        (
-            {"pretrain_px": 2},
-            r'pretrain_px=2 does not suit the network: in or after layer "conv1" \(2x2x2 input\)',
-        ),
+        ({"pretrain_px": 2}, r'pretrain_px=2 does not suit the network: in or after layer "conv1" \(2x2x2 input\)'),
         (
             {"padding": {"*": 1}, "pretrain_px": 9},
             "layer fc gets a feature map of 11x11 .* larger than the target's 5x5",
@@ -260,15 +204,11 @@ def test_any_topology() -> None:
         "down": (2, 2),
     }
     assert shrunk.network(torch.randn(2, 3, 24, 24)).shape == (2, 5)
-
-
-def test_notes_list_unchanged_layers_with_the_reason() -> None:
-    assert shrink(_Topology(), 32).notes == (
+    assert shrunk.notes == (
         "down (2x2, stride 2): as large as the stride, since a smaller kernel would leave pixels out",
         "unused (9x9, stride 1): left as it is, since the network never calls it on an image",
         "up (ConvTranspose2d), line (Conv1d): left as it is, since only Conv2d is shrunk",
     )
-    assert shrink(two_layers(), 9).notes == ()
 
 
 def test_convolutions_without_a_layer_are_noted() -> None:
@@ -305,11 +245,6 @@ def test_input_only_keeps_kernels_and_padding() -> None:
 # Kernel sizes.
 
 
-@pytest.mark.parametrize(("kernel", "image_px", "expected"), [(11, 231, 147), (7, 224, 160), (5, 28, 17), (3, 32, 21)])
-def test_image_side_follows_from_the_first_kernel(kernel: int, image_px: int, expected: int) -> None:
-    assert shrink(classifier(nn.Conv2d(1, 2, kernel)), image_px).image_px == expected
-
-
 def test_image_side_follows_from_the_first_kernel_that_shrinks_in_the_forward_pass() -> None:
     sides = {"second": 3, "unused": 9, "first": 5, "zeroth": 1}
     layers = {name: nn.Conv2d(2, 2, side) for name, side in sides.items()}
@@ -335,11 +270,6 @@ def test_image_side_follows_from_the_first_kernel_that_shrinks_in_the_forward_pa
 def test_no_kernel_becomes_smaller_than_its_stride(conv: nn.Conv2d, expected: tuple[int, int]) -> None:
     target = classifier(conv, nn.Conv2d(2, 2, 3, padding=1))
     assert shrink(target, 124).layers[0].pretrain_kernel == expected
-
-
-def test_image_side_and_table_can_be_set() -> None:
-    shrunk = shrink(classifier(nn.Conv2d(1, 1, (9, 3))), 30, table={9: 3, 3: 3}, pretrain_px=25)
-    assert (shrunk.image_px, shrunk.layers[0].pretrain_kernel) == (25, (3, 3))
 
 
 def test_every_pixel_of_the_image_is_still_seen() -> None:
@@ -398,13 +328,6 @@ def test_fixed_pooling_of_the_whole_map_stays_global(pooling: nn.Module) -> None
     assert target(torch.randn(2, 1, 28, 28)).shape == (2, 3)  # the target's own pooling is not touched
 
 
-def test_fixed_pooling_before_several_fully_connected_layers() -> None:
-    head = (nn.AvgPool2d(2), nn.Flatten(), nn.Linear(4 * 6 * 6, 10), nn.Linear(10, 3))
-    shrunk = shrink(nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), *head), 12)
-    assert [(layer.name, layer.pretrain_kernel) for layer in shrunk.layers] == [("0", (2, 2)), ("3", (4, 4))]
-    assert shrunk.network(torch.randn(2, 1, 8, 8)).shape == (2, 3)
-
-
 # Networks that cannot be shrunk.
 
 
@@ -447,30 +370,12 @@ def test_computed_weights_are_refused_by_layer(norm: Any, layer: str) -> None:
         shrink(target, 9)
 
 
-def test_computed_weights_of_unchanged_layers_are_allowed() -> None:
-    target = classifier(nn.Conv2d(1, 2, 3), nn.utils.parametrizations.weight_norm(nn.Conv2d(2, 2, 1)))
-    assert shrink(target, 9).network(torch.randn(2, 1, 6, 6)).shape == (2, 3)
-
-
 # Padding.
-
-
-class Averaged(nn.Module):
-    """A convolution whose map nothing pools."""
-
-    def __init__(self, conv: nn.Conv2d) -> None:
-        super().__init__()
-        self.conv, self.fc = conv, nn.Linear(conv.out_channels, 2)
-
-    def forward(self, images: Tensor) -> Tensor:
-        scores: Tensor = self.fc(self.conv(images).mean((2, 3)))
-        return scores
 
 
 @pytest.mark.parametrize(
     "conv",
     [
-        nn.Conv2d(2, 4, 3, padding=1),
         nn.Conv2d(2, 4, 3),
         nn.Conv2d(2, 4, 3, stride=2, padding=1),
         nn.Conv2d(2, 4, 5, stride=3, padding=1),
@@ -490,7 +395,8 @@ class Averaged(nn.Module):
     ids=str,
 )
 def test_shrunk_convolution_keeps_the_output_size(conv: nn.Conv2d) -> None:
-    shrunk = shrink(Averaged(conv), 28)
+    target = Net(lambda net, images: net.fc(net.conv(images).mean((2, 3))), conv=conv, fc=nn.Linear(4, 2))
+    shrunk = shrink(target, 28)
     small = shrunk.network.get_submodule("conv")
     images = torch.randn(1, 2, shrunk.image_px, shrunk.image_px)
     assert small(images).shape == conv(images).shape
@@ -501,13 +407,6 @@ def test_padding_mode_is_kept() -> None:
     small = shrink(classifier(conv), 12).network.get_submodule("conv")
     response = small(torch.ones(1, 1, 6, 6))  # zeros at a border would show
     torch.testing.assert_close(response, response[..., :1, :1].expand_as(response))
-
-
-def test_symmetric_padding_needs_no_hook() -> None:
-    small = shrink(classifier(nn.Conv2d(1, 2, 7, stride=2, padding=3)), 28).network.get_submodule("conv")
-    assert isinstance(small, nn.Conv2d)
-    assert small.padding == (2, 2)
-    assert not small._forward_pre_hooks
 
 
 def test_each_axis_alternates_for_itself() -> None:
@@ -539,13 +438,14 @@ def test_features_do_not_drift_over_depth() -> None:
 # Explicit padding.
 
 
-class Padded(nn.Sequential):
-    pretrain_padding = {"0": 1, "1": 1}
+def three() -> nn.Sequential:
+    target = nn.Sequential(*(nn.Conv2d(1, 1, 3, padding=1) for _ in range(3)))
+    target.pretrain_padding = {"0": 1, "1": 1}  # type: ignore[assignment]
+    return target
 
 
 def test_padding_by_name_goes_before_the_networks_own_before_the_rule() -> None:
-    target = Padded(*(nn.Conv2d(1, 1, 3, padding=1) for _ in range(3)))
-    layers = shrink(target, 12, padding={"1": 0}).layers
+    layers = shrink(three(), 12, padding={"1": 0}).layers
     assert [layer.pretrain_padding for layer in layers] == [(1, 1, 1, 1), (0, 0, 0, 0), (0, 1, 0, 1)]
     assert [layer.pretrain_output for layer in layers] == [(9, 9), (8, 8), (8, 8)]
 
@@ -562,8 +462,7 @@ def test_padding_by_name_goes_before_the_networks_own_before_the_rule() -> None:
     ids=str,
 )
 def test_padding_by_pattern(padding: dict[str, int], expected: list[int]) -> None:
-    target = Padded(*(nn.Conv2d(1, 1, 3, padding=1) for _ in range(3)), nn.Conv2d(1, 1, 1))
-    layers = shrink(target, 24, padding=padding).layers
+    layers = shrink(three().append(nn.Conv2d(1, 1, 1)), 24, padding=padding).layers
     assert [layer.pretrain_padding for layer in layers] == [(amount,) * 4 for amount in [*expected, 0]]
 
 
@@ -571,11 +470,9 @@ def test_padding_by_pattern(padding: dict[str, int], expected: list[int]) -> Non
     ("padding", "message"),
     [
         ({"conv9": 0}, r"padding: 'conv9' fits no convolution whose kernel shrinks; there are conv$"),
-        ({"more0*": 0}, r"padding: 'more0\*' fits no convolution whose kernel shrinks; there are conv$"),
-        ({"conv": -1}, r"padding\['conv'\] must be an integer from 0 to 1; got -1"),
+        ({"more0*": 0}, r"padding: 'more0\*' fits no convolution"),
         ({"*": True}, r"padding\['\*'\] must be an integer from 0 to 1; got True"),
         ({"conv": 99}, r"padding\['conv'\] must be an integer from 0 to 1; got 99"),
-        ({"conv": 1.5}, r"padding\['conv'\] must be an integer from 0 to 1; got 1\.5"),
     ],
     ids=str,
 )

@@ -14,14 +14,14 @@ from image_tree import plant
 from rescaler.checkpoint import digest
 from rescaler.clocks import Clocks
 from rescaler.config import DataSettings, StageSettings
-from rescaler.data import EpochImages
+from rescaler.data.order import EpochImages
 from rescaler.errors import InputError
 from rescaler.ledger import Ledger
 from rescaler.method.kernels import rescale_kernel
 from rescaler.plan import plan
+from rescaler.process import Interruption
 from rescaler.record import Record
 from rescaler.resume import Progress, RunLedger, Saver, pin_states
-from rescaler.signals import Interruption
 from rescaler.state import State
 from rescaler.train import Diverged, evaluate, start_stage, train_epoch
 

@@ -19,7 +19,7 @@ from rescaler.method.size import height_width, image_size, size_text
 from rescaler.method.trace import outline
 from rescaler.networks import initial_target, networks_of, shrunk_stages
 from rescaler.plan import device_for
-from rescaler.provenance import device_name, torch_version
+from rescaler.record import device_name, torch_version
 from rescaler.reference import references
 from rescaler.text import TextTable, counted, status_line
 

@@ -16,8 +16,18 @@ from rescaler.errors import InputError
 from rescaler.files import read_yaml
 from rescaler.ledger import Ledger, Removal
 from rescaler.plan import device_for
-from rescaler.provenance import commit, device_name, version
-from rescaler.record import CHAIN_FILE, CONFIG_FILE, METRICS_FILE, MODEL_FILE, SUMMARY_FILE, TRUNK_FILE, read_sealed
+from rescaler.record import (
+    CHAIN_FILE,
+    CONFIG_FILE,
+    METRICS_FILE,
+    MODEL_FILE,
+    SUMMARY_FILE,
+    TRUNK_FILE,
+    commit,
+    device_name,
+    read_sealed,
+    version,
+)
 from rescaler.sweep.sweep import FILE as SWEEP_FILE
 from rescaler.sweep.sweep import Sweep
 from rescaler.text import counted

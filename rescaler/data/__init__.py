@@ -1,7 +1,7 @@
-"""Data sets by name.
+"""Data sets by name; torch is imported when one is loaded.
 
 Small sets are on the device (:mod:`rescaler.data.resident`); large ones are streamed from image files or a prepared set
-(:mod:`rescaler.data.folder`). Torch is imported when a set is loaded.
+(:mod:`rescaler.data.streaming`).
 """
 
 import dataclasses
@@ -9,20 +9,15 @@ import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from rescaler.config import LOOKED_AT, DataSettings
-from rescaler.data.order import EVERY_IMAGE, Batch, EpochImages, ImageData
 from rescaler.errors import InputError
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = [
-    "DATA_SETS", "EVERY_IMAGE", "Batch", "DataSet", "EpochImages", "ImageData", "image_folder", "load_data",
-    "published_size", "streams_from_files",
-]  # fmt: skip
+    from rescaler.data.order import ImageData
 
 
 class DataSet(NamedTuple):
@@ -33,17 +28,15 @@ class DataSet(NamedTuple):
     streams: bool = False  # its images can stay in their files
 
 
-DATA_SETS: Mapping[str, DataSet] = MappingProxyType(
-    {
-        "fashion_mnist": DataSet(60_000, "fashion_mnist"),
-        "cifar10": DataSet(50_000, "cifar"),
-        "cifar100": DataSet(50_000, "cifar"),
-        "imagenet": DataSet(1_281_167, None, streams=True),
-        "folder": DataSet(None, "folder", streams=True),
-        "custom": DataSet(None, "folder", streams=True),
-        "synthetic": DataSet(None, "synthetic"),
-    }
-)
+DATA_SETS: Mapping[str, DataSet] = {
+    "fashion_mnist": DataSet(60_000, "fashion_mnist"),
+    "cifar10": DataSet(50_000, "cifar"),
+    "cifar100": DataSet(50_000, "cifar"),
+    "imagenet": DataSet(1_281_167, None, streams=True),
+    "folder": DataSet(None, "folder", streams=True),
+    "custom": DataSet(None, "folder", streams=True),
+    "synthetic": DataSet(None, "synthetic"),
+}
 
 
 def published_size(settings: DataSettings) -> int:
@@ -76,14 +69,12 @@ def image_folder(settings: DataSettings) -> Path:
     return Path(settings.folder or "data").expanduser().absolute()
 
 
-def load_data(settings: DataSettings, device: "torch.device") -> ImageData:
+def load_data(settings: DataSettings, device: "torch.device") -> "ImageData":
     """Load a data set; once per process for the same settings and device.
 
     Raises:
-        InputError: the name is unknown, the files are missing or damaged, or they contradict the settings.
+        InputError: the files are missing or damaged, or they contradict the settings.
     """
-    if settings.name not in DATA_SETS:
-        raise InputError(f"data.name must be one of {', '.join(DATA_SETS)}; got {settings.name!r}")
     folder = image_folder(settings)
     if settings.folder is not None and not streams_from_files(settings) and not folder.is_dir():
         raise InputError(f"data.folder must be a folder; there is none at {folder}: make it, to have images put there")
@@ -91,13 +82,13 @@ def load_data(settings: DataSettings, device: "torch.device") -> ImageData:
 
 
 @functools.lru_cache(maxsize=1)  # the runs of a sweep share one set; more would only fill the memory
-def _load(settings_json: str, device_name: str) -> ImageData:
+def _load(settings_json: str, device_name: str) -> "ImageData":
     import torch
 
     settings, device = DataSettings(**json.loads(settings_json)), torch.device(device_name)
     reader = DATA_SETS[settings.name].reader
     if reader is None or streams_from_files(settings):
-        from rescaler.data.folder import FolderImages
+        from rescaler.data.streaming import FolderImages
 
         return FolderImages(image_folder(settings), settings, device)
     from rescaler.data import readers

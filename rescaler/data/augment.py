@@ -20,9 +20,6 @@ class Augment:
     """The transforms that ``data.augment`` names, on normalised images on a device.
 
     Those of single images come in the order of the list. Of several mixtures (MixUp, CutMix), each batch draws one.
-
-    Raises:
-        InputError: there is no such transform, it does not take its arguments, or changes the size of images.
     """
 
     def __init__(self, settings: DataSettings, device: torch.device) -> None:

@@ -52,11 +52,7 @@ class Contents:
 
 
 def found_in(data: DataSettings) -> dict[str, Any]:
-    """Return the settings that are null, with what the pictures say that they are.
-
-    Raises:
-        InputError: the folder is incomplete, none of its pictures can be read, or their sizes leave ``image_px`` open.
-    """
+    """Return the settings that are null, with what the pictures say that they are."""
     if data.image_px is None and look(data).found["image_px"] is None:
         sizes = " to ".join(f"{width} x {height}" for height, width in dict.fromkeys(look(data).sizes))
         raise InputError(f"data.image_px must be given with data={data.name}, whose pictures have {sizes} px")
@@ -113,17 +109,13 @@ def _statistics(split: Split, channels: int) -> tuple[list[tuple[int, int]], boo
             continue
         is_grey = is_grey and bool((pixels == pixels[:1]).all())
         sizes.append((pixels.shape[1], pixels.shape[2]))
-        sums += _moments(grey(pixels) if channels == 1 else pixels)
+        values = (grey(pixels) if channels == 1 else pixels).flatten(1).double() / 255
+        sums += torch.stack([values.mean(1), (values**2).mean(1)])
     if not sizes:
         raise InputError(f"no training picture can be read; {why}")
     mean, squares = sums / len(sizes)
     std = (squares - mean**2).clamp(min=0).sqrt()
     return sizes, is_grey, _rounded(mean), _rounded(std)
-
-
-def _moments(pixels: Tensor) -> Tensor:
-    values = pixels.flatten(1).double() / 255
-    return torch.stack([values.mean(1), (values**2).mean(1)])
 
 
 def _rounded(values: Tensor) -> list[float]:

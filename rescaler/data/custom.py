@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from rescaler.config import DataSettings, require
-from rescaler.data.decoding import grey, to_rgb
+from rescaler.data.decoding import grey, pixels_of, to_rgb
 from rescaler.errors import InputError, one_line_with_place
 from rescaler.instantiate import partial
 from rescaler.randomness import seeded
@@ -23,15 +23,9 @@ _HASHED = 100
 
 
 class CustomSplit:
-    """Images of ``data.train`` or ``data.test``; implements :class:`rescaler.data.folder.Split`.
+    """Images of ``data.train`` or ``data.test``, which is ``key``; implements :class:`rescaler.data.folder.Split`.
 
-    Args:
-        options: ``_target_`` and its arguments.
-        key: of the options, for errors.
-        channels: of the images; None: as the first one has them.
-
-    Raises:
-        InputError: the options make no map-style set, or a label is no integer from 0 on.
+    ``channels`` are those of the first image where they are None.
     """
 
     def __init__(self, options: Mapping[str, Any], key: str, channels: int | None) -> None:
@@ -56,7 +50,7 @@ class CustomSplit:
         """Pixels of an image, uint8 ``(channels, h, w)``."""
         image = self._item(index)[0]
         if isinstance(image, Image.Image):
-            pixels = torch.from_numpy(np.array(to_rgb(image))).permute(2, 0, 1)
+            pixels = pixels_of(to_rgb(image))
             return grey(pixels) if self.channels == 1 else pixels
         if isinstance(image, np.ndarray):
             image = torch.from_numpy(image if image.ndim == 3 else image[..., None]).permute(2, 0, 1)
@@ -120,9 +114,6 @@ def open_custom(settings: DataSettings) -> tuple[CustomSplit, CustomSplit | None
 
     Returns:
         The training set, the test set where ``data.test`` names one, and the names of the classes.
-
-    Raises:
-        InputError: they cannot be made, or a label is out of range.
     """
     require(settings.train is not None, "data.train", None, "a _target_ with its arguments for data=custom")
     require(settings.test is not None or settings.holdout > 0, "data.test", None, "given, or data.holdout above 0")

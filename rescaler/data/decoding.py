@@ -5,8 +5,14 @@ fast, but deprecated since 0.29. libjpeg's scaled DCT saves nothing: most of the
 """
 
 import io
+import multiprocessing
+import os
+import signal
+import threading
 import warnings
-from typing import TypeAlias
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 import simplejpeg
@@ -16,14 +22,20 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
+from rescaler.config import DataSettings
+from rescaler.data.resident import Normalise, cut, resize
 from rescaler.errors import InputError, one_line
 from rescaler.method.size import ImageSize, height_width
+from rescaler.process import leave_to_parent
 
+T = TypeVar("T")
 Content: TypeAlias = bytes | memoryview
 """Bytes of an image file."""
 _CROP = v2.RandomResizedCrop(size=1)  # draws where to crop; the size is the caller's
 _EXIF_BYTES = 2**16
 _ORIENTATION = 0x0112
+_LOOK_S = 1.0
+"""Seconds between a worker's checks that its parent is alive."""
 
 
 def shorter_px(image_px: ImageSize) -> int:
@@ -32,10 +44,7 @@ def shorter_px(image_px: ImageSize) -> int:
 
 
 def decode(content: Content | Tensor) -> Tensor:
-    """Decode an image to uint8 ``(3, h, w)``, channels last in memory, with the pixels of :func:`open_rgb`.
-
-    Pixels stay as they are.
-    """
+    """Decode an image to uint8 ``(3, h, w)`` with the pixels of :func:`open_rgb`; pixels stay as they are."""
     if isinstance(content, Tensor):
         return content
     try:
@@ -43,7 +52,7 @@ def decode(content: Content | Tensor) -> Tensor:
             return torch.from_numpy(simplejpeg.decode_jpeg(content)).permute(2, 0, 1)
     except ValueError:  # no JPEG file, or one that only a more patient reader reads
         pass
-    return torch.from_numpy(np.array(open_rgb(content))).permute(2, 0, 1)
+    return pixels_of(open_rgb(content))
 
 
 def _is_upright(content: Content) -> bool:
@@ -67,11 +76,7 @@ def open_rgb(content: Content) -> Image.Image:
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:
-    """Convert an image to RGB, as :func:`open_rgb` does.
-
-    Raises:
-        InputError: its grey values are of no stated range.
-    """
+    """Convert an image to RGB, as :func:`open_rgb` does."""
     image: Image.Image = ImageOps.exif_transpose(picture)
     if image.mode in ("I", "F"):
         raise InputError(f"its grey values have no stated range (Pillow's mode {image.mode})")
@@ -81,6 +86,11 @@ def to_rgb(picture: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
+
+
+def pixels_of(picture: Image.Image) -> Tensor:
+    """Return the pixels of an RGB picture, uint8 ``(3, h, w)``."""
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
 
 
 def grey(pixels: Tensor) -> Tensor:
@@ -112,3 +122,70 @@ def centre_crop(pixels: Tensor, image_px: ImageSize) -> Tensor:
     resized = functional.resize(pixels, enough, antialias=True)
     cropped: Tensor = functional.center_crop(resized, list(size))
     return cropped
+
+
+def preprocess(
+    picture: "str | Path | Image.Image", settings: DataSettings, image_px: ImageSize, *, cropped: bool
+) -> Tensor:
+    """Turn a picture, a path or Pillow's image, into a network's input as test images are.
+
+    Args:
+        picture: decoded, resized, cropped and normalised here.
+        settings: channels, mean, standard deviation and the target's image size.
+        image_px: size of the network's images.
+        cropped: the middle of a picture, 224/256 of its shorter side, as of ImageNet's; else as much as has the aspect
+            ratio of ``settings.image_px``, the target's.
+
+    Returns:
+        Normalised float32 tensor ``(channels, h, w)``, on the CPU.
+    """
+    if settings.channels not in (1, 3):
+        raise InputError(f"pictures have 1 or 3 channels; the network takes {settings.channels}")
+    if isinstance(picture, Image.Image):
+        pixels = pixels_of(to_rgb(picture))
+    else:
+        try:
+            pixels = decode(Path(picture).read_bytes())
+        except OSError as error:
+            raise InputError(f"cannot read the picture {picture}: {error.strerror}") from error
+        except (InputError, RuntimeError) as error:
+            raise InputError(f"cannot read the picture {picture}: {one_line(error)}") from error
+    if settings.channels == 1:
+        pixels = grey(pixels)
+    shown = centre_crop(pixels, image_px) if cropped else resize(cut(pixels, settings.image_px)[None], image_px)[0]
+    return Normalise(settings, torch.device("cpu"))(shown)
+
+
+def obey_parent(*_: object) -> None:
+    """End this worker by its parent's signal or end alone, not when the system ends all processes of a job.
+
+    The parent saves then, for which it needs the workers' next batches. torch's own watchdog does not end a worker that
+    hangs on a full pipe.
+    """
+    leave_to_parent()
+    if hasattr(signal, "sigtimedwait"):  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(above: int) -> None:
+    parent = multiprocessing.parent_process()  # not `above`, if that is a server that forks for it
+    while os.getppid() == above:
+        received = signal.sigtimedwait({signal.SIGTERM}, _LOOK_S)
+        if received is not None and received.si_pid == (parent.pid if parent else above):
+            break
+    os._exit(0)
+
+
+def workers_alive(loader: Iterable[T]) -> Iterator[T]:
+    """Yield from a loader; raise :class:`InputError` if a worker dies."""
+    try:
+        yield from loader
+    except RuntimeError as error:
+        reason = one_line(error)
+        if "worker" not in reason:
+            raise
+        raise InputError(
+            "a process that decodes images died: too many data.workers for the memory, or /dev/shm is too small "
+            f"({reason})"
+        ) from error

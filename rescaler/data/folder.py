@@ -1,43 +1,36 @@
-"""Stream images from a tree of image files or a prepared set, decoded by workers at the stage's image size."""
+"""Folders of images: a tree of files, one folder a class, a prepared set, or a user's own set in its place.
 
+A tree has ``train/`` and ``val/`` as ImageNet's, or is one folder of classes alone.
+"""
+
+import contextlib
+import copy
 import functools
-import itertools
+import hashlib
 import logging
-import multiprocessing
 import os
-import signal
-import threading
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torchvision.datasets import ImageFolder
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from rescaler.config import DataSettings
-from rescaler.data.decoding import Content, centre_crop, decode, random_crop, shorter_px
-from rescaler.data.order import EVERY_IMAGE, Batch, EpochImages, sample_seeds, split_holdout
+from rescaler.config import DataSettings, require
+from rescaler.data.decoding import Content
+from rescaler.data.order import split_holdout
 from rescaler.data.prepared import Manifest, is_prepared, read_prepared
-from rescaler.data.resident import Normalise
-from rescaler.data.tree import TreeSplit, check_holdout, others_text, read_tree
-from rescaler.errors import InputError, one_line
-from rescaler.method.size import ImageSize, height_width
-from rescaler.randomness import seed_all, seeded
-from rescaler.signals import leave_to_parent
+from rescaler.errors import InputError, listed, one_line
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-_TEST_IMAGES = 128
-"""Test images that a worker decodes at a time, since it holds them in /dev/shm."""
-_LOOK_S = 1.0
-"""Seconds between a worker's checks that its parent is alive."""
-
-# A slow file system wants more workers than cores.
-warnings.filterwarnings("ignore", "This DataLoader will create")
+LAYOUT = "train/<class>/*.JPEG and val/<class>/*.JPEG, or <class>/*.JPEG with data.holdout"
+_SIZES_READ = 500  # files of each split whose size is part of the fingerprint
+_PIXELS = "libjpeg-turbo, resized as tensors, upright, over white"  # in the fingerprint: other decoding, other pixels
 
 
 class Split(Protocol):
@@ -52,7 +45,7 @@ class Split(Protocol):
         """Path of an image, for messages."""
 
 
-class _Part:
+class SomeOf:
     """Some images of a split."""
 
     def __init__(self, split: Split, indices: Tensor) -> None:
@@ -68,123 +61,133 @@ class _Part:
         return self._split.where(int(self._indices[index]))
 
 
-class _Request(NamedTuple):
-    """Batch to decode: training images and the seed of each one's augmentation, or test images without seeds."""
+class _Pictures(ImageFolder):  # type: ignore[misc]  # torchvision has no types
+    """Images below a folder without hidden ones; counts other files by suffix."""
 
-    indices: list[int]
-    seeds: list[int] | None
-    image_px: ImageSize
-    flip: bool = False
+    def __init__(self, root: Path) -> None:
+        self.others: Counter[str] = Counter()
+        self._top = len(root.parts)
+        super().__init__(root, is_valid_file=self._is_picture, allow_empty=True)
+
+    def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
+        names = class_folders(Path(directory))
+        return names, {name: number for number, name in enumerate(names)}
+
+    def _is_picture(self, name: str) -> bool:
+        path = Path(name)
+        if any(part.startswith(".") for part in path.parts[self._top :]):
+            return False
+        is_picture = path.suffix.lower() in IMG_EXTENSIONS
+        self.others[path.suffix.lower() or path.name] += not is_picture
+        return is_picture
 
 
-class _Decoder(Dataset[tuple[Tensor, Tensor] | InputError]):
-    def __init__(self, train: Split, test: Split, channels: int) -> None:
-        self._train, self._test, self._channels = train, test, channels
+def class_folders(root: Path) -> list[str]:
+    """Names of the folders in ``root``, sorted, without hidden ones and what ``rescaler prepare`` puts there."""
+    return sorted(
+        entry.name
+        for entry in os.scandir(root)
+        if entry.is_dir() and not entry.name.startswith(".") and not is_prepared(Path(entry))
+    )
 
-    def __getitem__(self, request: _Request) -> tuple[Tensor, Tensor] | InputError:
-        indices, seeds, image_px, flip = request
-        split = self._test if seeds is None else self._train
-        pixels = torch.empty((len(indices), self._channels, *height_width(image_px)), dtype=torch.uint8)
+
+class TreeSplit:
+    """Image files of one split below ``root``, of the tree ``folder``; a :class:`Split`."""
+
+    def __init__(self, root: Path, folder: Path) -> None:
         try:
-            with seeded(0):  # restores the generators; once per batch, as it takes time
-                for target, index, seed in zip(pixels, indices, seeds or itertools.repeat(None), strict=False):
-                    target.copy_(self._image(split, index, seed, image_px, flip=flip))
-        except InputError as error:
-            return error  # raised by the caller: a DataLoader would wrap a worker's exception into its traceback
-        return pixels, split.labels[indices]
-
-    def _image(self, split: Split, index: int, seed: int | None, image_px: ImageSize, *, flip: bool) -> Tensor:
-        try:
-            if seed is not None:
-                seed_all(seed)
-            pixels = decode(split.content(index, shorter_px(image_px)))
-            if seed is None:
-                return centre_crop(pixels, image_px)
-            return random_crop(pixels, image_px, flip=flip)
+            if not class_folders(root):
+                raise InputError(f"data.folder={folder} must hold {LAYOUT}; {root}: no folder of a class")
+            tree = _Pictures(root)
         except OSError as error:
-            raise InputError(f"cannot read the image {split.where(index)}: {error.strerror}") from error
-        except (InputError, RuntimeError, MemoryError) as error:
-            hint = "; `rescaler prepare` leaves such files out" if isinstance(split, TreeSplit) else ""
-            raise InputError(f"cannot read the image {split.where(index)}: {one_line(error)}{hint}") from error
+            reason = error.strerror or one_line(error)
+            raise InputError(f"data.folder={folder} must hold {LAYOUT}; {root}: {reason}") from error
+        filled = set(tree.targets)
+        if empty := [name for name, number in tree.class_to_idx.items() if number not in filled]:
+            rule = "every class must have an image (.jpg, .png ...)"
+            raise InputError(f"data.folder={folder}: {rule}; {root}: none in {listed(empty)}")
+        self.root, self.folder = root, folder
+        self.classes: list[str] = tree.classes
+        self.others = dict(+tree.others)
+        """Files that are no images, by suffix."""
+        start = len(str(root)) + 1
+        # An array: forked workers share it, but copy a list.
+        self.names = np.array([os.fsencode(path[start:]) for path, _ in tree.samples])
+        self.labels = torch.tensor(tree.targets)
+
+    def without_images(self) -> "TreeSplit":
+        """Return a split of the same classes, without an image."""
+        found = copy.copy(self)
+        found.names, found.labels, found.others = self.names[:0], self.labels[:0], {}
+        return found
+
+    def name(self, index: int) -> str:
+        """Path of an image below the split's folder; bytes that are no UTF-8 are escaped."""
+        return bytes(self.names[index]).decode(errors="backslashreplace")
+
+    def where(self, index: int) -> str:
+        """Path of an image."""
+        return str(self.root / os.fsdecode(self.names[index]))
+
+    def content(self, index: int, shorter_px: int) -> Content:  # noqa: ARG002
+        """The whole file."""
+        return Path(self.where(index)).read_bytes()
 
 
-class _Requests(Sampler[_Request]):
-    """Requests of the next pass over the loader, whose workers outlive epochs and stages."""
+class Tree(NamedTuple):
+    """A tree of image files."""
 
-    requests: Iterable[_Request] = ()
+    train: TreeSplit
+    test: TreeSplit
+    """Without an image where the tree has no ``val/``: a hold-out takes its place."""
 
-    def __iter__(self) -> Iterator[_Request]:
-        return iter(self.requests)
+    @property
+    def fingerprint(self) -> str:
+        """Hex digest of all names and the sizes of some files: a network disk takes minutes for 1.3 million sizes."""
+        hasher = hashlib.sha256(_PIXELS.encode())
+        for split in self:
+            hasher.update(f"{split.classes};{len(split.names)};".encode())
+            hasher.update(b"".join(name + b"\0" for name in split.names))
+            for index in range(0, len(split.names), max(1, len(split.names) // _SIZES_READ)):
+                size = None
+                with contextlib.suppress(OSError):  # a broken link: reading the image reports it
+                    size = Path(split.where(index)).stat().st_size
+                hasher.update(f"{size};".encode())
+        return hasher.hexdigest()
 
 
-class FolderImages:
-    """Images in files; implements :class:`rescaler.data.ImageData`.
+def read_tree(folder: Path, *, classes: int | None = None, holdout: float = 0.0) -> Tree:
+    """List the images of a tree: ``train/<class>/`` and ``val/<class>/``, or ``<class>/`` alone with a ``holdout``.
 
-    Training images are cropped at random straight to the stage's size (RandomResizedCrop) and flipped; test images are
-    resized, and cropped at the centre.
-
-    Args:
-        folder: tree of image files, or a prepared set.
-        settings: of the data set.
-        device: of the batches.
+    Raises:
+        InputError: the tree is incomplete, or has another number of ``classes``.
     """
+    root, test_root = folder / "train", folder / "val"
+    has_test = test_root.is_dir() or not folder.is_dir()
+    if not has_test and not (root.is_dir() and class_folders(root)):  # a `train` of pictures is a class
+        root = folder
+    train = TreeSplit(root, folder)
+    if classes is not None and len(train.classes) != classes:
+        raise InputError(f"{train.root} has {len(train.classes)} classes; data.classes is {classes}")
+    if not has_test:
+        check_holdout(folder, holdout)
+        return Tree(train, train.without_images())
+    test = TreeSplit(test_root, folder)
+    if train.classes != test.classes:
+        odd = sorted(set(train.classes) ^ set(test.classes))
+        raise InputError(f"{train.root} and {test.root} must have the same classes; only one has {listed(odd, 5)}")
+    return Tree(train, test)
 
-    def __init__(self, folder: Path, settings: DataSettings, device: torch.device) -> None:
-        if settings.channels != 3 and settings.name != "custom":
-            rule = "must be 3 for a folder of images, or 1 with data.in_memory=true"
-            raise InputError(f"data.channels {rule}; got {settings.channels}")
-        self._normalise, self._device = Normalise(settings, device), device
-        images = open_folder(folder, settings, shorter_px=shorter_px(settings.image_px))
-        self.class_names: Sequence[str] = images.classes
-        self.fingerprint = images.fingerprint()
-        train, test = images.train, images.test
-        if settings.holdout:
-            parts = split_holdout(train.labels, settings.holdout, images.classes)
-            train, test = (_Part(train, part) for part in parts)
-        self.train_labels = train.labels
-        self.train_count, self.test_count = len(train.labels), len(test.labels)
-        self._sampler = _Requests()
-        self._loader: DataLoader[Any] = DataLoader(
-            _Decoder(train, test, settings.channels),
-            batch_size=None,  # a request is a batch
-            sampler=self._sampler,
-            num_workers=settings.workers,
-            worker_init_fn=obey_parent,
-            persistent_workers=settings.workers > 0,
-            pin_memory=device.type == "cuda",
-            generator=torch.Generator(),  # else it draws from the training process's
-        )
-        self._passes = 0
 
-    def train_batches(self, images: EpochImages) -> Iterator[Batch]:
-        """See :meth:`rescaler.data.ImageData.train_batches`."""
-        order = images.order(self.train_labels)
-        seeds = sample_seeds(seed=images.seed, epoch=images.epoch, size=images.size)
-        for_batches = zip(images.wanted(order), images.wanted(seeds), strict=True)
-        image_px, flip = images.image_px, images.flip
-        requests = (_Request(index.tolist(), seed.tolist(), image_px, flip) for index, seed in for_batches)
-        for pixels, labels in self._decoded(requests):
-            yield self._normalise(pixels), labels
+def others_text(others: Mapping[str, int]) -> str:
+    """Say how many files of each suffix are no images."""
+    return "not taken for images: " + ", ".join(f"{count:,} {ending}" for ending, count in sorted(others.items()))
 
-    def test_batches(self, *, image_px: ImageSize, batch_size: int, share: slice = EVERY_IMAGE) -> Iterator[Batch]:
-        """See :meth:`rescaler.data.ImageData.test_batches`."""
-        order = torch.arange(self.test_count)
-        batches = [torch.split(indices[share], _TEST_IMAGES) for indices in torch.split(order, batch_size)]
-        decoded = self._decoded(_Request(part.tolist(), None, image_px) for parts in batches for part in parts)
-        for parts in batches:
-            pixels, labels = zip(*itertools.islice(decoded, len(parts)), strict=True)
-            yield self._normalise(torch.cat(pixels)), torch.cat(labels)
 
-    def _decoded(self, requests: Iterable[_Request]) -> Iterator[tuple[Tensor, Tensor]]:
-        self._passes += 1
-        current, self._sampler.requests = self._passes, requests
-        for decoded in workers_alive(self._loader):
-            if isinstance(decoded, InputError):
-                raise InputError(str(decoded))  # a new one: its traceback must not keep this frame, and so the workers
-            pixels, labels = (tensor.to(self._device, non_blocking=True) for tensor in decoded)
-            yield pixels, labels
-            if self._passes != current:  # both would draw from the same workers
-                raise RuntimeError("an iterator of these images was continued after a newer one was started")
+def check_holdout(folder: Path, holdout: float) -> None:
+    """Raise unless a hold-out takes the place of the test images that ``folder`` lacks."""
+    allowed = f"above 0 with data.folder={folder}, which has no val/ (such as data.holdout=0.1, or add val/<class>/)"
+    require(holdout > 0, "data.holdout", holdout, allowed)
 
 
 class Folder(NamedTuple):
@@ -198,21 +201,16 @@ class Folder(NamedTuple):
 
 
 def open_folder(folder: Path, settings: DataSettings, *, shorter_px: int) -> Folder:
-    """Open a tree of image files, a prepared set or a user's own.
-
-    Args:
-        folder: the tree or the set; of no meaning for data=custom.
-        settings: ``classes``, None for any number, and ``holdout``.
-        shorter_px: shorter side that images of a prepared set must have.
+    """Open a tree of image files, a prepared set, whose images must have a shorter side, or a user's own set.
 
     Raises:
-        InputError: it is neither, is incomplete, or has other classes.
+        InputError: it is none of these, is incomplete, or has other classes.
     """
     if settings.name == "custom":
         from rescaler.data.custom import open_custom
 
         own, other, names = open_custom(settings)
-        empty = _Part(own, own.labels[:0])
+        empty = SomeOf(own, own.labels[:0])
         return Folder(own, other or empty, names, lambda: own.fingerprint() + (other.fingerprint() if other else ""))
     if is_prepared(folder):
         train, test, fingerprint = read_prepared(folder, classes=settings.classes, shorter_px=shorter_px)
@@ -231,45 +229,6 @@ def _warn_once(message: str) -> None:
 
 
 def count_images(folder: Path, settings: DataSettings) -> int:
-    """Return the training images of :func:`open_folder`, without those held out.
-
-    Raises:
-        InputError: it is neither.
-    """
+    """Return the number of training images, without those held out."""
     labels = open_folder(folder, settings, shorter_px=0).train.labels
     return len(split_holdout(labels, settings.holdout)[0]) if settings.holdout else len(labels)
-
-
-def obey_parent(*_: object) -> None:
-    """End this worker by its parent's signal or end alone, not when the system ends all processes of a job.
-
-    The parent saves then, for which it needs the workers' next batches. torch's own watchdog does not end a worker that
-    hangs on a full pipe.
-    """
-    leave_to_parent()
-    if hasattr(signal, "sigtimedwait"):  # not on macOS
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-
-
-def _end_with(above: int) -> None:
-    parent = multiprocessing.parent_process()  # not `above`, if that is a server that forks for it
-    while os.getppid() == above:
-        received = signal.sigtimedwait({signal.SIGTERM}, _LOOK_S)
-        if received is not None and received.si_pid == (parent.pid if parent else above):
-            break
-    os._exit(0)
-
-
-def workers_alive(loader: Iterable[T]) -> Iterator[T]:
-    """Yield from a loader; raise :class:`InputError` if a worker dies."""
-    try:
-        yield from loader
-    except RuntimeError as error:
-        reason = one_line(error)
-        if "worker" not in reason:
-            raise
-        raise InputError(
-            "a process that decodes images died: too many data.workers for the memory, or /dev/shm is too small "
-            f"({reason})"
-        ) from error

@@ -1,21 +1,17 @@
-"""Draw the images of an epoch, their order and their augmentation from (seed, epoch, position), without a state.
-
-Needs no torch until it draws, as names of data sets are checked without it.
-"""
+"""Draw the images of an epoch, their order and their augmentation from (seed, epoch, position), without a state."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+import torch
+from torch import Tensor
 
 from rescaler.config import require
 from rescaler.errors import InputError
 from rescaler.method.size import ImageSize, height_width
 from rescaler.randomness import seed_for
 
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-
-Batch: TypeAlias = "tuple[Tensor, Tensor]"
+Batch: TypeAlias = tuple[Tensor, Tensor]
 """Images, normalised, float32 ``(n, channels, h, w)``, and labels, int64 ``(n,)``; both on the device."""
 EVERY_IMAGE = slice(None)
 """Share of a process that trains alone."""
@@ -46,17 +42,15 @@ class EpochImages(NamedTuple):
         """Images in the whole epoch."""
         return self.batches * self.batch_size
 
-    def order(self, labels: "Tensor") -> "Tensor":
+    def order(self, labels: Tensor) -> Tensor:
         """Indices of the epoch's training images, int64 ``(size,)``, of a set with these labels, int64 ``(n,)``."""
         if self.sampling_weights is None:
             return epoch_order(len(labels), seed=self.seed, first=self.first, size=self.size)
-        import torch
-
         edges = class_weights(self.sampling_weights, labels)[labels].cumsum(0)
         draws = torch.rand(self.size, dtype=edges.dtype, generator=generator_for(self.seed, "sampling", self.epoch))
         return torch.searchsorted(edges, draws * edges[-1], right=True)
 
-    def wanted(self, draws: "Tensor") -> "Tensor":
+    def wanted(self, draws: Tensor) -> Tensor:
         """Pick from draws for each image of the epoch, ``(size,)``, those that are wanted: ``(batches, images)``."""
         return draws.view(self.batches, self.batch_size)[self.start :, self.share]
 
@@ -74,7 +68,7 @@ class ImageData(Protocol):
     """Hex digest of the images and labels; the settings that say how they are fed are not in it."""
     class_names: Sequence[str]
     """In the order of the labels."""
-    train_labels: "Tensor"
+    train_labels: Tensor
     """Int64 ``(train_count,)``, on the CPU."""
 
     def train_batches(self, images: EpochImages) -> Iterator[Batch]:
@@ -84,39 +78,30 @@ class ImageData(Protocol):
         """The test set in order; the last batch may be short, and a ``share`` of it, as in training, empty."""
 
 
-def generator_for(seed: int, *parts: str | int) -> "torch.Generator":
+def generator_for(seed: int, *parts: str | int) -> torch.Generator:
     """Generator on the CPU, whose numbers are the same for every device."""
-    import torch
-
     return torch.Generator().manual_seed(seed_for(seed, *parts))
 
 
-def epoch_order(count: int, *, seed: int, first: int, size: int) -> "Tensor":
+def epoch_order(count: int, *, seed: int, first: int, size: int) -> Tensor:
     """Indices of an epoch's training images, int64 ``(size,)``, of a set of ``count``.
 
-    They are ``size`` from ``first`` on of an endless stream of permutations, as an epoch is a number of mini-batches
-    (paper, section 4): a part of a pass over the set, or several. Every image is seen once in each pass.
+    An epoch is a number of mini-batches (paper, section 4), a part of an endless stream of permutations from ``first``
+    on: every image is seen once in each pass over the set.
     """
-    import torch
-
     passes = range(first // count, (first + size - 1) // count + 1)
     stream = torch.cat([torch.randperm(count, generator=generator_for(seed, "order", number)) for number in passes])
     skip = first - passes.start * count
     return stream[skip : skip + size]
 
 
-def class_weights(weights: Any, labels: "Tensor") -> "Tensor":
+def class_weights(weights: Any, labels: Tensor) -> Tensor:
     """Weight of each class, float64 ``(classes,)``.
 
     Args:
         weights: by class, or ``balanced``: images / (classes * images of the class), of mean 1 over all images.
-        labels: of the training images, int64 ``(n,)``.
-
-    Raises:
-        InputError: no image has a weight above 0.
+        labels: of the training images, int64 ``(n,)``; one at least must have a weight above 0.
     """
-    import torch
-
     if weights == "balanced":
         counts = labels.bincount()
         return len(labels) / ((counts > 0).sum() * counts.clamp(min=1)).double()
@@ -126,13 +111,8 @@ def class_weights(weights: Any, labels: "Tensor") -> "Tensor":
     return found
 
 
-def split_holdout(labels: "Tensor", share: float, names: Sequence[str] = ()) -> "tuple[Tensor, Tensor]":
-    """Draw a hold-out from a training set: the same share of every class, the same images whatever a run's seed.
-
-    Args:
-        labels: of all training images, int64 ``(n,)``.
-        share: of the images that are held out, in (0, 1).
-        names: of the classes, for errors.
+def split_holdout(labels: Tensor, share: float, names: Sequence[str] = ()) -> tuple[Tensor, Tensor]:
+    """Draw a hold-out: the same share of every class of the training set, the same images whatever a run's seed.
 
     Returns:
         Indices of the images that stay, and of those held out, both rising.
@@ -140,8 +120,6 @@ def split_holdout(labels: "Tensor", share: float, names: Sequence[str] = ()) -> 
     Raises:
         InputError: a class would have no image on one side.
     """
-    import torch
-
     held = torch.zeros(len(labels), dtype=torch.bool)
     for label in sorted(set(labels.tolist())):
         own = (labels == label).nonzero()[:, 0]
@@ -153,15 +131,13 @@ def split_holdout(labels: "Tensor", share: float, names: Sequence[str] = ()) -> 
     return (~held).nonzero()[:, 0], held.nonzero()[:, 0]
 
 
-def shifts_and_flips(pad_px: ImageSize, *, seed: int, epoch: int, size: int) -> "tuple[Tensor, Tensor, Tensor]":
+def shifts_and_flips(pad_px: ImageSize, *, seed: int, epoch: int, size: int) -> tuple[Tensor, Tensor, Tensor]:
     """Augmentation of every position in an epoch: the same fraction of the largest shift at every image size.
 
     Returns:
         Rows and columns to cut off at the top and at the left of an image that was padded by ``pad_px``, or by as many
         ``(rows, columns)``, on each side: int64 ``(size,)`` in ``0 .. 2 * pad_px``; whether to flip it, bool.
     """
-    import torch
-
     bits = 31
     draws = torch.randint(1 << bits, (size, 3), generator=generator_for(seed, "augment", epoch))
     places = 2 * torch.tensor(height_width(pad_px)) + 1
@@ -169,8 +145,6 @@ def shifts_and_flips(pad_px: ImageSize, *, seed: int, epoch: int, size: int) -> 
     return top, left, draws[:, 2] >= 1 << (bits - 1)
 
 
-def sample_seeds(*, seed: int, epoch: int, size: int) -> "Tensor":
+def sample_seeds(*, seed: int, epoch: int, size: int) -> Tensor:
     """Seed for the augmentation of every position in an epoch, int64 ``(size,)``."""
-    import torch
-
     return torch.randint(2**63 - 1, (size,), generator=generator_for(seed, "augment", epoch))

@@ -105,7 +105,7 @@ _RESIZES: Mapping[str, Callable[[Tensor, ImageSize], Tensor]] = {"bilinear": res
 
 
 class ResidentImages:
-    """A small set on the device; implements :class:`rescaler.data.ImageData`."""
+    """A small set on the device; implements :class:`rescaler.data.order.ImageData`."""
 
     def __init__(self, images: ImageSet, settings: DataSettings, device: torch.device) -> None:
         for key, found in (("channels", images.train.images.shape[1]), ("classes", images.classes)):
@@ -131,7 +131,7 @@ class ResidentImages:
         self.fingerprint = hasher.hexdigest()
 
     def train_batches(self, images: EpochImages) -> Iterator[Batch]:
-        """See :meth:`rescaler.data.ImageData.train_batches`."""
+        """See :meth:`rescaler.data.order.ImageData.train_batches`."""
         image_px = images.image_px
         size, whole = height_width(image_px), height_width(self.settings.image_px)
         down, along = (round(images.pad_px * px / side) for px, side in zip(size, whole, strict=True))
@@ -152,7 +152,7 @@ class ResidentImages:
             yield self._normalise(pixels), self._labels[0][index]
 
     def test_batches(self, *, image_px: ImageSize, batch_size: int, share: slice = EVERY_IMAGE) -> Iterator[Batch]:
-        """See :meth:`rescaler.data.ImageData.test_batches`."""
+        """See :meth:`rescaler.data.order.ImageData.test_batches`."""
         if image_px not in self._resized_test:
             self._resized_test[image_px] = resize(self._test, image_px).to(self._device)
         images = torch.split(self._resized_test[image_px], batch_size)

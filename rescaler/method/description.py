@@ -22,9 +22,9 @@ Sides = tuple[int, ...]
 
 @dataclass(frozen=True)
 class DescribedLayer:
-    """One layer in both networks. A fully-connected layer is a 1x1 convolution, an interface one as large as its map.
+    """One layer in both networks, and the multiplications of one image's forward pass over all its calls.
 
-    Multiplications are those of one image's forward pass, over all calls of the layer.
+    A fully-connected layer is a 1x1 convolution, an interface one as large as its map.
     """
 
     name: str
@@ -54,11 +54,6 @@ class DescribedLayer:
         return self.kind not in ("interface", "linear") and any(side % 2 == 0 for side in self.pretrain_kernel)
 
     @property
-    def copies_map(self) -> bool:
-        """Whether the pre-train network copies the layer's input to pad it, which takes time."""
-        return copies_map(self.pretrain_padding)
-
-    @property
     def bounds_macs(self) -> tuple[float, float]:
         """Exclusive lower and inclusive upper bound of ``pretrain_macs`` (Eq. 4)."""
         return self.target_macs / self.scale**4, self.target_macs / self.scale**2
@@ -85,16 +80,6 @@ class Description:
     def pretrain_macs(self) -> int:
         """Multiplications of the pre-train network's forward pass on one image."""
         return sum(layer.pretrain_macs for layer in self.layers)
-
-    @property
-    def even_kernels(self) -> int:
-        """Number of the pre-train network's convolutions whose kernel has an even side."""
-        return sum(layer.is_even for layer in self.layers)
-
-    @property
-    def copied_maps(self) -> int:
-        """Number of those that copy their input to pad it."""
-        return sum(layer.is_even and layer.copies_map for layer in self.layers)
 
     @property
     def ratio(self) -> float:
@@ -129,8 +114,8 @@ class Description:
             f"{low} to {high} in all; * is outside: its map does not shrink as its kernel does.",
             "Padding 0,1: 1 px on the right and at the bottom, or on the left and at the top; -1: cropped.",
         ]
-        if self.even_kernels:
-            notes.append(f"{self.copied_maps} of {self.even_kernels} even kernels copy their map to pad it.")
+        if even := [copies_map(layer.pretrain_padding) for layer in self.layers if layer.is_even]:
+            notes.append(f"{sum(even)} of {len(even)} even kernels copy their map to pad it.")
         return TextTable(heading, COLUMNS, [*map(_row, groups.values()), total], [*notes, *self.notes], COLUMNS[1:5])
 
 
@@ -168,21 +153,14 @@ def _describe_layer(
     padding: tuple[Margins, Margins] = ((0, 0, 0, 0), (0, 0, 0, 0))
     if isinstance(target, nn.Conv2d) and changed is not None and changed.kind == "convolution":
         padding = margins(target), changed.pretrain_padding
-    (output, macs), (pretrain_output, pretrain_macs) = (
-        _output_and_macs(network, name, call),
-        _output_and_macs(pretrain, name, pretrain_call),
-    )
     kernels = (changed.target_kernel, changed.pretrain_kernel) if changed else (kernel, kernel)
+    calls = ((network, call), (pretrain, pretrain_call))
+    axes = slice(None, -1) if isinstance(target, nn.Linear) else slice(1, None)  # the channels are last, or first
+    output, pretrain_output = (each.output[axes] or (1, 1) for _, each in calls)
+    # Eq. 3 counts (h - k + 1)² positions, without stride or padding; here they are traced.
+    macs, pretrain_macs = (made.get_parameter(f"{name}.weight").numel() * each.positions for made, each in calls)
     sizes = *kernels, *padding, output, pretrain_output
     return DescribedLayer(name, _kind(target, changed), *sizes, macs, pretrain_macs)
-
-
-def _output_and_macs(network: nn.Module, name: str, call: Call) -> tuple[Sides, int]:
-    layer = network.get_submodule(name)
-    # A fully-connected layer has its channels last.
-    output = (call.output[:-1] or (1, 1)) if isinstance(layer, nn.Linear) else call.output[1:]
-    # Eq. 3 counts (h - k + 1)² positions, without stride or padding; here they are traced.
-    return output, layer.get_parameter("weight").numel() * call.positions
 
 
 def _kind(target: nn.Module, changed: Layer | None) -> str:

@@ -2,7 +2,8 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Collection
+import itertools
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
@@ -16,34 +17,50 @@ from rescaler.method.layers import Weighted, margins, received
 MAX_ROWS = 4096  # positions of feature maps in the fit of a layer: bounds its memory and time
 Rows = tuple[Tensor, Tensor, Tensor]
 """Positions in feature maps: image, row, column."""
+RIDGE = 10.0
+RIDGES = (0.1, 1.0, RIDGE, 100.0)
+"""Strengths to choose from."""
+SHIFTS = (0.0, -0.5, 0.5)
+"""Pixels of the small map, in both directions, to choose from."""
 
 
 @torch.no_grad()
-def fit(pretrain: nn.Module, target: nn.Module, small: Tensor, large: Tensor, *, ridge: float = 10.0) -> None:
+def fit(
+    pretrain: nn.Module,
+    target: nn.Module,
+    small: Tensor,
+    large: Tensor,
+    *,
+    ridge: float | None = RIDGE,
+    unshift: bool = False,
+) -> None:
     """Fit the target's resized layers to the pre-train network's responses.
 
     A rescaled layer should respond to the large image as it did to the small one, enlarged: a linear least-squares
     problem in its weights and bias. Layers are fitted in the order of the forward pass, each on the output of the
-    fitted layers before it, so that errors do not add up. A ridge pulls towards the rescaled weights. It is strong, as
-    neighbouring pixels of feature maps correlate: a weak one finds large weights that cancel, and training diverges.
+    fitted layers before it, so that errors do not add up. A ridge pulls towards the rescaled weights: neighbouring
+    pixels of feature maps correlate, and a weak one finds large weights that cancel, from which training diverges.
 
-    Layers of equal shape are kept, and layers that are not called in evaluation mode (auxiliary classifiers) or whose
-    class changes torch's forward pass. A shared layer is fitted at its first call.
+    Kept: layers of equal shape, those not called in evaluation mode (auxiliary classifiers), and those whose class
+    changes torch's forward pass. A shared layer is fitted at its first call.
 
     Args:
         pretrain: network of smaller kernels; not changed.
         target: network filled by :func:`rescaler.rescale`, best with ``mode="pinv"``; changed in place.
         small: images of the pre-train network's size, ``(n, channels, px, px)``.
         large: the same images of the target's size.
-        ridge: strength, relative to the mean square of a layer's inputs.
+        ridge: strength, relative to the mean square of a layer's inputs; None: of each layer the one of ``RIDGES``
+            whose fit to three images of four errs least on the fourth; 10 where there are fewer than four.
+        unshift: undo the half pixel by which an even kernel moves its map, in the layers where that errs least so.
 
     Raises:
         ArgumentError: there is no image, or not the same number of both, or ``ridge`` is not positive.
     """
     if not 0 < len(small) == len(large):
         raise ArgumentError("small", f" and large must be the same images; got {len(small)} and {len(large)}")
-    if not ridge > 0:
+    if ridge is not None and not ridge > 0:
         raise ArgumentError("ridge", f" must be positive; got {ridge}")
+    ridges, shifts = RIDGES if ridge is None else (ridge,), SHIFTS if unshift else (0.0,)
     before = pretrain.state_dict()
     layers: dict[int, tuple[str, Weighted]] = {}  # tied weights are fitted once
     for name, module in target.named_modules():
@@ -52,7 +69,7 @@ def fit(pretrain: nn.Module, target: nn.Module, small: Tensor, large: Tensor, *,
     names = [name for name, _ in layers.values()]
     rows: dict[str, Rows] = {}
     sizes: dict[str, Size] = {}
-    wanted: dict[str, Tensor] = {}
+    wanted: dict[str, dict[float, Tensor]] = {}
 
     def choose(name: str, layer: Weighted, inputs: Tensor, output: Any) -> None:
         if isinstance(output, Tensor) and _is_plain(layer, inputs, output):
@@ -62,10 +79,11 @@ def fit(pretrain: nn.Module, target: nn.Module, small: Tensor, large: Tensor, *,
     def respond(name: str, _layer: nn.Module, _inputs: Any, output: Tensor) -> None:
         maps = output if output.dim() == 4 else output[..., None, None]
         image, y, x = rows[name]
-        wanted[name] = F.interpolate(maps, sizes[name], mode="bilinear")[image, :, y, x]  # (rows, c_out)
+        own = shifts if maps.shape[2:].numel() > 1 else (0.0,)
+        wanted[name] = {shift: _enlarged(maps, sizes[name], shift)[image, :, y, x] for shift in own}  # (rows, c_out)
 
     def solve(name: str, layer: Weighted, inputs: Tensor, _output: Any) -> None:
-        _fit_layer(layer, inputs, rows[name], wanted[name], ridge)
+        _fit_layer(layer, inputs, rows[name], wanted[name], ridges)
 
     _visit(target, names, large[:1], choose)
     _visit(pretrain, list(rows), small, respond)
@@ -120,20 +138,60 @@ def _rows(images: int, size: Size) -> Rows:
     return chosen // (h * w), chosen // w % h, chosen % w
 
 
-def _fit_layer(layer: Weighted, images: Tensor, rows: Rows, wanted: Tensor, ridge: float) -> None:
+def _enlarged(maps: Tensor, size: Size, shift: float) -> Tensor:
+    """Enlarge maps, read ``shift`` of their own pixels further to the right and down."""
+    if shift == 0.0:
+        return F.interpolate(maps, size, mode="bilinear")
+    h, w = maps.shape[2:]
+    move = torch.tensor([[1.0, 0.0, 2 * shift / w], [0.0, 1.0, 2 * shift / h]], device=maps.device)
+    grid = F.affine_grid(move.expand(len(maps), 2, 3), [*maps.shape[:2], *size], align_corners=False)
+    return F.grid_sample(maps.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def _fit_layer(
+    layer: Weighted, images: Tensor, rows: Rows, wanted: dict[float, Tensor], ridges: Sequence[float]
+) -> None:
     inputs = _patches(layer, images, rows) if isinstance(layer, nn.Conv2d) else images[rows[0], None]
-    inputs, wanted = inputs.transpose(0, 1).double(), wanted.double()  # (groups, rows, inputs)
+    inputs = inputs.transpose(0, 1).double()  # (groups, rows, inputs)
     weight = layer.weight.reshape(len(inputs), -1, inputs.shape[2]).mT.double()  # (groups, inputs, outputs)
-    missing = wanted.reshape(len(wanted), len(inputs), -1).transpose(0, 1) - inputs @ weight
-    if layer.bias is None:
-        layer.weight.add_(ridge_regression(inputs, missing, ridge).mT.reshape(layer.weight.shape))
-        return
-    # The bias takes the mean residual.
-    missing -= layer.bias.reshape(len(inputs), 1, -1)
+    bias, has_bias = (0.0, False) if layer.bias is None else (layer.bias.reshape(len(inputs), 1, -1), True)
+    targets = {shift: one.double().reshape(len(one), len(inputs), -1).transpose(0, 1) for shift, one in wanted.items()}
+    missing = {shift: one - inputs @ weight - bias for shift, one in targets.items()}
+    ridge, shift = ridges[0], 0.0
+    held = rows[0] % 4 == 3  # by image: neighbours in a map are alike
+    if len(ridges) * len(missing) > 1:
+        ridge, shift = _choose(inputs, targets, missing, ridges, held, has_bias) if held.any() else (RIDGE, 0.0)
+    change, offset = _solve(inputs, missing[shift], ridge, has_bias)
+    layer.weight.add_(change.mT.reshape(layer.weight.shape))
+    if layer.bias is not None:
+        layer.bias.add_(offset.flatten())
+
+
+def _solve(inputs: Tensor, missing: Tensor, ridge: float, has_bias: bool) -> tuple[Tensor, Tensor]:
+    """Return the change of the weights and of the bias, which takes the mean residual."""
+    if not has_bias:
+        return ridge_regression(inputs, missing, ridge), missing.new_zeros(())
     centre, lack = inputs.mean(1, keepdim=True), missing.mean(1, keepdim=True)
     change = ridge_regression(inputs - centre, missing - lack, ridge)
-    layer.weight.add_(change.mT.reshape(layer.weight.shape))
-    layer.bias.add_((lack - centre @ change).flatten())
+    return change, lack - centre @ change
+
+
+def _choose(
+    inputs: Tensor,
+    targets: dict[float, Tensor],
+    missing: dict[float, Tensor],
+    ridges: Sequence[float],
+    held: Tensor,
+    has_bias: bool,
+) -> tuple[float, float]:
+    """Return the ridge and the shift whose fit to the other rows errs least on the ``held``, by share of variance."""
+    errors = {}
+    for ridge, shift in itertools.product(ridges, missing):
+        change, offset = _solve(inputs[:, ~held], missing[shift][:, ~held], ridge, has_bias)
+        left = missing[shift][:, held] - inputs[:, held] @ change - offset
+        spread = targets[shift][:, held].var(1).sum().clamp_min(torch.finfo(left.dtype).tiny)
+        errors[ridge, shift] = float(left.square().mean(1).sum() / spread)
+    return min(errors, key=lambda one: errors[one])
 
 
 def _patches(conv: nn.Conv2d, maps: Tensor, rows: Rows) -> Tensor:

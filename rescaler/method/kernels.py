@@ -79,15 +79,7 @@ def rescale_kernel(weight: Tensor, size: Size, *, mode: str = "bilinear") -> Ten
 def shrink_kernel(weight: Tensor, size: Size) -> Tensor:
     """Resize a trained kernel to the smaller one that the bilinear :func:`rescale_kernel` takes back to it.
 
-    It is the least-squares solution: a kernel that was rescaled comes back exactly, any other as nearly as that size
-    allows. The centre of a trained kernel responds to something else.
-
-    Args:
-        weight: kernel, ``(c_out, c_in, h, w)``, any floating dtype.
-        size: ``(h, w)`` in pixels, no larger than the kernel.
-
-    Returns:
-        Kernel ``(c_out, c_in, *size)`` in ``weight``'s dtype.
+    It is the least-squares solution: a kernel that was rescaled comes back exactly.
     """
     dtype = torch.promote_types(weight.dtype, torch.float32)
     matrix = _matrix(size, (weight.shape[2], weight.shape[3]), "bilinear")
@@ -97,14 +89,13 @@ def shrink_kernel(weight: Tensor, size: Size) -> Tensor:
 
 
 def interpolation(mode: str) -> Interpolation:
-    """Find an interpolation by its name in ``INTERPOLATIONS`` or by its import path."""
+    """Find an interpolation by its name or its import path."""
     try:
         found: Interpolation = INTERPOLATIONS.get(mode) or pkgutil.resolve_name(mode)
         if not callable(found):
             raise TypeError("it is no function")
     except Exception as error:  # whatever a custom module raises
-        names = ", ".join(INTERPOLATIONS)
-        rule = f"must be one of {names} or the import path of a function (weight, size) -> kernel"
+        rule = f"must be one of {', '.join(INTERPOLATIONS)} or the import path of a function (weight, size) -> kernel"
         raise ArgumentError("mode", f" {rule}; got {mode!r}: {one_line(error)}") from error
     return found
 

@@ -54,8 +54,7 @@ class Layer:
 
 def flattened_map(module: nn.Module) -> Flattened | None:
     """Find the feature map that a pre-train network's layer receives flattened, if it differs from the target's."""
-    found: Flattened | None = module.__dict__.get(_FLATTENED)
-    return found
+    return cast("Flattened | None", module.__dict__.get(_FLATTENED))
 
 
 def copies_map(padding: Margins) -> bool:
@@ -66,8 +65,7 @@ def copies_map(padding: Margins) -> bool:
 
 def size_of(conv: nn.Conv2d) -> Size:
     """Height and width of a convolution's kernel."""
-    height, width = conv.kernel_size
-    return height, width
+    return cast(Size, conv.kernel_size)
 
 
 def margins(conv: nn.Conv2d) -> Margins:
@@ -83,8 +81,7 @@ def pretrain_margins(conv: nn.Conv2d) -> Margins:
     """Padding of an input, where a pre-train network's copies the map too."""
     if (handle := getattr(conv, _PADDING, None)) is None:
         return margins(conv)
-    sides: Margins = cast("functools.partial[Any]", conv._forward_pre_hooks[handle.id]).args[0]
-    return sides
+    return cast(Margins, cast("functools.partial[Any]", conv._forward_pre_hooks[handle.id]).args[0])
 
 
 def received(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
@@ -170,10 +167,10 @@ def _smaller_weight(weight: Tensor, layer: Layer, trained: bool) -> Tensor:
     kernel = weight.reshape(len(weight), -1, h, w)
     if trained:
         smaller = shrink_kernel(kernel, layer.pretrain_kernel)
-        return smaller if weight.dim() == 4 else smaller.flatten(1)
-    top, left = (h - small_h) // 2, (w - small_w) // 2
-    centre = kernel[..., top : top + small_h, left : left + small_w] * math.sqrt(h * w / (small_h * small_w))
-    return centre if weight.dim() == 4 else centre.flatten(1)
+    else:
+        top, left = (h - small_h) // 2, (w - small_w) // 2
+        smaller = kernel[..., top : top + small_h, left : left + small_w] * math.sqrt(h * w / (small_h * small_w))
+    return smaller if weight.dim() == 4 else smaller.flatten(1)
 
 
 def _refuse_tied(layer: Layer, other: str) -> NoReturn:

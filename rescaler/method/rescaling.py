@@ -75,8 +75,6 @@ def rescale_tensors(
 
 
 class _Pair:
-    """A pre-train network and the network that it is rescaled to."""
-
     def __init__(self, pretrain: nn.Module, target: nn.Module, mode: str) -> None:
         for argument, network in (("pretrain", pretrain), ("target", target)):
             if not isinstance(network, nn.Module):
@@ -137,10 +135,7 @@ def _maps(pretrain: nn.Module, target: nn.Module) -> dict[str, tuple[FeatureMap,
 
 
 def _starts(pretrain: nn.Module, target: nn.Module) -> dict[str, Size]:
-    """Find where kernels stand in larger ones that respond alike, by the names of weights: padding shifts them.
-
-    With a left padding of p, an output takes its inputs from p before it on; of p' in the larger layer, from p' on.
-    """
+    """Find where kernels stand in larger ones that respond alike, by the names of weights: padding shifts them."""
     found = {}
     convolutions = dict(target.named_modules(remove_duplicate=False))
     for name, small in pretrain.named_modules(remove_duplicate=False):
@@ -158,7 +153,6 @@ def _starts(pretrain: nn.Module, target: nn.Module) -> dict[str, Size]:
 
 
 def _is_finite(tensor: Tensor, dtype: torch.dtype) -> bool:
-    """Whether all values are finite after conversion to ``dtype``."""
     if tensor.is_complex():
         tensor = torch.view_as_real(tensor)
     if tensor.is_meta or not tensor.is_floating_point() or not tensor.numel():

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from itertools import product
 from operator import gt
 from typing import Any, Literal
@@ -14,25 +13,25 @@ from torch.nn.modules.utils import _pair
 from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils.parametrize import is_parametrized
 
-from rescaler.errors import ArgumentError, InputError, listed, one_line
+from rescaler.errors import ArgumentError, InputError, listed
 from rescaler.method.kernels import KERNEL_TABLE, Size, two_thirds
-from rescaler.method.layers import Layer, Margins, Weighted, margins, pretrain_network, refuse_computed, size_of
-from rescaler.method.padding import without_copies
+from rescaler.method.layers import Layer, Weighted, margins, pretrain_network, refuse_computed, size_of
+from rescaler.method.padding import named_padding, planned_layers, without_copies
 from rescaler.method.size import (
     MAX_IMAGE_PX,
     SIZE_RULE,
     ImageSize,
+    check_integer,
     height_width,
     image_size,
     is_image_size,
     size_text,
 )
-from rescaler.method.trace import Call, Shapes, Trace, first_tensor, outline, trace
+from rescaler.method.trace import Call, Trace, outline, trace
 
 _NEAR = 0.08
 """How much another size of the pre-train images may differ from the derived one."""
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-Convolutions = Mapping[str, nn.Conv2d]
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Shrunk:
     image_px: int | Any  # no union, as who has squares alone need not tell them from pairs
     """Side of square images in pixels, else ``(height, width)``."""
     layers: tuple[Layer, ...]
-    """Convolutions in the order of the forward pass, then the layers that cover a whole feature map."""
+    """Mapping[str, nn.Conv2d] in the order of the forward pass, then the layers that cover a whole feature map."""
     notes: tuple[str, ...] = ()
     """Layers left as they are and why, a sentence each."""
 
@@ -63,15 +62,12 @@ def shrink(
 
     Names stay. A shrunk convolution is padded (or its input cropped) to keep the target's output size; where that takes
     an odd number of pixels, :mod:`rescaler.method.padding` avoids a copy of the map, or the odd pixel goes alternately
-    to the right/bottom and to the left/top, or features would drift by half a pixel a layer. No kernel
-    becomes smaller than its stride, which would leave pixels out: so patch embeddings stay. A layer that covers a whole
-    feature map (fully-connected behind a flattened one, or a convolution or fixed pooling as large as it) takes the
-    pre-train network's map.
+    to the right/bottom and to the left/top, or features would drift by half a pixel a layer. No kernel becomes smaller
+    than its stride, which would leave pixels out: so patch embeddings stay. A layer that covers a whole feature map
+    (fully-connected behind a flattened one, or a convolution or fixed pooling as large as it) takes the smaller map.
 
     Each smaller kernel is the centre of the target's, times the root of the ratio of their areas: for initialisations
-    scaled by fan-in or fan-out, the distribution of the smaller layer's own. All else is copied. The centre of a
-    trained kernel responds to something else: with ``trained``, kernels are resized by the least-squares inverse of
-    :func:`rescaler.rescale` (bilinear).
+    scaled by fan-in or fan-out, the distribution of the smaller layer's own. All else is copied.
 
     Args:
         target: network of ``Conv2d`` layers, on any device; not changed.
@@ -85,7 +81,8 @@ def shrink(
             same form, which overrides the rule above.
         channels: of the images; default: what the first convolution takes.
         input_only: progressive resizing, for comparison: kernels and padding stay, only images become smaller.
-        trained: the target has trained weights, which are to keep what they know as far as smaller kernels can.
+        trained: the target has trained weights: kernels are resized by the least-squares inverse of
+            :func:`rescaler.rescale` (bilinear), as the centre of a trained kernel responds to something else.
 
     Raises:
         InputError: the target cannot be shrunk this way, or the images are too small for either network.
@@ -96,12 +93,12 @@ def shrink(
     if pretrain_px is not None:
         pretrain_px = _checked_size("pretrain_px", pretrain_px, image_px)
     channels = next(iter(convolutions.values())).in_channels if channels is None else channels
-    _check_integer("channels", channels, 1)
+    check_integer("channels", channels, 1)
     if not isinstance(table, Mapping) or not (table or input_only and pretrain_px):
         raise ArgumentError("table", f" must map target to pre-train kernel sides, such as {{3: 2}}; got {table!r}")
     for large, small in table.items():
-        _check_integer("table", large, 1, key=": a side")
-        _check_integer("table", small, 1, large, key=f"[{large}]")
+        check_integer("table", large, 1, key=": a side")
+        check_integer("table", small, 1, large, key=f"[{large}]")
     if not isinstance(padding, Mapping) or input_only and padding:
         rule = "be empty with input_only, which keeps it" if input_only else "map names of layers to pixels"
         raise ArgumentError("padding", f" must {rule}; got {padding!r}")
@@ -121,22 +118,20 @@ def shrink(
         raise InputError(f"layer {borrowed[0]}: a function of the network takes its weight, too, which would shrink")
     own = getattr(target, "pretrain_padding", {})
     own = {name: amount for name, amount in own.items() if name in shrunk or name not in convolutions}
-    fixed = _named_padding(own, convolutions, kernels, shrunk, argument="pretrain_padding")
-    fixed |= _named_padding(padding, convolutions, kernels, shrunk, argument="padding")
-    planned = _plan(outlined, kernels, calls, fixed)
+    fixed = named_padding(own, convolutions, kernels, shrunk, argument="pretrain_padding")
+    fixed |= named_padding(padding, convolutions, kernels, shrunk, argument="padding")
+    planned = planned_layers(outlined, kernels, calls, fixed)
     strided = {name for name, conv in usual.items() if max(conv.stride) > 1}
 
     def fit(px: ImageSize) -> list[Layer]:
-        """Choose the padding for images of a size, and find the sizes of the maps."""
-
         def calls_of(layers: Sequence[Layer]) -> dict[str, Call]:
             small = pretrain_network(outlined, layers, share=True)
             return trace(small, channels, px, argument="pretrain_px", fitted=whole).calls
 
         layers, found = planned, calls_of(planned)
         if found.keys() != calls.keys():
-            own = f"{size_text(px)} px than on {size_text(image_px)} px"
-            raise InputError(f"the network calls other layers on images of {own}")
+            both = f"{size_text(px)} px than on {size_text(image_px)} px"
+            raise InputError(f"the network calls other layers on images of {both}")
         if not input_only:
             layers, found = without_copies(planned, found, traced.consumers, fixed.keys(), strided, calls_of)
         layers = [replace(layer, pretrain_output=found[layer.name].output_size) for layer in layers]
@@ -147,7 +142,7 @@ def shrink(
     return Shrunk(pretrain_network(target, layers, trained=trained), pretrain_px, tuple(layers), notes)
 
 
-def _find_convolutions(target: nn.Module) -> Convolutions:
+def _find_convolutions(target: nn.Module) -> Mapping[str, nn.Conv2d]:
     """Find the convolutions by name, and check that weights are plain floating-point parameters."""
     if not isinstance(target, nn.Module):
         raise InputError(f"the target network must be a torch.nn.Module; got a {type(target).__name__}")
@@ -165,11 +160,6 @@ def _find_convolutions(target: nn.Module) -> Convolutions:
     if not found:
         raise InputError(f"the target network ({type(target).__name__}) has no Conv2d: there is nothing to shrink")
     return found
-
-
-def _check_integer(argument: str, value: Any, lowest: int, highest: int = MAX_IMAGE_PX, key: str = "") -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
-        raise ArgumentError(argument, f"{key} must be an integer from {lowest} to {highest}; got {value!r}")
 
 
 def _checked_size(argument: str, value: Any, most: ImageSize) -> ImageSize:
@@ -191,7 +181,9 @@ def _covers_map(layer: nn.Module, call: Call) -> bool:
     return unpadded and _pair(layer.kernel_size) == call.input_size != (1, 1) and call.positions == call.times
 
 
-def _smaller_kernels(target: nn.Module, convolutions: Convolutions, table: Mapping[int, int]) -> dict[str, Size]:
+def _smaller_kernels(
+    target: nn.Module, convolutions: Mapping[str, nn.Conv2d], table: Mapping[int, int]
+) -> dict[str, Size]:
     """Look up kernels in the table, none smaller than its stride."""
     kernels: dict[str, Size] = {}
     used: dict[int, int] = {}
@@ -224,7 +216,7 @@ def _described(name: str, conv: nn.Conv2d) -> str:
     return f"{name} ({h}x{w}, stride {stride[0] if stride[0] == stride[1] else stride})"
 
 
-def _pretrain_px(convolutions: Convolutions, kernels: Mapping[str, Size], image_px: ImageSize) -> Size:
+def _pretrain_px(convolutions: Mapping[str, nn.Conv2d], kernels: Mapping[str, Size], image_px: ImageSize) -> Size:
     """Divide the images' sides by s_1 (section 3.2.1), of the first shrunk layer's axis that shrinks the most."""
     first = next(name for name, conv in convolutions.items() if kernels[name] != size_of(conv))
     sides = zip(convolutions[first].kernel_size, kernels[first], strict=True)
@@ -266,83 +258,6 @@ def _first_without_copies(
     if not fitting:
         raise refusals[0]
     return min(fitting, key=lambda one: sum(layer.copies_map for layer in one[1]))
-
-
-def _named_padding(
-    padding: Mapping[str, int],
-    convolutions: Convolutions,
-    kernels: Mapping[str, Size],
-    shrunk: list[str],
-    argument: str,
-) -> dict[str, int]:
-    """Resolve patterns: a name overrides a pattern, a later pattern an earlier one."""
-    found = {}
-    for pattern, amount in sorted(padding.items(), key=lambda item: item[0] in convolutions):
-        fitting = [pattern] if pattern in convolutions else [name for name in shrunk if fnmatchcase(name, pattern)]
-        if not fitting:
-            allowed = f"there are {listed(shrunk)}"
-            raise ArgumentError(argument, f": {pattern!r} fits no convolution whose kernel shrinks; {allowed}")
-        for name in fitting:
-            conv = convolutions[name]
-            reach = (
-                gap * (side - 1) for gap, side in zip(conv.dilation, kernels.get(name, size_of(conv)), strict=True)
-            )
-            # With more, a kernel would see nothing but padding.
-            _check_integer(argument, amount, 0, max(*reach, *margins(conv)), key=f"[{pattern!r}]")
-            found[name] = amount
-    return found
-
-
-def _plan(
-    outlined: nn.Module, kernels: Mapping[str, Size], calls: Mapping[str, Call], fixed: Mapping[str, int]
-) -> list[Layer]:
-    """Choose the padding in the order of the forward pass; the pre-train output sizes follow later."""
-    layers = []
-    drift = [0, 0]  # of the features along each axis, in half pixels
-    for name, kernel in kernels.items():
-        conv, call = outlined.get_submodule(name), calls[name]
-        assert isinstance(conv, nn.Conv2d)
-        layer = Layer(name, "convolution", size_of(conv), kernel, margins(conv), call.output_size, call.output_size)
-        # A class with its own forward may pad by its kernel size, which a call shows.
-        own = any(getattr(type(conv), each) is not getattr(nn.Conv2d, each) for each in ("forward", "_conv_forward"))
-        pads = own and layer.shrinks and not isinstance(conv.padding, str)
-        if name in fixed:
-            layer = replace(layer, pretrain_padding=(fixed[name],) * 4)
-        elif layer.shrinks and not (pads and _keeps_output_size(conv, layer, call.input_size)):
-            layer = replace(layer, pretrain_padding=_safe_padding(conv, kernel, drift))
-            if own and not _keeps_output_size(conv, layer, call.input_size):
-                reason = f"pads in its own way, by which a kernel of {kernel[0]}x{kernel[1]} gives another output size"
-                raise InputError(f"layer {name}: its class {type(conv).__name__} {reason} than the target's")
-        layers.append(layer)
-    return layers
-
-
-def _safe_padding(conv: nn.Conv2d, kernel: Size, drift: list[int]) -> Margins:
-    """Pad by 2p - (k - k')d pixels an axis, which keeps the output size; the odd one against the drift."""
-    left, right, top, bottom = margins(conv)
-    sides = []
-    for axis, padding in ((1, left + right), (0, top + bottom)):
-        less, odd = divmod(padding - (conv.kernel_size[axis] - kernel[axis]) * conv.dilation[axis], 2)
-        before, after = (less + odd, less) if drift[axis] > 0 else (less, less + odd)
-        drift[axis] += after - before
-        sides.append((before, after))
-    return (*sides[0], *sides[1])
-
-
-def _keeps_output_size(conv: nn.Conv2d, layer: Layer, input_size: Size) -> bool:
-    small = pretrain_network(conv, [replace(layer, name="")])
-    try:
-        with Shapes():
-            for more in range(max(conv.stride)):  # all remainders by the stride: other image sizes must fit too
-                shape = (2, conv.in_channels, input_size[0] + more, input_size[1] + more)
-                maps = torch.zeros(shape, dtype=conv.weight.dtype)
-                given, wanted = first_tensor(small(maps)), first_tensor(conv(maps))
-                if given is None or wanted is None or given.shape != wanted.shape:
-                    return False
-    except Exception as error:  # whatever a custom class raises
-        reason = f"its class {type(conv).__name__} does not take a feature map alone: {one_line(error)}"
-        raise InputError(f"layer {layer.name}: {reason}") from error
-    return True
 
 
 def _interfaces(

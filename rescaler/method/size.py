@@ -2,6 +2,8 @@
 
 from typing import Any, TypeAlias
 
+from rescaler.errors import ArgumentError
+
 ImageSize: TypeAlias = int | tuple[int, int]
 """Side of square images in pixels, or height and width that differ."""
 MAX_IMAGE_PX = 2**14
@@ -15,7 +17,12 @@ def is_image_size(value: Any) -> bool:
 
 
 def image_size(value: Any) -> Any:
-    """Return an image size in its one form: two equal sides are one, a list is a tuple; what is none as it is."""
+    """Return an image size in its one form: two equal sides are one, a list is a tuple; what is none as it is.
+
+    A text of digits is a number, as of an environment variable.
+    """
+    if isinstance(value, str) and value.isdecimal():
+        return int(value)
     if isinstance(value, int) or not is_image_size(value):
         return value
     h, w = value
@@ -30,3 +37,9 @@ def height_width(size: ImageSize) -> tuple[int, int]:
 def size_text(size: ImageSize) -> str:
     """Return ``224``, or ``128x96``."""
     return str(size) if isinstance(size, int) else "x".join(map(str, size))
+
+
+def check_integer(argument: str, value: Any, lowest: int, highest: int = MAX_IMAGE_PX, key: str = "") -> None:
+    """Raise unless an argument is an integer in a range; ``key`` follows its name in the message."""
+    if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
+        raise ArgumentError(argument, f"{key} must be an integer from {lowest} to {highest}; got {value!r}")

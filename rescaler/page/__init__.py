@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 import jinja2
 from pandas import DataFrame
 
-from rescaler import provenance
 from rescaler.page.content import TONES, between, grouped, sections
+from rescaler.record import version
 from rescaler.results import MARGIN
 
 
@@ -36,5 +36,5 @@ def render(runs: DataFrame, epochs: DataFrame, *, margin: float = MARGIN) -> str
         tones=TONES,
         margin_points=100 * margin,
         written=datetime.now(UTC),
-        version=provenance.version(),
+        version=version(),
     )

@@ -13,7 +13,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
 
-from rescaler import ranks
+from rescaler import process
 from rescaler.compose import compose_jobs, stay
 from rescaler.config import Experiment
 from rescaler.errors import InputError, listed
@@ -44,7 +44,7 @@ def launch(
     configure_log(config.hydra.hydra_logging, config.hydra.verbose)
     folder = Path(config.hydra.sweep.dir).absolute()
     planned = plan_runs(compose_jobs(context.config_loader, config, job_overrides, first), folder)
-    if ranks.number() > 0:
+    if process.rank() > 0:
         return [_run(context, config, folder, one) for one in planned]
     sweep = Sweep(folder, [one.entry for one in planned])
     with contextlib.ExitStack() as stack:

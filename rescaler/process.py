@@ -1,4 +1,4 @@
-"""Signals that end a process, put off until the training has saved."""
+"""This process: its rank among those that train one run together, and signals, put off until it has saved."""
 
 import contextlib
 import os
@@ -9,6 +9,21 @@ from typing import Any, Self
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 """Ctrl-C; the end that the system or the user wants; SLURM's warning of a time limit or a preemption, by Submitit."""
+
+
+def world_size() -> int:
+    """Return how many processes train the run together, as torchrun or srun says; 1 is the usual case."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def rank() -> int:
+    """Return this process's number, from 0. The first alone reads and writes the ledger, the run's folder and W&B."""
+    return int(os.environ.get("RANK", "0")) if world_size() > 1 else 0
+
+
+def share() -> slice:
+    """Return which images of each batch are this process's."""
+    return slice(rank(), None, world_size())
 
 
 class Interruption:

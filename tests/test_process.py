@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from processes import forked
 
-from rescaler.signals import Interruption
+from rescaler.process import Interruption
 
 
 @pytest.fixture
