@@ -53,7 +53,7 @@ class Spread(NamedTuple):
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Spread":
-        """The spread of at least one value."""
+        """Median and range of at least one value."""
         return cls(statistics.median(values), min(values), max(values))
 
     @classmethod
@@ -121,15 +121,7 @@ def time_steps(
     budget_s: float = 60.0,
     progress: Callable[[str], None] = lambda _: None,
 ) -> dict[str, list[float]]:
-    """Time training steps of several networks in turn.
-
-    Args:
-        networks: by name; they are moved to the device and the recipe's memory format.
-        recipe: how to compute; the same for all, whatever image size it has.
-        device: where.
-        rounds: turns of each network.
-        budget_s: no new round begins after these seconds, once there are three.
-        progress: called with what is being done, a few times.
+    """Time training steps of several networks in turn; no new round begins after ``budget_s``, once there are three.
 
     Returns:
         For each network seconds of its mean step in each round; the i-th of all networks were measured side by side.
@@ -146,7 +138,7 @@ def time_steps(
                 break
             progress(f"round {number + 1} of {rounds}")
             for name in order:
-                step_s[name].append(trainers[name].turn_s())
+                step_s[name].append(trainers[name].mean_s(trainers[name].count))
     if recipe.step.compile:
         torch.compiler.reset()  # else the next networks' shapes would count as recompilations of these
     return step_s
@@ -173,14 +165,12 @@ class _Trainer:
         shape = (recipe.optim.batch_size, candidate.channels, *height_width(candidate.image_px))
         self._images = torch.randn(shape, device=device).contiguous(memory_format=memory_format)
         self._labels = torch.randint(candidate.classes, (recipe.optim.batch_size,), device=device)
-        self._steps_s(_WARM_UP_STEPS)  # compiles, and lets libraries choose their algorithms
-        self._count = max(1, min(_MOST_STEPS, round(_ROUND_S / self._steps_s(_WARM_UP_STEPS))))
+        self.mean_s(_WARM_UP_STEPS)  # compiles, and lets libraries choose their algorithms
+        self.count = max(1, min(_MOST_STEPS, round(_ROUND_S / self.mean_s(_WARM_UP_STEPS))))
+        """Steps of a turn."""
 
-    def turn_s(self) -> float:
-        """Seconds of a step, as the mean of some."""
-        return self._steps_s(self._count)
-
-    def _steps_s(self, count: int) -> float:
+    def mean_s(self, count: int) -> float:
+        """Seconds of a step, as the mean of ``count``."""
         self._wait()
         start = time.perf_counter()
         for number in range(1, count + 1):
@@ -201,9 +191,15 @@ def batch_loading_s(
     device: torch.device,
     progress: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Spread] | None:
-    """Seconds to load a training batch for each network while nothing else is done."""
-    if not _files_are_here(data):
-        return None
+    """Seconds to load a training batch for each network while nothing else is done; None without files here."""
+    if data.name != "custom":
+        if not streams_from_files(data):
+            return None
+        from rescaler.data.prepared import is_prepared  # needs pyarrow
+
+        folder = image_folder(data)
+        if not (is_prepared(folder) or (folder / "train").is_dir() or (data.name == "folder" and folder.is_dir())):
+            return None
     images = load_data(data, device)
     found = {}
     for image_px in dict.fromkeys(sizes_px.values()):
@@ -241,17 +237,6 @@ def how_to_load_faster(data: DataSettings) -> str:
     if data.workers < cores:
         ways.append(f"raise data.workers (it is {data.workers}; {cores} cores are there)")
     return " or ".join(ways) or f"{cores} cores and this disk load no faster"
-
-
-def _files_are_here(data: DataSettings) -> bool:
-    if data.name == "custom":
-        return True
-    if not streams_from_files(data):
-        return False
-    from rescaler.data.prepared import is_prepared  # needs pyarrow
-
-    folder = image_folder(data)
-    return is_prepared(folder) or (folder / "train").is_dir() or (data.name == "folder" and folder.is_dir())
 
 
 def _loading_round_s(batches: Iterator[Batch]) -> float:

@@ -6,7 +6,7 @@ Networks are measured in turns, in one run, and kept beside the ledger: the same
 import dataclasses
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from rescaler.chain import digest
 from rescaler.config import CostSettings, Experiment, identity, stage_names
 from rescaler.errors import InputError
 from rescaler.files import write_text
-from rescaler.measure import Candidate, Spread, batch_loading_s, candidates, step_recipe, time_steps
+from rescaler.measure import Spread, batch_loading_s, candidates, step_recipe, time_steps
 from rescaler.method.size import ImageSize, image_size
 from rescaler.networks import networks_of
 from rescaler.plan import device_for
@@ -72,38 +72,30 @@ def resolve(experiments: Sequence[Experiment], *, elsewhere: str | None = None) 
             "measure it there, with `rescaler measure` and these settings"
         )
     times = iter(references(lacking))
-    return [
-        dataclasses.replace(one, cost=CostSettings([reference.seconds for reference in next(times)]))
-        if needs_reference(one) and not one.cost.reference
-        else one
-        for one in experiments
-    ]
+    resolved = []
+    for one in experiments:
+        if needs_reference(one) and not one.cost.reference:
+            one = dataclasses.replace(one, cost=CostSettings([reference.seconds for reference in next(times)]))
+        resolved.append(one)
+    return resolved
 
 
 def references(experiments: Sequence[Experiment], *, again: bool = False) -> list[list[Reference]]:
-    """Return the reference of each network of each experiment, the smallest first; measure those that are missing.
-
-    Args:
-        experiments: checked settings.
-        again: measure all of them anew.
-    """
-    wanted = [_networks(one) for one in experiments]
-    missing: dict[Path, tuple[Candidate, Experiment]] = {}
-    targets: dict[Path, tuple[Candidate, Experiment]] = {}
-    for experiment, networks in zip(experiments, wanted, strict=True):
-        for path, make in networks.items():
-            if again or not path.exists():
-                missing[path] = make(), experiment
-        path, make = list(networks.items())[-1]
-        targets[path] = make(), experiment
-    for path, (_, experiment) in targets.items():
+    """Return the reference of each network of each experiment, the smallest first; measure what is missing, or all."""
+    wanted = [_paths(one) for one in experiments]
+    missing: dict[Path, tuple[Experiment, int]] = {}
+    targets: dict[Path, tuple[Experiment, int]] = {}
+    for experiment, paths in zip(experiments, wanted, strict=True):
+        networks = {path: (experiment, number) for number, path in enumerate(paths)}
+        missing |= {path: network for path, network in networks.items() if again or not path.exists()}
+        targets[paths[-1]] = networks[paths[-1]]
+    for target, (experiment, _) in targets.items():
         # A network is compared with its target: both are measured in one run, in turns.
-        group = {one: networks for one, networks in missing.items() if networks[1].model == experiment.model}
+        group = {path: network for path, network in missing.items() if network[0].model == experiment.model}
         if group:
-            _measure({path: targets[path], **group}, experiment, path)
-            for one in group:
-                del missing[one]
-    return [[read_reference(path) for path in networks] for networks in wanted]
+            _measure({target: targets[target], **group}, target)
+            missing = {path: network for path, network in missing.items() if path not in group}
+    return [[read_reference(path) for path in paths] for paths in wanted]
 
 
 def read_reference(path: Path) -> Reference:
@@ -119,44 +111,41 @@ def read_reference(path: Path) -> Reference:
         raise InputError(f"{path}: no reference time: remove it, and it is measured anew") from error
 
 
-def _networks(experiment: Experiment) -> dict[Path, Callable[[], Candidate]]:
-    """Where the reference of each network is kept, the smallest first, and how the network is built."""
+def _paths(experiment: Experiment) -> list[Path]:
+    """Where the reference of each network is kept, the smallest first."""
     folder, device = Path(experiment.ledger.folder) / _FOLDER, device_for(experiment.device)
-    names = stage_names(len(experiment.shrink.stages))
     found = networks_of(dataclasses.replace(experiment, resize_epoch="never", resize_at=None), {})
     each = [(shrunk.image_px, [dataclasses.asdict(layer) for layer in shrunk.layers]) for shrunk in found.pretrain]
-    paths = {}
-    for number, (image_px, layers) in enumerate([*each, (experiment.data.image_px, [])]):
-        one = experiment.of_stage(names[number])
+    paths = []
+    names = stage_names(len(experiment.shrink.stages))
+    for name, (image_px, layers) in zip(names, [*each, (experiment.data.image_px, [])], strict=True):
+        one = experiment.of_stage(name)
         step = resolve_step(one.step, one.optim.batch_size, device.type, is_here=True)
         optim = {key: value for key, value in identity(one.optim).items() if key not in _NO_TIME}
         what = [found.definition, layers, image_px, one.data.classes, optim, identity(step)]
         loads = [one.data.name, one.data.train or one.data.folder, one.data.workers]
         key = digest([what, loads, device_name(device), torch.get_num_threads(), torch_version()])
-        paths[folder / f"{key}.json"] = _maker(experiment, number)
+        paths.append(folder / f"{key}.json")
     return paths
 
 
-def _maker(experiment: Experiment, number: int) -> Callable[[], Candidate]:
-    return lambda: list(candidates(experiment).values())[number]
-
-
-def _measure(networks: dict[Path, tuple[Candidate, Experiment]], experiment: Experiment, target: Path) -> None:
-    device = device_for(experiment.device)
+def _measure(networks: dict[Path, tuple[Experiment, int]], target: Path) -> None:
+    """Measure networks, given as experiments and the numbers of their networks, and keep what was not measured yet."""
+    experiment = networks[target][0]
+    device, batch_size = device_for(experiment.device), experiment.optim.batch_size
+    named = {str(path): list(candidates(own).values())[number] for path, (own, number) in networks.items()}
     with status_line() as say:
-        names = {str(path): candidate for path, (candidate, _) in networks.items()}
         recipe = step_recipe(experiment, device.type)
-        log.info("measuring the reference times of %d networks", len(names))
-        times = time_steps(names, recipe, device=device, progress=lambda _: say("measuring reference times"))
-        sizes_px = {name: candidate.image_px for name, candidate in names.items()}
-        loading = batch_loading_s(
-            experiment.data, sizes_px, batch_size=experiment.optim.batch_size, device=device, progress=say
-        )
+        log.info("measuring the reference times of %d networks", len(named))
+        times = time_steps(named, recipe, device=device, progress=lambda _: say("measuring reference times"))
+        sizes_px = {name: candidate.image_px for name, candidate in named.items()}
+        loading = batch_loading_s(experiment.data, sizes_px, batch_size=batch_size, device=device, progress=say)
     now = Spread.of(times[str(target)]).median
     scale = read_reference(target).step_s / now if target.exists() else 1.0  # the machine may be slower today
-    for path, (candidate, own) in networks.items():
+    for path, (own, _) in networks.items():
         if path == target and path.exists():
             continue
+        candidate = named[str(path)]
         step = Spread.of([seconds * scale for seconds in times[str(path)]])
         reference = Reference(
             network=candidate.name,

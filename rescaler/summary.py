@@ -72,13 +72,7 @@ _TYPES = get_type_hints(Summary)
 
 
 def checked(values: Mapping[str, Any]) -> Summary:
-    """Tell a summary, of any version, from anything else.
-
-    Raises:
-        KeyError: it lacks a field.
-        TypeError: it is no object.
-        ValueError: a field has a wrong type or value.
-    """
+    """Tell a summary, of any version, from anything else; raises KeyError, TypeError or ValueError."""
     wrong = [name for name in sorted(Summary.__required_keys__) if not isinstance(values[name], _TYPES[name])]
     if wrong:
         raise ValueError(f"wrong type: {', '.join(wrong)}")
@@ -89,13 +83,9 @@ def checked(values: Mapping[str, Any]) -> Summary:
 
 
 def totals(epochs: Sequence[tuple[Record, bool]]) -> Totals:
-    """Add up the epochs of a run.
+    """Add up the epochs of a run: records in order, each with whether the run read it back rather than trained it.
 
-    Args:
-        epochs: records in order, each with whether the run read it back from the ledger rather than trained it.
-
-    Returns:
-        Last accuracy and the best of the epochs with the last one's network, None without epochs; and the times.
+    Accuracies are the last and the best of the epochs with the last one's network, None without epochs.
     """
     records = [record for record, _ in epochs]
     computed = [record for record, reused in epochs if not reused]

@@ -40,14 +40,15 @@ class TextTable:
     def __str__(self) -> str:
         cells = [self.columns, *self.rows]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        lines = "\n".join(self._line(row, widths) for row in cells)
-        return "\n\n".join([self.heading, lines, *["\n".join(self.notes)] * bool(self.notes)])
-
-    def _line(self, row: Sequence[str], widths: Sequence[int]) -> str:
-        aligned = (
-            f"{cell:{'<' if left else '>'}{width}}" for cell, width, left in zip(row, widths, self.left, strict=True)
-        )
-        return "  ".join(aligned).rstrip()
+        columns = list(zip(widths, self.left, strict=True))
+        lines = [
+            "  ".join(
+                cell.ljust(width) if left else cell.rjust(width)
+                for cell, (width, left) in zip(row, columns, strict=True)
+            ).rstrip()
+            for row in cells
+        ]
+        return "\n\n".join([self.heading, "\n".join(lines), *["\n".join(self.notes)] * bool(self.notes)])
 
     def print(self, console: "Console") -> None:
         """Print; where a terminal is too narrow, cells are broken into lines, but not the names of rows."""

@@ -20,16 +20,6 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return moment
 
 
-def test_clocks_are_disjoint(now: list[float]) -> None:
-    clocks = Clocks(CPU)
-    with clocks.running("train"):
-        now[0] += 3
-        with clocks.running("save"):
-            now[0] += 5
-        now[0] += 1
-    assert clocks.seconds == {"train": 4, "save": 5, "data": 0}
-
-
 def test_a_running_clock_can_be_read(now: list[float]) -> None:
     clocks = Clocks(CPU)
     with clocks.running("train"):

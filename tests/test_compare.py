@@ -28,8 +28,10 @@ def compare(*arguments: str | Path) -> None:
 def test_runs_stand_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target = write(tmp_path / "a" / "target", TARGET, "optim: {lr_factor: 1.0, momentum: 0.9}\n")
     resized = write(tmp_path / "b", RESIZED, "optim: {lr_factor: 0.5, momentum: 0.9}\n")
-    compare(target, resized)
+    compare(target, resized, "-o", tmp_path / "f.svg")
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines[-1] == f"Accuracy of each run: {tmp_path / 'f.svg'}"
+    assert (tmp_path / "f.svg").read_text().lstrip().startswith("<?xml")
     # Epochs of 1 s before the rescale, 4 s after it, 0.5 s for it; the best of a pre-train epoch does not count.
     assert "Run resize_epoch optim.lr_factor Last accuracy Best accuracy (epoch) Training time" in lines
     assert "a/target 0 1.0 90.00 % 90.00 % (4) 16.00 s" in lines
@@ -76,14 +78,6 @@ def test_the_figure_is_over_cost_or_time(
     assert "failed, 0 of 4 epochs" in capsys.readouterr().out
 
 
-def test_the_figure_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for run in (TARGET, RESIZED):
-        write(tmp_path / str(run.resize_epoch), run)
-    compare(tmp_path, "-o", tmp_path / "f.svg")
-    assert (tmp_path / "f.svg").read_text().lstrip().startswith("<?xml")
-    assert f"Accuracy of each run: {tmp_path / 'f.svg'}" in capsys.readouterr().out
-
-
 def test_settings_of_training_may_differ_between_comparisons(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -100,21 +94,16 @@ def test_settings_of_training_may_differ_between_comparisons(
         ({"model": "resnet_small"}, "", "model is overfeat_small, resnet_small"),
         ({}, "model: {widths: [8]}", r"model.widths is \[4\], \[8\]"),
         ({}, "model: {widths: [4]}\ndata: {holdout: 0.1}", "data.holdout is 0.0, 0.1"),
+        ({"data": "folder"}, "model: {widths: [4]}\ndata: {mean: [0.4]}", r"data.mean is \[0.5\], \[0.4\]"),
     ],
 )
 def test_runs_that_do_not_compare_are_refused(
     tmp_path: Path, summary: dict[str, str], config: str, message: str
 ) -> None:
-    write(tmp_path / "a", TARGET, "model: {widths: [4]}")
+    data = "\ndata: {mean: [0.5]}" if "mean" in config else ""
+    write(tmp_path / "a", TARGET, "model: {widths: [4]}" + data, **({} if "mean" not in config else summary))
     write(tmp_path / "b", RESIZED, config, **summary)
     with pytest.raises(SystemExit, match=f"^error: runs that are compared .*{message}$"):
-        compare(tmp_path)
-
-
-def test_other_pictures_are_other_data(tmp_path: Path) -> None:
-    write(tmp_path / "a", TARGET, "data: {mean: [0.5]}", data="folder")
-    write(tmp_path / "b", RESIZED, "data: {mean: [0.4]}", data="folder")
-    with pytest.raises(SystemExit, match=r"data.mean is \[0.5\], \[0.4\]"):
         compare(tmp_path)
 
 

@@ -1,4 +1,3 @@
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +10,7 @@ from rescaler.errors import InputError
 from rescaler.figures import accuracy_figure
 
 TABLE_2: list[int | Literal["never"]] = ["never", 0, 17, 18, 19, 20]
+SEEDS = [(0, 0.5), (1, 0.75)]
 FIGURE_6 = [*TABLE_2, 28, 29, 30, 31, 42, 43, 44, 45, 51, 52, 53, 54]
 
 
@@ -26,11 +26,18 @@ def test_panels_show_epochs_and_training_time(tmp_path: Path) -> None:
     assert [points(line) for line in right.lines[:2]] == [[(1, 50), (2, 60)], [(2, 60), (6.5, 40), (10.5, 90)]]
 
 
-def test_best_accuracies_of_the_baselines_are_lines(tmp_path: Path) -> None:
+def test_best_accuracies_of_the_finished_baselines_are_lines(tmp_path: Path) -> None:
     runs = FakeRun("never", [0.5, 0.75, 0.7, 0.7]), FakeRun(0, [0.5, 0.6, 0.875, 0.8])
-    figure = accuracy_figure(load(tmp_path, *runs)[1])
+    figure = accuracy_figure(load(tmp_path / "done", *runs)[1])
     assert all(thresholds(panel) == [75, 87.5] for panel in figure.axes)
     assert {text.get_text() for text in figure.axes[1].texts} == {"Pre-train\n75.00 %", "Target\n87.50 %"}
+    figure = accuracy_figure(load(tmp_path / "seeds", *(FakeRun(0, [top1] * 4, seed=s) for s, top1 in SEEDS))[1])
+    assert thresholds(figure.axes[0]) == [62.5]
+    assert figure.axes[1].texts[0].get_text() == "Target (n = 2)\n62.50 %"
+    assert labels(figure).count("Target (28×28)") == 1
+    figure = accuracy_figure(load(tmp_path / "running", FakeRun(0, [0.5], status="running"))[1])
+    assert thresholds(figure.axes[0]) == []
+    assert labels(figure) == ["Target (28×28), running"]
 
 
 @pytest.mark.parametrize("best", [0.5, 0.501])
@@ -41,24 +48,25 @@ def test_close_baselines_have_labels_that_can_be_read(tmp_path: Path, best: floa
     assert overlapping(right) == []
 
 
-def test_baselines_of_several_seeds_are_averaged(tmp_path: Path) -> None:
-    figure = accuracy_figure(load(tmp_path, FakeRun(0, [0.5] * 4, seed=0), FakeRun(0, [0.75] * 4, seed=1))[1])
-    assert thresholds(figure.axes[0]) == [62.5]
-    assert figure.axes[1].texts[0].get_text() == "Target (n = 2)\n62.50 %"
-    assert labels(figure).count("Target (28×28)") == 1
-
-
-def test_an_unfinished_baseline_has_no_line(tmp_path: Path) -> None:
-    figure = accuracy_figure(load(tmp_path, FakeRun(0, [0.5], status="running"))[1])
-    assert thresholds(figure.axes[0]) == []
-    assert labels(figure) == ["Target (28×28), running"]
-
-
-def test_learning_rate_changes_are_marked_at_the_milestones(tmp_path: Path) -> None:
+def test_the_papers_curves_are_marked_named_and_framed(tmp_path: Path) -> None:
     held = FakeRun(17, [0.5] * 60, hold=True, held=5, milestones=(23, 34, 48, 57))
-    left, right = accuracy_figure(load(tmp_path, held, *map(paper_like, TABLE_2))[1]).axes
-    assert verticals(left) == [18, 29, 43, 52]
+    left, right = accuracy_figure(load(tmp_path / "held", held, *map(paper_like, TABLE_2))[1]).axes
+    assert verticals(left) == [18, 29, 43, 52], "the milestones, though a held run has others"
     assert verticals(right) == []
+    _, epochs = load(tmp_path / "table2", *map(paper_like, reversed(TABLE_2)))
+    figure = accuracy_figure(epochs)
+    assert labels(figure) == [
+        "Pre-train (17×17)",
+        "Target (28×28)",
+        *(f"Resized at epoch {k}" for k in (17, 18, 19, 20)),
+        "last epoch before the rescale",
+        "learning rate changed",
+    ]
+    low, high = figure.axes[0].get_ylim()
+    best = 100 * epochs.groupby("run")["test_top1"].max()
+    assert low < best.min()
+    assert high > best.max()
+    assert (best.max() - best.min()) / (high - low) > 0.2, "early epochs do not squeeze the late ones"
 
 
 def test_a_learning_rate_that_glides_is_not_marked(tmp_path: Path) -> None:
@@ -75,26 +83,6 @@ def test_a_run_on_hold_alone_marks_its_own_changes(tmp_path: Path) -> None:
     figure = accuracy_figure(load(tmp_path, held)[1])
     assert verticals(figure.axes[0]) == [4]
     assert labels(figure)[-1] == "learning rate changed"
-
-
-def test_early_epochs_do_not_squeeze_the_late_ones(tmp_path: Path) -> None:
-    _, epochs = load(tmp_path, *map(paper_like, TABLE_2))
-    low, high = accuracy_figure(epochs).axes[0].get_ylim()
-    best = 100 * epochs.groupby("run")["test_top1"].max()
-    assert high > best.max()
-    assert low < best.min()
-    assert (best.max() - best.min()) / (high - low) > 0.2
-
-
-def test_legend_follows_the_papers_order(tmp_path: Path) -> None:
-    figure = accuracy_figure(load(tmp_path, *map(paper_like, reversed(TABLE_2)))[1])
-    assert labels(figure) == [
-        "Pre-train (17×17)",
-        "Target (28×28)",
-        *(f"Resized at epoch {k}" for k in (17, 18, 19, 20)),
-        "last epoch before the rescale",
-        "learning rate changed",
-    ]
 
 
 def test_comparisons_get_panels_of_their_own(tmp_path: Path) -> None:
@@ -121,17 +109,14 @@ def test_seeds_are_drawn_as_their_mean(tmp_path: Path) -> None:
     assert "Lines are means over 2 seeds" in words(figure)
 
 
-def test_an_unfinished_seed_is_named_and_left_out_of_the_mean(tmp_path: Path) -> None:
+def test_unfinished_seeds_are_named_and_drawn_where_none_has_finished(tmp_path: Path) -> None:
     runs = FakeRun(0, [0.5] * 4), FakeRun(0, [0.9], seed=1, status="running")
-    figure = accuracy_figure(load(tmp_path, *runs)[1])
+    figure = accuracy_figure(load(tmp_path / "one", *runs)[1])
     assert points(figure.axes[0].lines[0]) == [(epoch, 50) for epoch in (1, 2, 3, 4)]
     assert "Unfinished: Target, seed 1: running, 1 of 4 epochs" in words(figure)
-
-
-def test_of_unfinished_seeds_the_furthest_is_drawn(tmp_path: Path) -> None:
     runs = FakeRun(0, [0.5], status="failed"), FakeRun(0, [0.7, 0.7], seed=1, status="running")
-    figure = accuracy_figure(load(tmp_path, *runs)[1])
-    assert points(figure.axes[0].lines[0]) == [(1, 70), (2, 70)]
+    figure = accuracy_figure(load(tmp_path / "both", *runs)[1])
+    assert points(figure.axes[0].lines[0]) == [(1, 70), (2, 70)], "the furthest"
     assert labels(figure)[0] == "Target (28×28), running"
 
 
@@ -149,13 +134,10 @@ def test_networks_with_fewer_seeds_say_so(tmp_path: Path) -> None:
     assert "Lines are means over 1 to 2 seeds" in words(figure)
 
 
-def test_missing_baselines_are_named(tmp_path: Path) -> None:
-    assert "Not run: Target, Pre-train" in words(accuracy_figure(load(tmp_path, FakeRun(2, [0.5] * 4))[1]))
-
-
-def test_times_of_different_devices_are_called_so(tmp_path: Path) -> None:
+def test_missing_baselines_and_different_devices_are_named(tmp_path: Path) -> None:
+    assert "Not run: Target, Pre-train" in words(accuracy_figure(load(tmp_path / "a", FakeRun(2, [0.5] * 4))[1]))
     runs = FakeRun(0, [0.5] * 4), FakeRun(2, [0.5] * 4, device="cpu B")
-    assert "times do not compare" in words(accuracy_figure(load(tmp_path, *runs)[1]))
+    assert "times do not compare" in words(accuracy_figure(load(tmp_path / "b", *runs)[1]))
 
 
 def test_many_resize_epochs_are_spread_over_panels(tmp_path: Path) -> None:
@@ -180,9 +162,3 @@ def test_a_held_run_is_solid_and_its_scheduled_twin_dashed(tmp_path: Path) -> No
     assert plain.get_color() == on_hold.get_color()
     assert verticals(left) == [2], "the schedule's change"
     assert ticks(left) == [(4, 50)], "the held run's own"
-
-
-def test_panels_of_one_comparison_agree_on_the_number_of_seeds(tmp_path: Path) -> None:
-    figure = accuracy_figure(load(tmp_path, *map(paper_like, FIGURE_6), replace(paper_like(54), seed=1))[1])
-    assert labels(figure).count("Target (28×28), n = 1") == 1
-    assert "Target (28×28)" not in labels(figure)

@@ -17,31 +17,20 @@ def residual(run: FakeRun) -> FakeRun:
     return dataclasses.replace(run, model="resnet_small", comparison="deadbeef")
 
 
-def test_all_figures_of_results_are_there() -> None:
-    # Figures 1 to 3 of the paper explain the method.
-    assert list(PAPER_FIGURES) == [4, 5, 6, 7, 8, 9, 10]
-
-
-def test_other_figures_are_refused(tmp_path: Path) -> None:
-    _, epochs = load(tmp_path, FakeRun(0, [0.5]))
+def test_figures_of_results_are_there_and_others_refused(tmp_path: Path) -> None:
+    assert list(PAPER_FIGURES) == [4, 5, 6, 7, 8, 9, 10], "1 to 3 explain the method"
     with pytest.raises(InputError, match="number must be one of the paper's figures of results, 4 to 10; got 3"):
-        paper_figure(3, epochs)  # type: ignore[arg-type]
+        paper_figure(3, load(tmp_path, FakeRun(0, [0.5]))[1])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("number", NUMBERS)
-def test_without_its_runs_a_figure_says_how_to_get_them(tmp_path: Path, number: PaperFigure) -> None:
-    _, epochs = load(tmp_path, FakeRun(3, [0.5] * 4))
-    figure = paper_figure(number, epochs)
-    sweep = {4: 2, 5: 2, 6: "figure6", 7: 3, 8: 3, 9: 4, 10: 4}[number]
-    name = sweep if isinstance(sweep, str) else f"table{sweep}"
+@pytest.mark.parametrize("run", [FakeRun(3, [0.5] * 4), FakeRun(17, [])], ids=["another", "without an epoch"])
+def test_without_its_runs_a_figure_says_how_to_get_them(tmp_path: Path, number: PaperFigure, run: FakeRun) -> None:
+    figure = paper_figure(number, load(tmp_path, run)[1])
+    sweep = {4: "table2", 5: "table2", 6: "figure6", 7: "table3", 8: "table3", 9: "table4", 10: "table4"}[number]
     assert f"Figure {number}" in words(figure)
-    assert f"not run (python -m rescaler.run sweep={name})" in words(figure)
+    assert f"not run (python -m rescaler.run sweep={sweep})" in words(figure)
     assert not any(panel.axison for panel in figure.axes)
-
-
-@pytest.mark.parametrize("number", NUMBERS)
-def test_runs_without_an_epoch_are_no_runs(tmp_path: Path, number: PaperFigure) -> None:
-    assert "not run" in words(paper_figure(number, load(tmp_path, FakeRun(17, []))[1]))
 
 
 @pytest.mark.parametrize(("number", "axis"), [(4, "Epoch"), (5, "Training time (s)")])

@@ -28,13 +28,10 @@ def test_a_dollar_in_a_name_is_no_formula(tmp_path: Path, suffix: str) -> None:
     save_figure(empty_figure(r"$\frac$ of $x"), tmp_path / f"f.{suffix}")
 
 
-def test_save_figure_lists_the_formats(tmp_path: Path) -> None:
+def test_a_figure_that_cannot_be_saved_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"the file of a figure must end in \.png, \.svg, \.pdf; got .*plot\.gif"):
         save_figure(Figure(), tmp_path / "plot.gif")
     assert not list(tmp_path.iterdir())
-
-
-def test_save_figure_says_where_it_cannot_write(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot write .*file"):
         save_figure(Figure(), tmp_path / "file" / "plot.png")

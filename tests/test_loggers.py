@@ -104,16 +104,9 @@ def test_a_logger_that_fails_is_one_warning(
     assert warnings == [f"logger=broken {off}", f"logger=more[0] {off}"]
 
 
-@pytest.mark.parametrize(
-    ("settings", "name"),
-    [
-        (LoggerSettings(others={"tensorboard": OTHERS["tensorboard"]}), "tensorboard"),
-        (LoggerSettings(others={"mlflow": OTHERS["mlflow"]}), "mlflow"),
-    ],
-)
-def test_a_missing_package_is_named_with_its_extra(
-    monkeypatch: pytest.MonkeyPatch, settings: LoggerSettings, name: str
-) -> None:
+@pytest.mark.parametrize("name", ["tensorboard", "mlflow"])
+def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    settings = LoggerSettings(others={name: OTHERS[name]})
     check_loggers(settings)
     monkeypatch.setattr("rescaler.loggers.find_spec", lambda package: None if package == name else util.find_spec("os"))
     with pytest.raises(

@@ -16,7 +16,7 @@ from rescaler.chain import Recipe
 from rescaler.config import DataSettings, StepSettings
 from rescaler.data.order import EpochImages
 from rescaler.errors import InputError
-from rescaler.measure import Candidate, Spread, batch_loading_s, step_recipe, time_steps, turns
+from rescaler.measure import Candidate, Spread, batch_loading_s, step_recipe, time_steps
 from rescaler.method.size import height_width
 
 CPU = torch.device("cpu")
@@ -136,12 +136,6 @@ def test_too_little_memory_is_one_line(recipe: MakeRecipe) -> None:
         time_steps({"a": candidate(Greedy("a"))}, recipe(), device=CPU)
 
 
-def test_progress_is_told(recipe: MakeRecipe) -> None:
-    told: list[str] = []
-    time_steps({"a": candidate(Counting("a"))}, recipe(), device=CPU, rounds=2, progress=told.append)
-    assert told == ["warming up a", "round 1 of 2", "round 2 of 2"]
-
-
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("precision", ["default", "fp32", "tf32", "bf16", "fp16"])
 def test_cuda_is_waited_for(make_experiment: MakeExperiment, precision: str) -> None:
@@ -205,11 +199,4 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
 
 def test_a_spread_is_median_and_range() -> None:
     assert Spread.of([3.0, 1.0, 2.0]) == Spread(2.0, 1.0, 3.0)
-
-
-def test_ratios_are_by_round() -> None:
-    assert Spread.of_ratios([6.0, 12.0], [3.0, 2.0]) == Spread(4.0, 2.0, 6.0)
-
-
-def test_nobody_always_follows_the_same_other() -> None:
-    assert list(turns("abc", 3)) == [["a", "b", "c"], ["c", "b", "a"], ["a", "b", "c"]]
+    assert Spread.of_ratios([6.0, 12.0], [3.0, 2.0]) == Spread(4.0, 2.0, 6.0), "by round"

@@ -78,23 +78,18 @@ def test_a_copy_of_the_run_and_a_trunk_keep_their_states(project: Project) -> No
     assert project.states() == "ab"
 
 
-def test_states_shared_by_the_runs_removed_together_go(project: Project) -> None:
+def test_states_shared_by_the_runs_removed_together_go_and_those_that_no_run_held_stay(project: Project) -> None:
     folders = [project.run(name, "a", "b") for name in ("one", "two")]
-    project.run("three", "c")
+    project.run("gone", "c")
     remove(*folders, folders[0], "--yes")
     assert project.states() == "c"
 
 
-def test_a_state_that_no_run_held_is_left_to_prune(project: Project) -> None:
+@pytest.mark.parametrize(("damaged", "content"), [("one/chain.json", b"{"), ("ledger/holds/??/*/*", b"\xff\0")])
+def test_a_run_whose_holds_cannot_be_read_is_removed_alone(project: Project, damaged: str, content: bytes) -> None:
     one = project.run("one", "a")
-    project.run("gone", "b")
-    remove(one, "--yes")
-    assert project.states() == "b"
-
-
-def test_a_run_without_chain_or_ledger_is_removed_alone(project: Project) -> None:
-    one = project.run("one", "a")
-    (one / "chain.json").write_text("{")
+    (path,) = project.folder.glob(damaged)
+    path.write_bytes(content)
     remove(one, "--yes")
     assert (one.exists(), project.states()) == (False, "a"), "the states are left to prune"
 
@@ -127,7 +122,13 @@ def _holders(ledger: Ledger, key: str) -> set[Path]:
     return {Path(os.path.normpath(ledger.folder / hold.read_text())) for hold in holds}
 
 
-def test_a_run_that_is_trained_now_is_refused(project: Project) -> None:
+def test_a_run_or_a_sweep_in_use_is_refused(project: Project) -> None:
+    first = project.run("sweep/0", "b")
+    sweep = Sweep(project.folder / "sweep", [])
+    sweep.write()
+    with sweep.owned(), pytest.raises(SystemExit, match=r"^error: the sweep of .*0 is in use by"):
+        remove(first, "--yes")
+    assert first.is_dir()
     one = project.run("one", "a", status="running")
     with pytest.raises(SystemExit, match=r"^error: .*one is being trained: cancel it first, or wait 10 minutes"):
         remove(one, "--yes")
@@ -135,15 +136,6 @@ def test_a_run_that_is_trained_now_is_refused(project: Project) -> None:
     os.utime(one / "summary.json", (long_ago, long_ago))
     remove(one, "--yes")
     assert not one.exists()
-
-
-def test_a_sweep_in_use_is_refused(project: Project) -> None:
-    one = project.run("sweep/0", "a")
-    sweep = Sweep(project.folder / "sweep", [])
-    sweep.write()
-    with sweep.owned(), pytest.raises(SystemExit, match=r"^error: the sweep of .*0 is in use by"):
-        remove(one, "--yes")
-    assert one.is_dir()
 
 
 def test_a_run_that_another_starts_from_is_refused(project: Project) -> None:
@@ -184,14 +176,6 @@ def test_a_folder_that_cannot_be_removed_keeps_its_states(project: Project, monk
     with pytest.raises(SystemExit, match=f"^error: cannot remove {one}: Permission denied$"):
         remove(one, "--yes")
     assert project.states() == "a"
-
-
-def test_a_hold_that_cannot_be_read_costs_no_state(project: Project) -> None:
-    one = project.run("one", "a")
-    (hold,) = project.ledger.folder.glob("holds/??/*/*")
-    hold.write_bytes(b"\xff\0")
-    remove(one, "--yes")
-    assert (one.exists(), project.states()) == (False, "a")
 
 
 def test_a_ledger_in_the_folder_of_a_run_is_not_removed(tmp_path: Path) -> None:

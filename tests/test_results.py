@@ -1,6 +1,7 @@
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -17,7 +18,6 @@ from rescaler.results import (
     over_seeds,
     read_at,
     table,
-    time_unit,
 )
 
 PRETRAIN = FakeRun("never", [0.5, 0.6, 0.7, 0.7])
@@ -37,76 +37,57 @@ def load(folder: Path, last_epoch: int | None = None) -> tuple[DataFrame, DataFr
     return runs, load_epochs(runs)
 
 
-def test_load_runs_finds_them_at_any_depth(tmp_path: Path) -> None:
+def test_load_runs_finds_them_at_any_depth_and_each_once(tmp_path: Path) -> None:
     PRETRAIN.write(tmp_path / "a")
     TARGET.write(tmp_path / "b" / "c" / "d")
-    runs = load_runs([tmp_path / "a", tmp_path / "b"])
+    runs = load_runs([tmp_path / "a", tmp_path / "b", tmp_path])
     assert list(runs["folder"]) == [tmp_path / "a", tmp_path / "b" / "c" / "d"]
     assert list(runs["resize_epoch"]) == ["never", 0]
 
 
-def test_load_runs_of_the_same_folder_twice_counts_once(tmp_path: Path) -> None:
-    write(tmp_path, PRETRAIN, TARGET)
-    assert len(load_runs([tmp_path, tmp_path / "0"])) == 2
-
-
-def test_load_runs_keeps_the_furthest_copy(tmp_path: Path) -> None:
-    RESIZED.write(tmp_path / "first")
-    restarted = FakeRun(2, [0.5], status="running", updated="2024-06-01T12:00:00+00:00")
-    restarted.write(tmp_path / "second")
-    assert list(load_runs([tmp_path])["folder"]) == [tmp_path / "first"]
-
-
-def test_load_runs_keeps_the_newest_of_equal_copies(tmp_path: Path) -> None:
+def test_load_runs_keeps_the_furthest_copy_the_newest_of_equals(tmp_path: Path) -> None:
     # 13:30 at two hours east of Greenwich is 11:30 UTC, before 12:00 UTC.
     FakeRun(2, [0.5], updated="2024-05-01T13:30:00+02:00").write(tmp_path / "a")
     FakeRun(2, [0.5], updated="2024-05-01T12:00:00+00:00").write(tmp_path / "b")
     FakeRun(2, [0.5], updated="2024-05-01T11:00:00+00:00").write(tmp_path / "c")
     assert list(load_runs([tmp_path])["folder"]) == [tmp_path / "b"]
+    FakeRun(2, [0.5, 0.6], updated="2024-04-01T12:00:00+00:00").write(tmp_path / "d")
+    assert list(load_runs([tmp_path])["folder"]) == [tmp_path / "d"]
 
 
-@pytest.mark.parametrize("text", ['{"run": "a', "[]", '{"run": "a"}', "{}", "\x00", '"run"'])
-def test_load_runs_skips_what_is_no_summary(tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str) -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"run": "a', "[]", '{"run": "a"}', "\x00", '"run"', {"seed": "0"}, {"resize_epoch": None},
+        {"resize_epoch": "auto"}, {"updated": "yesterday"},
+    ],
+)  # fmt: skip
+def test_load_runs_skips_what_is_no_summary(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str | dict[str, Any]
+) -> None:
     write(tmp_path, TARGET)
-    foreign = tmp_path / "foreign" / "summary.json"
-    foreign.parent.mkdir()
-    foreign.write_text(text)
+    foreign = FakeRun(1, [0.5]).write(tmp_path / "foreign") / "summary.json"
+    foreign.write_text(text if isinstance(text, str) else json.dumps(json.loads(foreign.read_text()) | text))
     with caplog.at_level(logging.WARNING):
         assert len(load_runs([tmp_path])) == 1
     (record,) = caplog.records
     assert str(foreign) in record.message
     assert "\n" not in record.message
+    assert isinstance(text, str) or next(iter(text)) in record.message or "yesterday" in record.message
 
 
-@pytest.mark.parametrize(
-    ("key", "value"), [("seed", "0"), ("resize_epoch", None), ("resize_epoch", "auto"), ("updated", "yesterday")]
-)
-def test_load_runs_skips_a_summary_with_a_wrong_value(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, key: str, value: object
-) -> None:
-    path = TARGET.write(tmp_path / "run") / "summary.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
-    with pytest.raises(InputError, match="no runs in"):
-        load_runs([tmp_path])
-    assert str(value if key == "updated" else key) in caplog.text
-
-
-def test_load_runs_names_a_source_without_runs_and_loads_the_others(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    write(tmp_path / "full", TARGET)
-    assert len(load_runs([tmp_path / "empty", tmp_path / "full"])) == 1
-    (message,) = caplog.messages
-    assert message.startswith(f"left out a source: no runs in {tmp_path / 'empty'}: it must be")
-
-
-def test_load_runs_without_any_runs_says_so(tmp_path: Path) -> None:
+def test_load_runs_names_a_source_without_runs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(InputError, match=r"^no runs in .*empty: it must be"):
         load_runs([tmp_path / "empty"])
     with pytest.raises(InputError, match=r"^none of the sources has runs: .*empty, .*gone$"):
         load_runs([tmp_path / "empty", tmp_path / "gone"])
     with pytest.raises(InputError, match=r"^no source of runs was named"):
         load_runs([])
+    caplog.clear()
+    write(tmp_path / "full", TARGET)
+    assert len(load_runs([tmp_path / "empty", tmp_path / "full"])) == 1
+    (message,) = caplog.messages
+    assert message.startswith(f"left out a source: no runs in {tmp_path / 'empty'}: it must be")
 
 
 def test_load_epochs_adds_up_training_time(tmp_path: Path) -> None:
@@ -117,6 +98,9 @@ def test_load_epochs_adds_up_training_time(tmp_path: Path) -> None:
     assert list(epochs["rescaled"]) == [False, False, True, False]
     assert set(epochs["run"]) == {RESIZED.run}
     assert set(epochs["torch"]) == {"2.10"}
+    path = tmp_path / "0" / "metrics.csv"
+    pd.read_csv(path).assign(compile_s=2.0).to_csv(path, index=False)
+    assert list(load(tmp_path)[1]["training_s"]) == [3, 3, 6.5, 6]
 
 
 def test_load_epochs_leaves_out_what_the_summary_does_not_count_yet(tmp_path: Path) -> None:
@@ -141,14 +125,9 @@ def test_load_epochs_names_damaged_metrics(tmp_path: Path, caplog: pytest.LogCap
     assert pd.isna(target["training_s"])
 
 
-def test_load_epochs_counts_compiling_as_training(tmp_path: Path) -> None:
-    path = write(tmp_path, TARGET) / "0" / "metrics.csv"
-    pd.read_csv(path).assign(compile_s=2.0).to_csv(path, index=False)
-    assert load(tmp_path)[1]["training_s"].tolist() == [6.0] * 4
-
-
 def test_table_has_the_papers_order_and_labels(tmp_path: Path) -> None:
     held = FakeRun(2, [0.5, 0.6, 0.7, 0.6, 0.7, 0.7], hold=True, held=2)
+    assert network_label(0, image_px=28, hold=True, held_epochs=0) == "Target (28×28)"
     rows = table(*load(write(tmp_path, held, FakeRun(10, [0.1], status="running"), RESIZED, TARGET, PRETRAIN)))
     assert list(rows["network"]) == [
         "Pre-train (17×17)",
@@ -196,27 +175,12 @@ def test_table_estimate_counts_what_compiling_the_target_took(tmp_path: Path) ->
     assert slower == plain + 3.0, "the target would compile too, but no pre-train network"
 
 
-def test_table_estimate_leaves_out_held_epochs(tmp_path: Path) -> None:
-    held = FakeRun(2, [0.5, 0.6, 0.7, 0.6, 0.7, 0.7], hold=True, held=2)
-    (row,) = table(*load(write(tmp_path, held))).to_dict("records")
-    assert row["training_s"] == 18.5
-    assert row["saved_s"] == -2.5, "16 s for the scheduled four epochs"
-    assert row["held_epochs"] == 2
-
-
 def test_table_says_nothing_of_time_saved_by_an_unfinished_run(tmp_path: Path) -> None:
     failed = FakeRun(2, [0.5, 0.6, 0.7], status="failed", error="loss is nan")
     rows = table(*load(write(tmp_path, TARGET, failed))).set_index("resize_epoch")
     assert rows["saved_s"].isna().all()
     assert rows.loc[2, "training_s"] == 6.5
     assert rows.loc[2, "error"] == "loss is nan"
-
-
-def test_table_of_a_run_without_epochs(tmp_path: Path) -> None:
-    (row,) = table(*load(write(tmp_path, FakeRun(0, [], status="failed")))).to_dict("records")
-    assert row["network"] == "Target"
-    assert pd.isna(row["best_top1"])
-    assert pd.isna(row["training_s"])
 
 
 def test_table_compares_within_a_seed(tmp_path: Path) -> None:
@@ -243,22 +207,17 @@ def test_read_at_an_earlier_epoch(tmp_path: Path) -> None:
     assert list(rows["status"]) == ["done"] * 3
     assert list(rows["best_top1"]) == [0.7, 0.7, 0.55], "a pre-train epoch of a resized run does not count"
     assert list(rows["final_top1"]) == [0.7, 0.7, 0.55]
+    pd.testing.assert_frame_equal(table(*load(tmp_path, 99)), table(*load(tmp_path)))
+    with pytest.raises(InputError, match=r"last_epoch must be at least 1; got 0"):
+        load(tmp_path, 0)
 
 
-def test_read_at_leaves_out_held_epochs_only_once(tmp_path: Path) -> None:
+def test_held_epochs_are_left_out_of_the_targets_estimate_once(tmp_path: Path) -> None:
     write(tmp_path, FakeRun(2, [0.5, 0.6, 0.7, 0.6, 0.7, 0.7], hold=True, held=2))
+    (row,) = table(*load(tmp_path)).to_dict("records")
+    assert (row["training_s"], row["held_epochs"]) == (18.5, 2)
     # Up to epoch 4 (two of 1 s, two of 4 s, the rescale), up to 6, and beyond; the target would end at 4 in any case.
     assert [table(*load(tmp_path, last_epoch))["saved_s"][0] for last_epoch in (4, 6, 9)] == [5.5, -2.5, -2.5]
-
-
-def test_read_at_beyond_the_end_changes_nothing(tmp_path: Path) -> None:
-    write(tmp_path, PRETRAIN, TARGET, RESIZED)
-    pd.testing.assert_frame_equal(table(*load(tmp_path, 99)), table(*load(tmp_path)))
-
-
-def test_read_at_refuses_epoch_zero(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"last_epoch must be at least 1; got 0"):
-        load(write(tmp_path, TARGET), 0)
 
 
 def test_cost_counts_shared_epochs_once(tmp_path: Path) -> None:
@@ -288,15 +247,6 @@ def test_headings_tell_equal_ones_apart(tmp_path: Path) -> None:
     assert headings(rows)["deadbeef01"] == f"{text} (comparison deadbeef)"
 
 
-def test_network_label_of_a_target_that_is_held_says_nothing_of_it() -> None:
-    assert network_label(0, image_px=28, hold=True, held_epochs=0) == "Target (28×28)"
-
-
-@pytest.mark.parametrize(("longest_s", "unit"), [(0, "s"), (599, "s"), (600, "min"), (7199, "min"), (7200, "h")])
-def test_time_unit(longest_s: float, unit: str) -> None:
-    assert time_unit(longest_s)[0] == unit
-
-
 def test_seeds_of_other_settings_are_not_averaged(tmp_path: Path) -> None:
     """Whichever seeds there are of each: those of one setting are one row, and nothing else is in it."""
     bilinear = [FakeRun(1, [0.5, 0.6], variant="bilinear", seed=seed, epochs_planned=2) for seed in (0, 1, 2)]
@@ -306,24 +256,20 @@ def test_seeds_of_other_settings_are_not_averaged(tmp_path: Path) -> None:
     assert seeds["best_top1"].round(6).to_dict() == {"bilinear": 0.6, "fit": 0.7}
 
 
-def test_table_tells_runs_of_other_settings_apart_by_what_differs(tmp_path: Path) -> None:
-    variants = ("3->2; bicubic", "3->2; bilinear", "3->2; bilinear; BatchNorm recalibrated")
+@pytest.mark.parametrize(
+    ("variants", "told"),
+    [
+        (
+            ("3->2; bicubic", "3->2; bilinear", "3->2; bilinear; BatchNorm recalibrated"),
+            (" [bicubic]", " [bilinear]", " [bilinear; BatchNorm recalibrated]"),
+        ),
+        (("a=1; bilinear", "a=1; a=1; bilinear"), (" [a=1; bilinear]", " [a=1; a=1; bilinear]")),
+        (("3->2; 5 calibration batches", "3->2"), (" [5 calibration batches]", "")),
+    ],
+)
+def test_runs_of_other_settings_are_told_apart_by_what_differs(
+    tmp_path: Path, variants: tuple[str, ...], told: tuple[str, ...]
+) -> None:
     runs, epochs = load(write(tmp_path, *(FakeRun(2, [0.5, 0.6], variant=variant) for variant in variants), TARGET))
-    resized = [f"Resized at epoch 2 [{words}]" for words in ("bicubic", "bilinear", "bilinear; BatchNorm recalibrated")]
+    resized = [f"Resized at epoch 2{words}" for words in told]
     assert set(table(runs, epochs)["network"]) == {*resized, "Target (28×28)"}
-
-
-def test_variants_that_differ_in_how_often_they_have_a_part_are_told_apart(tmp_path: Path) -> None:
-    once, twice = "a=1; bilinear", "a=1; a=1; bilinear"
-    kinds = [FakeRun(2, [0.5, 0.6], variant=variant, seed=seed) for seed, variant in enumerate((once, twice))]
-    runs, _ = load(write(tmp_path, *kinds))
-    assert set(runs["distinction"]) == {once, twice}
-
-
-def test_the_one_with_nothing_of_its_own_is_named_alone(tmp_path: Path) -> None:
-    more, plain = (FakeRun(2, [0.5, 0.6], variant=variant) for variant in ("3->2; 5 calibration batches", "3->2"))
-    runs, epochs = load(write(tmp_path, more, plain))
-    assert sorted(table(runs, epochs)["network"]) == [
-        "Resized at epoch 2",
-        "Resized at epoch 2 [5 calibration batches]",
-    ]

@@ -71,7 +71,8 @@ def test_a_run_of_the_server_is_the_run_that_was_mirrored(monkeypatch: pytest.Mo
     assert folder == "me/kernels/ab12"
     assert summary.keys() >= SUMMARY.keys()
     assert summary.items() >= {**DONE, "run": "ab12", "resize_epoch": 17}.items()
-    assert (summary["reused_epochs"], summary["best_top1"]) == (17, 0.25)
+    assert (summary["reused_epochs"], summary["best_top1"], summary["epochs_planned"]) == (17, 0.25, 20)
+    assert (summary["training_s"], summary["computed_s"]) == (20 * 9.0 + 0.5, 3 * (9.0 + 4.0) + 0.5)
     assert epochs == [{**record(number).to_dict(), "reused": number <= 17} for number in range(1, 21)]
 
 
@@ -86,26 +87,42 @@ def test_runs_of_the_server_stand_beside_those_of_folders(tmp_path: Path, monkey
     assert set(load_epochs(runs[runs["run"] == "ab12"])["run"]) == {"ab12"}
 
 
-def test_a_crashed_run_is_read_as_far_as_it_came(monkeypatch: pytest.MonkeyPatch) -> None:
-    serve(monkeypatch, server_run(summary_metrics={"status": "running"}, rows=rows(7), state="crashed"))
-    ((_, summary, epochs),) = read_project("me/kernels")
-    assert (summary["status"], summary["error"]) == ("failed", "crashed, says W&B")
-    assert (summary["epochs"], len(epochs)) == (7, 7)
-
-
-def test_a_run_that_just_began_has_no_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
-    serve(monkeypatch, server_run(summary_metrics={}, rows={}, state="running"))
-    ((_, summary, epochs),) = read_project("me/kernels")
-    assert (summary["status"], summary["epochs"], summary["best_top1"], epochs) == ("running", 0, None, [])
-
-
-def test_epochs_after_a_hole_are_none_of_the_chain(monkeypatch: pytest.MonkeyPatch) -> None:
-    torn = rows(20)
-    del torn[5]
-    serve(monkeypatch, server_run(rows=torn))
-    ((_, summary, epochs),) = read_project("me/kernels")
-    assert len(epochs) == 4
-    assert summary["error"] == "W&B has 4 of its 20 epochs"
+@pytest.mark.parametrize(
+    ("history", "summary", "state", "epochs", "standing"),
+    [
+        (rows(7), {"status": "running"}, "crashed", 7, ("failed", "crashed, says W&B")),
+        ({}, {}, "running", 0, ("running", None)),
+        (rows(7), {"status": "running", "error": None}, "finished", 7, ("running", None)),
+        (rows(7), {"status": "failed", "error": "diverged"}, "failed", 7, ("failed", "diverged")),
+        (
+            {key: row for key, row in rows(20).items() if key != 5},
+            DONE,
+            "finished",
+            4,
+            ("failed", "W&B has 4 of its 20 epochs"),
+        ),
+    ],
+    ids=[
+        "crashed",
+        "just began",
+        "uploaded while it trained",
+        "diverged",
+        "a hole, after which epochs are none of the chain",
+    ],
+)
+def test_a_run_is_read_as_far_as_its_epochs_go(
+    monkeypatch: pytest.MonkeyPatch,
+    history: dict[int, Any],
+    summary: dict[str, Any],
+    state: str,
+    epochs: int,
+    standing: tuple[str, str | None],
+) -> None:
+    serve(monkeypatch, server_run(summary_metrics=summary, rows=history, state=state))
+    ((_, found, kept),) = read_project("me/kernels")
+    assert (found["status"], found["error"]) == standing
+    assert (found["epochs"], len(kept)) == (epochs, epochs)
+    assert (found["best_top1"] is None) == (epochs == 0)
 
 
 def test_foreign_and_damaged_runs_are_named_and_the_rest_is_read(
@@ -125,31 +142,30 @@ def test_foreign_and_damaged_runs_are_named_and_the_rest_is_read(
     ]
 
 
-def test_a_project_without_runs_of_ours_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_project_without_runs_of_ours_or_of_no_such_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     serve(monkeypatch, server_run(config={}))
     with pytest.raises(InputError, match=r"^no runs of rescaler in W&B's project 'me/kernels'$"):
         read_project("me/kernels")
+    for project in ("", "a/b/c", "/a", "a/"):
+        with pytest.raises(InputError, match=rf"must be wandb:ENTITY/PROJECT or wandb:PROJECT; got 'wandb:{project}'$"):
+            read_project(project)
 
 
-@pytest.mark.parametrize("project", ["", "a/b/c", "/a", "a/"])
-def test_a_name_that_is_no_project_is_refused(project: str) -> None:
-    with pytest.raises(InputError, match=rf"must be wandb:ENTITY/PROJECT or wandb:PROJECT; got 'wandb:{project}'$"):
-        read_project(project)
+FAILED = {"status": "failed", "error": "killed", "epochs": 8}
 
 
-def test_attempts_are_one_run_whose_epochs_follow_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    failed = {"status": "failed", "error": "killed", "epochs": 8}
-    keep(monkeypatch, tmp_path, part("1", 1, 8, summary=failed, state="failed"), part("2", 9, 20, summary=DONE))
-    ((folder, summary, epochs),) = read_offline(tmp_path)
-    assert (summary["status"], summary["error"], folder) == ("done", None, Path("wandb/2"))
-    assert [epoch["epoch"] for epoch in epochs] == list(range(1, 21))
-
-
-def test_an_attempt_that_is_going_on_is_what_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    failed = {"status": "failed", "error": "killed", "epochs": 8}
-    keep(monkeypatch, tmp_path, part("1", 1, 8, summary=failed, state="failed"), part("2", 9, 12))
-    ((_, summary, epochs),) = read_offline(tmp_path)
-    assert (summary["status"], summary["epochs"], len(epochs)) == ("running", 12, 12)
+@pytest.mark.parametrize(
+    ("second", "status", "epochs"),
+    [(part("2", 9, 20, summary=DONE), "done", 20), (part("2", 9, 12), "running", 12)],
+    ids=["done", "going on"],
+)
+def test_attempts_are_one_run_whose_epochs_follow_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, second: Fragment, status: str, epochs: int
+) -> None:
+    keep(monkeypatch, tmp_path, part("1", 1, 8, summary=FAILED, state="failed"), second)
+    ((folder, summary, kept),) = read_offline(tmp_path)
+    assert (summary["status"], summary["error"], folder) == (status, None, Path("wandb/2"))
+    assert [epoch["epoch"] for epoch in kept] == list(range(1, epochs + 1))
 
 
 def test_the_newer_of_two_copies_of_an_epoch_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

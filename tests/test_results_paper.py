@@ -156,12 +156,6 @@ def test_report_tells_variants_apart(tmp_path: Path) -> None:
     assert [row[0] for row in report.rows if row[1] == "ours, n = 1"] == ["", "[bicubic]", "[bilinear]"]
 
 
-def test_report_says_that_devices_differ(tmp_path: Path) -> None:
-    other = FakeRun(17, [0.5] * 20, epochs_planned=20, device="cpu B")
-    (report,) = reports(2, tmp_path, target(), other)
-    assert "cpu A: Target (28×28); cpu B: Resized at epoch 17" in report.markdown()
-
-
 def test_overfeats_runs_do_not_stand_for_resnets(tmp_path: Path) -> None:
     # Figure 6 resizes OverFeat at epochs 28 and 29 too.
     overfeat = FakeRun(28, [0.5] * 29 + [0.7], epochs_planned=30)

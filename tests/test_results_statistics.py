@@ -26,26 +26,24 @@ def judged(target: list[float], resized: list[float]) -> "pd.Series[Any]":
     return over_seeds(rows(*runs)).iloc[1]
 
 
-def test_the_interval_is_students() -> None:
+def test_the_interval_is_students_over_pairs_of_the_same_seed() -> None:
     row = judged([0.90, 0.90, 0.90], [0.89, 0.91, 0.93])
     # Differences -1, 1, 3 points: mean 1, standard deviation 2.
     assert row["pairs"] == 3
     assert row["difference"] == pytest.approx(0.01)
     assert row["difference_low"] == pytest.approx(0.01 - T_2 * 0.02 / math.sqrt(3), rel=1e-6)
     assert row["difference_high"] == pytest.approx(0.01 + T_2 * 0.02 / math.sqrt(3), rel=1e-6)
-
-
-def test_pairs_are_of_the_same_seed() -> None:
     # Level seed by seed, although the means over all seeds are far apart.
     row = judged([0.5, 0.7, 0.1], [0.5, 0.7])
     assert (row["pairs"], row["difference"], row["difference_low"], row["difference_high"]) == (2, 0, 0, 0)
 
 
-def test_one_pair_tells_nothing_of_the_spread() -> None:
-    row = judged([0.90], [0.91])
-    assert row["difference"] == pytest.approx(0.01)
-    assert (row["difference_low"], row["difference_high"]) == (-math.inf, math.inf)
-    assert row["verdict"] == "not enough runs to tell"
+@pytest.mark.parametrize(("target", "pairs", "verdict"), [([0.90], 1, "not enough runs to tell"), ([], 0, None)])
+def test_one_pair_or_none_tells_nothing_of_the_spread(target: list[float], pairs: int, verdict: str | None) -> None:
+    row = over_seeds(rows(*((0, 0, top1) for top1 in target), (2, 0, 0.91))).iloc[-1]
+    assert (row["n"], row["pairs"], row["verdict"]) == (1, pairs, verdict)
+    assert row["difference"] == pytest.approx(0.01 if pairs else math.nan, nan_ok=True)
+    assert row["difference_high"] == pytest.approx(math.inf if pairs else math.nan, nan_ok=True)
 
 
 def test_differences_that_are_all_but_equal_have_an_interval_without_width() -> None:
@@ -70,10 +68,7 @@ def test_differences_that_are_all_but_equal_have_an_interval_without_width() -> 
 )
 def test_verdict_at_half_a_point(low: float, high: float, expected: str) -> None:
     assert verdict(low, high) == expected
-
-
-def test_a_wider_margin_forgives_more() -> None:
-    assert verdict(-0.015, -0.006, 0.02) == "preserved"
+    assert verdict(-0.015, -0.006, 0.02) == "preserved", "a wider margin forgives more"
 
 
 def test_over_seeds_pairs_what_has_a_target_of_its_seed() -> None:
@@ -88,12 +83,6 @@ def test_over_seeds_pairs_what_has_a_target_of_its_seed() -> None:
     assert row["verdict"] == "not enough runs to tell"
     assert found.loc["0", "pairs"] == 0
     assert found.loc["0", "verdict"] is None
-
-
-def test_over_seeds_judges_nothing_where_no_seed_has_a_target() -> None:
-    row = over_seeds(rows((0, 0, 0.90), (2, 1, 0.89), (2, 2, 0.89))).set_index("network").loc["2"]
-    assert (row["n"], row["pairs"], row["verdict"]) == (2, 0, None)
-    assert row[["difference", "difference_low", "difference_high"]].isna().all()
 
 
 def test_over_seeds_keeps_networks_of_which_nothing_finished() -> None:

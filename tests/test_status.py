@@ -46,10 +46,13 @@ def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
     return call
 
 
-def test_a_job_in_the_queue_waits(ask: Ask) -> None:
+def test_a_job_in_the_queue_waits_whatever_its_last_attempt_wrote(tmp_path: Path, ask: Ask) -> None:
     status = ask(JobState("PENDING"))
     assert (status.state, status.detail) == ("waiting", "")
     assert not status.is_over
+    write(tmp_path / "0" / "summary.json", status="running", error=None)
+    status = ask(JobState("PENDING", 1))
+    assert (status.state, status.detail) == ("waiting", "requeued 1 time")
 
 
 @pytest.mark.parametrize(
@@ -80,12 +83,6 @@ def test_a_running_job_counts_down(tmp_path: Path, ask: Ask) -> None:
     assert status.left_s == pytest.approx(60, abs=5)
 
 
-def test_a_requeued_job_waits_whatever_its_last_attempt_wrote(tmp_path: Path, ask: Ask) -> None:
-    write(tmp_path / "0" / "summary.json", status="running", error=None)
-    status = ask(JobState("PENDING", 1))
-    assert (status.state, status.detail) == ("waiting", "requeued 1 time")
-
-
 def test_a_finished_run_is_done_whatever_slurm_says(tmp_path: Path, ask: Ask) -> None:
     write(tmp_path / "0" / "summary.json", status="done", error=None, requeues=3)
     for state in ("", "COMPLETED", "COMPLETING", "FAILED", "CANCELLED"):
@@ -95,15 +92,11 @@ def test_a_finished_run_is_done_whatever_slurm_says(tmp_path: Path, ask: Ask) ->
         assert not status.is_unfinished
 
 
-def test_a_failure_says_why(tmp_path: Path, ask: Ask) -> None:
+def test_a_failure_says_why_until_the_run_is_tried_again(tmp_path: Path, ask: Ask) -> None:
     write(tmp_path / "0" / "summary.json", status="failed", error="the loss became nan")
     status = ask(JobState("FAILED"))
     assert (status.state, status.detail) == ("failed", "the loss became nan")
     assert status.is_unfinished
-
-
-def test_an_earlier_failure_is_no_news_once_the_run_is_tried_again(tmp_path: Path, ask: Ask) -> None:
-    write(tmp_path / "0" / "summary.json", status="failed", error="the loss became nan")
     assert ask(JobState("PENDING")).state == "waiting"
     assert ask(JobState("CANCELLED")).state == "cancelled"
 
@@ -126,41 +119,38 @@ def test_a_job_that_died_is_lost(tmp_path: Path, ask: Ask, state: str, detail: s
     assert status.is_unfinished
 
 
-def test_a_job_that_failed_before_its_run_began_says_why(tmp_path: Path, ask: Ask) -> None:
-    error = "rescaler.errors.InputError: data.folder=tree must hold train/"
-    log(tmp_path, f"Traceback (most recent call last):\n{error}\nsrun: error: node1: task 0: Exited with exit code 1\n")
+@pytest.mark.parametrize(
+    ("began", "text", "detail"),
+    [
+        (
+            False,
+            "Traceback (most recent call last):\nrescaler.errors.InputError: data.folder=tree must hold train/\n",
+            "data.folder=tree must hold train/",
+        ),
+        (True, "[INFO] epoch 3\nTraceback (most recent call last):\nOSError: disk is gone\n", "OSError: disk is gone"),
+        (False, "slurmstepd: error: execve(): pyton: None such\n", "slurmstepd: error: execve(): pyton: None such"),
+    ],
+    ids=["before the run began", "a later attempt", "before Python began"],
+)
+def test_a_job_that_failed_says_why_by_its_log(tmp_path: Path, ask: Ask, began: bool, text: str, detail: str) -> None:
+    if began:
+        write(tmp_path / "0" / "summary.json", status="running", error=None)
+    log(tmp_path, f"{text}srun: error: node1: task 0: Exited with exit code 1\n")
     status = ask(JobState("FAILED"))
-    assert (status.state, status.detail) == ("failed", "data.folder=tree must hold train/")
+    assert (status.state, status.detail) == ("failed", detail)
 
 
-def test_a_later_attempt_that_could_not_begin_says_why(tmp_path: Path, ask: Ask) -> None:
-    write(tmp_path / "0" / "summary.json", status="running", error=None)
-    log(tmp_path, "[INFO] epoch 3\nTraceback (most recent call last):\nOSError: disk is gone\nsrun: error: node1\n")
-    assert ask(JobState("FAILED")).detail == "OSError: disk is gone"
-
-
-def test_a_job_that_python_did_not_come_to_says_why(tmp_path: Path, ask: Ask) -> None:
-    words = "slurmstepd: error: execve(): pyton: No such file or directory"
-    log(tmp_path, f"{words}\nsrun: error: node1: task 0: Exited with exit code 2\n")
-    status = ask(JobState("FAILED"))
-    assert (status.state, status.detail) == ("failed", words)
-
-
-def test_a_job_that_slurm_forgot_and_that_wrote_nothing_is_lost(ask: Ask) -> None:
+def test_a_job_that_wrote_nothing_is_lost_or_was_never_submitted(
+    tmp_path: Path, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
     status = ask(JobState(""))
     assert (status.state, status.detail) == ("lost", "its job 71_0 ended without a word")
-
-
-def test_a_damaged_summary_is_none(tmp_path: Path, ask: Ask) -> None:
-    (tmp_path / "0").mkdir()
-    (tmp_path / "0" / "summary.json").write_text('{"status": "do')
-    assert ask(JobState("RUNNING")).state == "running"
-
-
-def test_a_run_that_was_not_submitted_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rescaler.sweep.status.states", lambda _: {})
     (status,) = statuses(Sweep(tmp_path, [SweepRun("seed=0", "0")], {}))
     assert (status.state, status.detail) == ("failed", "never submitted")
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / "summary.json").write_text('{"status": "do')
+    assert ask(JobState("RUNNING")).state == "running", "a damaged summary is none"
 
 
 def local(folder: Path, *, alive: bool) -> tuple[str, str]:

@@ -13,14 +13,11 @@ TABLE = TextTable("Heading", ("a", "b|c", "of"), [["long name", "1", "x"], ["x",
 
 def test_words_are_aligned_to_the_left_and_numbers_to_the_right() -> None:
     assert str(TABLE) == "Heading\n\na          b|c  of\nlong name    1  x\nx               why\n\na note"
+    assert str(TextTable("Heading", ("a",), [["x"]])) == "Heading\n\na\nx", "without notes"
 
 
 def test_a_percent_sign_stands_apart() -> None:
     assert (percent(0.1818), percent(0.5925, 2), percent(-0.5)) == ("18.2 %", "59.25 %", "-50.0 %")
-
-
-def test_without_notes_it_ends_with_its_rows() -> None:
-    assert str(TextTable("Heading", ("a",), [["x"]])) == "Heading\n\na\nx"
 
 
 def test_markdown_escapes_bars() -> None:
@@ -36,11 +33,8 @@ def test_latex_escapes_what_it_reads_as_commands() -> None:
     assert r"\caption{A \& B}" in latex
     assert r"a\_b & \% \\" in latex
     assert r"$-$1 $\pm$ 2" in latex
-
-
-def test_latex_escapes_names_of_the_users() -> None:
-    latex = TextTable(r"$\frac$ {a}^_~", ("a",), [["b"]]).latex()
-    assert r"\caption{\$\textbackslash{}frac\$ \{a\}\^{}\_$\sim$}" in latex
+    named = TextTable(r"$\frac$ {a}^_~", ("a",), [["b"]]).latex()
+    assert r"\caption{\$\textbackslash{}frac\$ \{a\}\^{}\_$\sim$}" in named
 
 
 STATUS = TextTable("Heading", ("Network", "Status"), [["Resized at epoch 17", "[b] no space left"]], words=["Status"])

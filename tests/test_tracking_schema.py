@@ -10,7 +10,7 @@ import pytest
 from test_tracking import CONFIG, SUMMARY, record
 
 from rescaler.config import LoggerSettings
-from rescaler.loggers.wandb import AXES, HIDDEN, NAMES, History, epoch, epoch_of_row, opening, summary_of
+from rescaler.loggers.wandb import AXES, HIDDEN, NAMES, History, epoch, epoch_of_row, opening
 from rescaler.method.size import ImageSize
 from rescaler.record import EPOCH_FIELDS
 
@@ -46,9 +46,10 @@ def test_the_resize_is_an_event_of_its_row_alone() -> None:
     assert not any(name.startswith("resize/") for name in after)
 
 
-def test_every_metric_has_an_axis_or_is_hidden() -> None:
-    shown = {name for row in rows(17, 18) for name in row}
-    assert shown == {*AXES, *HIDDEN}
+def test_every_field_is_a_metric_that_has_an_axis_or_is_hidden() -> None:
+    assert NAMES.keys() == EPOCH_FIELDS.keys()
+    assert len(set(NAMES.values())) == len(NAMES)
+    assert {name for row in rows(17, 18) for name in row} == {*AXES, *HIDDEN}
     assert AXES["test/top1"] == "epoch"
     assert AXES["over_hours/test_top1"] == "training_h"
     assert "record/digest" in HIDDEN
@@ -87,59 +88,13 @@ def test_a_run_is_tagged_by_what_it_is(changes: dict[str, Any], tags: list[str])
     assert begin(**changes)["tags"] == ["overfeat_small", "fashion_mnist", *tags, "mine"]
 
 
-def test_a_run_is_one_run_in_the_group_of_its_sweep() -> None:
+def test_a_run_is_one_run_in_the_group_of_its_sweep_with_its_identity_and_settings() -> None:
     start = begin()
     assert (start["id"], start["group"], start["name"]) == ("ab12", "sweep", "small resize_epoch=17 seed=3")
-    named = opening(SUMMARY, CONFIG, LoggerSettings(group="mine"), group="sweep", folder=Path("runs/0"))
+    settings = {**CONFIG, "folder": Path("data")}
+    named = opening(SUMMARY, settings, LoggerSettings(group="mine"), group="sweep", folder=Path("runs/0"))
     assert named["group"] == "mine"
-
-
-def test_the_config_has_the_identity_and_text_for_what_json_lacks() -> None:
-    start = opening(SUMMARY, {**CONFIG, "folder": Path("data")}, LoggerSettings(), group="", folder=Path("runs/0"))
-    assert start["config"]["folder"] == "data"
-    assert start["config"]["shrink"] == {"table": {"3": 2}}
-    assert start["config"]["identity"]["resize_epoch"] == 17
-    assert not {"status", "updated", "epochs"} & start["config"]["identity"].keys()
-
-
-def back(summary: dict[str, Any], state: str, last: int = 18) -> dict[str, Any]:
-    epochs = [{**record(number).to_dict(), "reused": number < 18} for number in range(1, last + 1)]
-    return summary_of(begin()["config"], summary, epochs, state=state, updated_s=0.0)
-
-
-def test_a_finished_run_has_the_summary_that_it_had() -> None:
-    values = back({"status": "done", "error": None, "epochs": 18, "updated": "2026-05-02T00:00:00+00:00"}, "finished")
-    assert values.keys() >= SUMMARY.keys()
-    assert (values["status"], values["error"], values["updated"]) == ("done", None, "2026-05-02T00:00:00+00:00")
-    assert (values["epochs"], values["epochs_planned"], values["reused_epochs"]) == (18, 20, 17)
-    assert values["training_s"] == 18 * 9.0 + 0.5
-    assert values["computed_s"] == 9.5 + 4.0
-
-
-@pytest.mark.parametrize(
-    ("summary", "state", "status", "error"),
-    [
-        ({}, "running", "running", None),
-        ({}, "crashed", "failed", "crashed, says W&B"),
-        ({"status": "running", "error": None}, "finished", "running", None),  # uploaded while it trained
-        ({"status": "failed", "error": "diverged"}, "failed", "failed", "diverged"),
-        ({"status": "done", "epochs": 20}, "finished", "failed", "W&B has 18 of its 20 epochs"),
-    ],
-)
-def test_an_unfinished_run_says_how_it_stands(
-    summary: dict[str, Any], state: str, status: str, error: str | None
-) -> None:
-    values = back(summary, state)
-    assert (values["status"], values["error"]) == (status, error)
-    assert values["best_top1"] == 0.25
-    assert values["updated"] == "1970-01-01T00:00:00+00:00"
-
-
-def test_a_run_without_epochs_has_no_accuracy_yet() -> None:
-    values = back({}, "running", last=0)
-    assert (values["epochs"], values["best_top1"], values["training_s"]) == (0, None, 0)
-
-
-def test_names_are_those_of_the_fields() -> None:
-    assert NAMES.keys() == EPOCH_FIELDS.keys()
-    assert len(set(NAMES.values())) == len(NAMES)
+    assert named["config"]["folder"] == "data", "text for what JSON lacks"
+    assert named["config"]["shrink"] == {"table": {"3": 2}}
+    assert named["config"]["identity"]["resize_epoch"] == 17
+    assert not {"status", "updated", "epochs"} & named["config"]["identity"].keys()

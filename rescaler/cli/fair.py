@@ -31,16 +31,10 @@ def fair(arguments: argparse.Namespace) -> None:
         require({*arms} <= {*chosen}, "--arms", arguments.arms, f"among {', '.join(chosen)}, as in {arguments.tuned}")
     elif len(factors) > 1:
         seeds = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + arguments.tuning_seeds)
-        jobs = [
-            [*_arm(arm, arguments.budget), f"optim.lr_factor={factor}", f"seed={seed}"]
-            for arm, factor, seed in product(arms, factors, seeds)
-        ]
+        jobs = [_job(arguments, arm, factor, seed) for arm, factor, seed in product(arms, factors, seeds)]
         launch([*arguments.overrides, f"data.holdout={arguments.holdout}"], jobs, folder / "tuning", arguments)
         chosen = best_factors(folder / "tuning")
-    jobs = [
-        [*_arm(arm, arguments.budget), f"optim.lr_factor={chosen[arm]}", f"seed={seed}"]
-        for arm, seed in product(arms, range(arguments.seeds))
-    ]
+    jobs = [_job(arguments, arm, chosen[arm], seed) for arm, seed in product(arms, range(arguments.seeds))]
     launch(arguments.overrides, jobs, folder / "test", arguments)
     show(folder / "test", margin=arguments.margin / 100, csv=arguments.csv, plot=folder / "cost.png")
     if len(factors) > 1 or arguments.tuned is not None:
@@ -60,10 +54,11 @@ def _number(key: str, word: str) -> float:
     return value
 
 
-def _arm(arm: str, budget: float) -> list[str]:
+def _job(arguments: argparse.Namespace, arm: str, factor: float, seed: int) -> list[str]:
     from rescaler.results.compare import FULL
 
-    return [f"arm={arm}", f"schedule.budget={'null' if arm == FULL else budget}"]
+    budget = "null" if arm == FULL else arguments.budget
+    return [f"arm={arm}", f"schedule.budget={budget}", f"optim.lr_factor={factor}", f"seed={seed}"]
 
 
 def best_factors(folder: Path) -> dict[str, float]:

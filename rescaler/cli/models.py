@@ -42,7 +42,13 @@ def evaluate(arguments: argparse.Namespace) -> None:
     settings, image_px = _data(model, source, arguments.overrides, arguments.config_dir)
     device = device_for("auto")
     network = model.network().to(device).to(memory_format=MEMORY_FORMATS[model.memory_format])
-    _check_size(network, torch.zeros(1, settings.channels, *height_width(image_px), device=device), image_px)
+    try:
+        with torch.inference_mode():
+            network(torch.zeros(1, settings.channels, *height_width(image_px), device=device))
+    except Exception as error:  # whatever a network raises on images of another size than its own
+        raise InputError(
+            f"data.image_px={size_text(image_px)}: the network cannot take such images: {first_line(error)}"
+        ) from error
     data = load_data(settings, device)
     confusion = torch.zeros(settings.classes, settings.classes, dtype=torch.int64, device=device)
     step = StepSettings(precision=model.precision, memory_format=model.memory_format)
@@ -85,16 +91,6 @@ def _data(
         if (got := getattr(found, key)) != (wanted := getattr(model.data, key)):
             raise InputError(f"data.{key} must be {wanted}, as the network was trained on; got {got}")
     return found, image_px
-
-
-@torch.inference_mode()
-def _check_size(network: nn.Module, image: Tensor, image_px: ImageSize) -> None:
-    try:
-        network(image)
-    except Exception as error:  # whatever a network raises on images of another size than its own
-        raise InputError(
-            f"data.image_px={size_text(image_px)}: the network cannot take such images: {first_line(error)}"
-        ) from error
 
 
 def _table(confusion: Tensor, names: Sequence[str]) -> TextTable:

@@ -3,14 +3,15 @@
 import argparse
 import contextlib
 import dataclasses
+import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from rescaler.cli import STDOUT, write, write_csv
 from rescaler.cli.arguments import CPU_BATCH
 from rescaler.compose import jobs
-from rescaler.config import LOOKED_AT, DataSettings, Experiment, StepSettings
+from rescaler.config import LOOKED_AT, DataSettings, Experiment
 from rescaler.data import image_folder
 from rescaler.errors import InputError, listed
 from rescaler.measure import Spread, batch_loading_s, candidates, doubts, loading_notes, step_recipe, time_steps
@@ -124,28 +125,36 @@ def _measured(experiment: Experiment, batch_size: int | None) -> TextTable:
         batch_size = batch_size if device.type == "cuda" else min(batch_size, CPU_BATCH)
     optim = dataclasses.replace(experiment.optim, batch_size=batch_size)
     networks = candidates(experiment)
-    measured = {}
+    sizes_px = {name: network.image_px for name, network in networks.items()}
+    precisions = ("fp32", "tf32", "bf16", "fp16") if device.type == "cuda" else ("fp32", "bf16")
+    rows = []
     with status_line() as say:
-        for step in _steps(experiment.step, device.type):
-            recipe = step_recipe(dataclasses.replace(experiment, optim=optim, step=step), device.type)
-            setting = f"{step.precision} {step.memory_format}"
-
-            def tell(text: str, setting: str = setting) -> None:
-                say(f"{setting}: {text}")
-
-            measured[setting] = time_steps(networks, recipe, device=device, progress=tell)
-        sizes_px = {name: network.image_px for name, network in networks.items()}
         loading = batch_loading_s(experiment.data, sizes_px, batch_size=batch_size, device=device, progress=say)
-    rows, verdicts = [], loading_notes(experiment.data, loading, batch_size)
-    for setting, step_s in measured.items():
-        target_s = step_s.pop("target")
-        for name, pretrain_s in step_s.items():
-            faster = Spread.of_ratios(target_s, pretrain_s)
-            milliseconds = [f"{1000 * Spread.of(seconds).median:,.2f} ms" for seconds in (pretrain_s, target_s)]
-            rows.append([*setting.split(), name, *milliseconds, faster.shown(), str(len(target_s))])
-            verdicts += doubts(name, faster, f"here ({setting})")
-            if loading:
-                verdicts += _waiting(setting, name, target_s, pretrain_s, loading)
+        verdicts = loading_notes(experiment.data, loading, batch_size)
+        for precision, form in itertools.product(precisions, ("channels_last", "contiguous")):
+            step = dataclasses.replace(experiment.step, precision=precision, memory_format=form)
+            recipe = step_recipe(dataclasses.replace(experiment, optim=optim, step=step), device.type)
+            how = f"{precision} {form}"
+
+            def tell(text: str, how: str = how) -> None:
+                say(f"{how}: {text}")
+
+            step_s = time_steps(networks, recipe, device=device, progress=tell)
+            target_s = step_s.pop("target")
+            for name, pretrain_s in step_s.items():
+                faster = Spread.of_ratios(target_s, pretrain_s)
+                own, target = Spread.of(pretrain_s).median, Spread.of(target_s).median
+                milliseconds = [f"{1000 * seconds:,.2f} ms" for seconds in (own, target)]
+                rows.append([precision, form, name, *milliseconds, faster.shown(), str(len(target_s))])
+                verdicts += doubts(name, faster, f"here ({how})")
+                loaded, loaded_target = own, target
+                if loading:
+                    loaded, loaded_target = max(own, loading[name].median), max(target, loading["target"].median)
+                if (loaded, loaded_target) != (own, target):
+                    verdicts.append(
+                        f"Loading sets the pace ({how}): with it an epoch of the {name} network is "
+                        f"{loaded_target / loaded:.2f} times faster than the target's, not {target / own:.2f}."
+                    )
     heading = f"Measured: a training step of {batch_size} images, {device_name(device)}, torch {torch_version()}"
     columns = ("Precision", "Memory format", "Network", "Step", "Target's", "Times faster", "n")
     note = (
@@ -153,30 +162,6 @@ def _measured(experiment: Experiment, batch_size: int | None) -> TextTable:
         "turns. Random images on the device."
     )
     return TextTable(heading, columns, rows, [note, *verdicts], ("Memory format", "Network"))
-
-
-def _steps(step: StepSettings, device_type: str) -> list[StepSettings]:
-    """The settings of the step in every precision and memory format."""
-    precisions: tuple[str, ...] = ("fp32", "tf32", "bf16", "fp16") if device_type == "cuda" else ("fp32", "bf16")
-    return [
-        dataclasses.replace(step, precision=precision, memory_format=form)
-        for precision in precisions
-        for form in ("channels_last", "contiguous")
-    ]
-
-
-def _waiting(
-    setting: str, name: str, targets_s: Sequence[float], pretrains_s: Sequence[float], loading: Mapping[str, Spread]
-) -> list[str]:
-    """What loading leaves of the saving, where a network would wait for its images."""
-    target_s, pretrain_s = Spread.of(targets_s).median, Spread.of(pretrains_s).median
-    loaded_target_s, loaded_s = max(target_s, loading["target"].median), max(pretrain_s, loading[name].median)
-    if (loaded_target_s, loaded_s) == (target_s, pretrain_s):
-        return []
-    return [
-        f"Loading sets the pace ({setting}): with it an epoch of the {name} network is "
-        f"{loaded_target_s / loaded_s:.2f} times faster than the target's, not {target_s / pretrain_s:.2f}."
-    ]
 
 
 def measure(arguments: argparse.Namespace) -> None:
@@ -187,32 +172,27 @@ def measure(arguments: argparse.Namespace) -> None:
     ]
     if arguments.sizes:
         experiments = [other for one in experiments for other in _of_near_sizes(one)]
-    rows, notes, given = [], list[str](), list[str]()
+    rows: list[list[str]] = []
+    notes = [
+        "Step: median (lowest to highest) of n rounds, in which the networks took turns. Cost: in steps of the target."
+    ]
     for each in references(experiments, again=arguments.again):
         for one in each:
             step = Spread(one.step_s, one.low_s, one.high_s)
-            row = [
-                one.network,
-                f"{size_text(one.image_px)} px",
-                str(one.batch_size),
-                step.in_ms(),
-                f"{1000 * one.loading_s:.2f} ms",
-            ]
-            row += [f"{one.seconds / each[-1].seconds:.3f}", str(one.rounds), one.measured]
+            times = [step.in_ms(), f"{1000 * one.loading_s:.2f} ms", f"{one.seconds / each[-1].seconds:.3f}"]
+            row = [one.network, f"{size_text(one.image_px)} px", str(one.batch_size), *times]
+            row += [str(one.rounds), one.measured]
             if row not in rows:
                 rows.append(row)
             if one.high_s > _NOISY * one.low_s:
                 notes.append("A measurement is noisy: measure again (--again) while nothing else runs.")
         px = json.dumps(each[0].image_px, separators=(",", ":"))
         size = f"shrink.image_px={px} " if arguments.sizes else ""
-        given.append(f"{size}cost.reference=[{','.join(f'{one.seconds:g}' for one in each)}]")
+        notes.append(f"As a setting: {size}cost.reference=[{','.join(f'{one.seconds:g}' for one in each)}]")
     last = each[-1]
     columns = ("Network", "Images", "Batch", "Step", "Loading", "Cost", "n", "Measured")
-    notes = [
-        "Step: median (lowest to highest) of n rounds, in which the networks took turns. Cost: in steps of the target.",
-        *dict.fromkeys([*notes, *(f"As a setting: {words}" for words in given)]),
-    ]
-    print(TextTable(f"Reference times, {last.device}, torch {last.torch}", columns, rows, notes, ("Network",)))
+    heading = f"Reference times, {last.device}, torch {last.torch}"
+    print(TextTable(heading, columns, rows, list(dict.fromkeys(notes)), ("Network",)))
 
 
 def _of_near_sizes(experiment: Experiment) -> list[Experiment]:

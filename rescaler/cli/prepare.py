@@ -23,14 +23,13 @@ from rescaler.text import Lines
 
 def prepare(arguments: argparse.Namespace) -> None:
     """Prepare what the given runs need."""
-    preparation = _preparation(
-        jobs(arguments.overrides, arguments.config_dir, arguments.config_path, arguments.config_name), arguments.output
-    )
+    runs = jobs(arguments.overrides, arguments.config_dir, arguments.config_path, arguments.config_name)
+    preparation = _preparation(runs, arguments.output)
     estimated_bytes = preparation.estimated_bytes()
     counts = " + ".join(f"{len(split.labels):,}" for split in preparation.tree)
     print(
         f"{preparation.tree.train.folder}: {counts} images (train + val) -> {preparation.folder}, shorter sides "
-        f"of {_sizes(preparation)} pixels: about {estimated_bytes / 1e9:,.2f} GB; "
+        f"of {listed(map(str, preparation.shorter_px), most=8)} pixels: about {estimated_bytes / 1e9:,.2f} GB; "
         f"{preparation.free_bytes() / 1e9:,.2f} GB are free for them",
         flush=True,
     )
@@ -66,10 +65,6 @@ def _preparation(runs: Sequence[Job], out: Path | None) -> Preparation:
     sizes = set(map(shorter_px, small_px | {run.experiment.data.image_px for run in runs}))
     folder = out.expanduser().absolute() if out else tree / "prepared"
     return Preparation(read_tree(tree, classes=data.classes, holdout=data.holdout), folder, sorted(sizes), data.workers)
-
-
-def _sizes(preparation: Preparation) -> str:
-    return listed(map(str, preparation.shorter_px), most=8)
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from rich.progress import track
 
 from rescaler.errors import InputError
 from rescaler.files import read_yaml
-from rescaler.ledger import Ledger, Removal
+from rescaler.ledger import Ledger
 from rescaler.plan import device_for
 from rescaler.record import (
     CHAIN_FILE,
@@ -41,7 +41,7 @@ _OPTIONAL = ("pillow", "pyarrow", "simplejpeg", "jinja2", "onnxscript", "timm", 
 
 
 def ledger(arguments: argparse.Namespace) -> None:
-    """Show, prune or verify."""
+    """Show what the ledger holds; first prune it, or verify it."""
     held, console = Ledger(arguments.folder), Console()
     if held.id is None:
         raise InputError(f"--folder: no ledger at {arguments.folder}")
@@ -50,31 +50,23 @@ def ledger(arguments: argparse.Namespace) -> None:
         verb = "would remove" if arguments.dry_run else "removed"
         console.print(f"{verb} {removal.states} states that no run needs: {removal.size_bytes / 1e6:,.1f} MB")
     if arguments.action == "verify":
-        _verify(held, console)
-    _show(held, console)
-
-
-def _show(ledger: Ledger, console: Console) -> None:
-    records = list(ledger.records())
-    states = sum(ledger.state_path(record.key).exists() for record in records)
+        found = list(track(held.verify(), "verifying", console=console))
+        problems = [problem for problem in found if problem]
+        for problem in problems:
+            console.print(problem, markup=False, highlight=False, soft_wrap=True)
+        if problems:
+            raise InputError(
+                f"{len(problems)} of {len(found)} entries are damaged: a run that needs them trains their epochs "
+                "again; prune removes what was set aside as *.damaged"
+            )
+        console.print(f"all {len(found)} entries are whole")
+    records = list(held.records())
+    states = sum(held.state_path(record.key).exists() for record in records)
     hours = sum(record.training_s + record.evaluation_s for record in records) / 3600
     console.print(
-        f"{ledger.folder}: {len(records)} epochs ({hours:,.2f} h of work), {states} with their state, "
-        f"{ledger.size_bytes() / 1e6:,.1f} MB"
+        f"{held.folder}: {len(records)} epochs ({hours:,.2f} h of work), {states} with their state, "
+        f"{held.size_bytes() / 1e6:,.1f} MB"
     )
-
-
-def _verify(ledger: Ledger, console: Console) -> None:
-    found = list(track(ledger.verify(), "verifying", console=console))
-    problems = [problem for problem in found if problem]
-    for problem in problems:
-        console.print(problem, markup=False, highlight=False, soft_wrap=True)
-    if problems:
-        raise InputError(
-            f"{len(problems)} of {len(found)} entries are damaged: a run that needs them trains their epochs again; "
-            "prune removes what was set aside as *.damaged"
-        )
-    console.print(f"all {len(found)} entries are whole")
 
 
 def remove(arguments: argparse.Namespace) -> None:
@@ -85,28 +77,24 @@ def remove(arguments: argparse.Namespace) -> None:
     ledgers = _ledgers(folders)
     for ledger in ledgers.values():
         _check_starts(folders, ledger)
-    size_bytes = sum(path.lstat().st_size for folder in folders for path in folder.rglob("*") if not path.is_dir())
     freed = [ledger.free(folders, dry_run=True) for ledger in ledgers.values()]
+    size_bytes = sum(path.lstat().st_size for folder in folders for path in folder.rglob("*") if not path.is_dir())
     if not arguments.yes:
         for folder in folders:
             print(folder)
-        print(f"would remove {_told(folders, size_bytes, freed)}: repeat with --yes to remove")
-        return
-    # The folders first: a run whose removal fails keeps its states.
-    for folder in folders:
-        try:
-            shutil.rmtree(folder)
-        except OSError as error:  # whose filename is below a folder that it does not say
-            raise InputError(f"cannot remove {folder}: {error.strerror}") from error
-    freed = [ledger.free(folders) for ledger in ledgers.values()]
-    print(f"removed {_told(folders, size_bytes, freed)}")
-
-
-def _told(folders: Sequence[Path], size_bytes: int, freed: Sequence[Removal]) -> str:
+    else:
+        # The folders first: a run whose removal fails keeps its states.
+        for folder in folders:
+            try:
+                shutil.rmtree(folder)
+            except OSError as error:  # whose filename is below a folder that it does not say
+                raise InputError(f"cannot remove {folder}: {error.strerror}") from error
+        freed = [ledger.free(folders) for ledger in ledgers.values()]
     states, ledger_bytes = sum(one.states for one in freed), sum(one.size_bytes for one in freed)
-    return (
-        f"{counted(len(folders), 'run')} ({size_bytes / 1e6:,.1f} MB), and of the ledger "
-        f"{counted(states, 'state')} that no other run needs ({ledger_bytes / 1e6:,.1f} MB)"
+    verb, more = ("removed", "") if arguments.yes else ("would remove", ": repeat with --yes to remove")
+    print(
+        f"{verb} {counted(len(folders), 'run')} ({size_bytes / 1e6:,.1f} MB), "
+        f"and of the ledger {counted(states, 'state')} that no other run needs ({ledger_bytes / 1e6:,.1f} MB){more}"
     )
 
 
@@ -171,11 +159,11 @@ def _check_starts(folders: Sequence[Path], ledger: Ledger) -> None:
 
 def doctor(arguments: argparse.Namespace) -> None:
     """Print what was found."""
-    for name, found in _rows(arguments):
+    for name, found in _rows(arguments.folder.expanduser()):
         print(f"{name:<10}{found}")
 
 
-def _rows(arguments: argparse.Namespace) -> Iterator[tuple[str, str]]:
+def _rows(folder: Path) -> Iterator[tuple[str, str]]:
     from rescaler.loggers.wandb_client import is_logged_in  # imports wandb
 
     yield "rescaler", f"{version()}, {f'commit {found}' if (found := commit()) else 'no checkout'}"
@@ -187,7 +175,7 @@ def _rows(arguments: argparse.Namespace) -> Iterator[tuple[str, str]]:
     yield "cores", f"{cores} of {os.cpu_count()} for this process"
     yield "SLURM", shutil.which("sbatch") or "not here (no sbatch)"
     yield "W&B", "logged in" if is_logged_in() else "not logged in"
-    held = Ledger(arguments.folder.expanduser())
+    held = Ledger(folder)
     place = next(path for path in (held.folder, *held.folder.parents) if path.exists())
     size = f"{held.size_bytes() / 1e6:,.1f} MB" if place == held.folder else "not there yet"
     yield "ledger", f"{held.folder}: {size}, {'writable' if os.access(place, os.W_OK) else 'cannot be written'}"

@@ -165,9 +165,9 @@ def _time_saved_beside(folder: Path, summary: Mapping[str, Any]) -> dict[str, An
             other = read_sealed(path)
             if other["resize_epoch"] == 0 and all(other[key] == summary[key] for key in ("comparison", "seed")):
                 folders.append(path.parent)
-    with contextlib.suppress(InputError):  # the run's own folder cannot be read: no reason to lose the mirror
-        from rescaler.results import load_epochs, load_runs, time_saved
+    from rescaler.results import load_epochs, load_runs, time_saved
 
+    with contextlib.suppress(InputError):  # the run's own folder cannot be read: no reason to lose the mirror
         runs = load_runs(folders)
         return time_saved(runs, load_epochs(runs)).get(summary["run"], {})
     return {}

@@ -36,9 +36,6 @@ def accuracy_figure(epochs: DataFrame) -> Figure:
     baselines (as in the paper's Figure 6), circles the last epoch before a rescale, vertical lines and ticks changes of
     the learning rate. Many resize epochs are spread over several pairs of panels with the same axes.
 
-    Args:
-        epochs: from :func:`rescaler.results.load_epochs`.
-
     Raises:
         InputError: there is no epoch to draw.
     """
@@ -50,14 +47,7 @@ def accuracy_figure(epochs: DataFrame) -> Figure:
 def draw(
     epochs: DataFrame, over: Sequence[Over], *, train: bool = False, missing: Mapping[str, Sequence[str]] | None = None
 ) -> Figure:
-    """The figure of each comparison's curves, a column for each of ``over``.
-
-    Args:
-        epochs: at least one row.
-        over: what the x axes are.
-        train: draw train accuracy too.
-        missing: what was not run, in words, by comparison; the baselines are looked for here.
-    """
+    """The figure of each comparison's curves, a column for each of ``over``; ``missing``, by comparison: not run."""
     comparisons = [rows for _, rows in epochs.groupby("comparison", sort=False, observed=True)]
     curves = [mean_curves(rows) for rows in comparisons]
     facets = [_facets(each) for each in curves]
@@ -260,10 +250,6 @@ def paper_figure(number: PaperFigure, epochs: DataFrame) -> Figure:
 
     Figures 4 to 8 take all networks but those called ``resnet...``, Figures 9 and 10 only those. What the paper has and
     ``epochs`` do not is named under the figure; without any of its runs the figure says how to run them.
-
-    Args:
-        number: of the figure.
-        epochs: from :func:`rescaler.results.load_epochs`.
 
     Raises:
         InputError: the paper has no such figure of results.

@@ -14,13 +14,7 @@ _OTHERS = ("#5a9e4b", "#8c5fa8", "#b0413e")
 
 
 def fair_figure(rows: DataFrame, curves: DataFrame, *, margin: float = MARGIN) -> Figure:
-    """Draw test accuracy over cost, the mean of each arm with a band over its seeds; right: the last points, closer.
-
-    Args:
-        rows: from :func:`rescaler.results.compare.compare`.
-        curves: from :func:`rescaler.results.compare.load_curves`, of the same runs.
-        margin: the band below the target in full, as a fraction.
-    """
+    """Draw test accuracy over cost, the mean of each arm with a band over its seeds; right: the last points, closer."""
     figure = Figure(figsize=(WIDTH_IN, 3.9), layout="constrained")
     whole, near = figure.subplots(1, 2)
     others = iter(_OTHERS)
@@ -52,11 +46,7 @@ def fair_figure(rows: DataFrame, curves: DataFrame, *, margin: float = MARGIN) -
 
 
 def compare_figure(rows: DataFrame, epochs: DataFrame) -> Figure:
-    """Draw test accuracy over cost where all runs have one, else over training time; a line for each run.
-
-    Args:
-        rows: from :func:`rescaler.results.compare.side_by_side`.
-        epochs: from :func:`rescaler.results.load_epochs`, of the same runs.
+    """Draw test accuracy over cost where all runs of ``rows`` have one, else over training time; a line for each run.
 
     Raises:
         InputError: no run has finished an epoch.

@@ -48,11 +48,6 @@ def saving_figure(rows: DataFrame, seeds: DataFrame, epochs: DataFrame) -> Figur
 
     A point is the mean over seeds, its bars one standard deviation, the faint points single runs. The line is the
     Pareto front: the best accuracy of what saves at least as much. The shaded band is what counts as preserved.
-
-    Args:
-        rows: from :func:`rescaler.results.table`.
-        seeds: ``rows`` by :func:`rescaler.results.over_seeds`.
-        epochs: from :func:`rescaler.results.load_epochs`.
     """
     if epochs.empty:
         return style.empty_figure("Accuracy against time saved: no run has finished an epoch yet")
@@ -171,9 +166,6 @@ def clock_figure(epochs: DataFrame) -> Figure:
     """Draw each network's time by clock, stacked: the mean over its seeds, of runs as if each had run alone.
 
     Of several runs the finished ones count; if none is finished, the one that is furthest.
-
-    Args:
-        epochs: from :func:`rescaler.results.load_epochs`.
     """
     if epochs.empty:
         return style.empty_figure("Time by clock: no run has finished an epoch yet")
@@ -188,11 +180,7 @@ def clock_figure(epochs: DataFrame) -> Figure:
 
 
 def cost_figure(epochs: DataFrame) -> Figure:
-    """Draw what the runs' training cost with each run alone, and with each distinct epoch trained once.
-
-    Args:
-        epochs: from :func:`rescaler.results.load_epochs`.
-    """
+    """Draw what the runs' training cost with each run alone, and with each distinct epoch trained once."""
     if epochs.empty:
         return style.empty_figure("Cost of the sweep: no run has finished an epoch yet")
     figure, parts = style.comparison_parts(epochs, [_FRAME_IN + 3 * _BAR_IN] * epochs["comparison"].nunique())

@@ -17,7 +17,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
 from rescaler.config import LoggerSettings
 from rescaler.errors import InputError
@@ -27,7 +27,6 @@ from rescaler.summary import Identity, iso, totals
 log = logging.getLogger(__name__)
 
 Mode = Literal["auto", "online", "offline", "disabled"]
-_MODES: dict[str, Mode] = {"auto": "auto", "online": "online", "offline": "offline", "disabled": "disabled"}
 _SERVERS = ("https://api.forge.coreweave.com", "https://api.wandb.ai")
 """W&B's own, where no other is configured: the client's default, and under which name older ones kept the login."""
 _CLIENT = (
@@ -69,8 +68,7 @@ def opening(
 ) -> dict[str, Any]:
     """Arguments of ``wandb.init`` for a run before its first epoch; the id is the run's, also when it is resumed."""
     resize_epoch = summary["resize_epoch"]
-    baselines = {"0": "target baseline", "never": "pre-train baseline"}
-    role = baselines.get(str(resize_epoch), "resized")
+    role = {0: "target baseline", "never": "pre-train baseline"}.get(resize_epoch, "resized")
     identity = {key: value for key, value in summary.items() if key in Identity.__annotations__}
     tags = [summary["model"], summary["data"], role, *(["held"] if summary["hold"] else []), *settings.tags]
     return {
@@ -109,12 +107,7 @@ class History:
 
 
 def epoch(values: Mapping[str, Any]) -> dict[str, Any]:
-    """An epoch from the text of a ``metrics.csv`` or from the JSON of a row: the fields with their types.
-
-    Raises:
-        KeyError: a field is missing.
-        ValueError: a value is not of its field's type.
-    """
+    """An epoch from the text of a ``metrics.csv`` or from the JSON of a row; raises KeyError or ValueError."""
     return {
         field: values[field] in (1, "True") if kind is bool else kind(values[field])
         for field, kind in EPOCH_FIELDS.items()
@@ -168,14 +161,12 @@ def summary_of(
 
 def resolve_mode(mode: str, environ: Mapping[str, str]) -> Mode:
     """Mode that ``logger.mode``, else ``WANDB_MODE`` asks for; ``auto`` where only the client knows of a login."""
-    if mode != "auto" or not environ.get("WANDB_MODE"):
-        key, value, allowed = "logger.mode", mode, _MODES
-    else:
-        key, value = "WANDB_MODE", environ["WANDB_MODE"]
-        allowed = {name: known for name, known in _MODES.items() if name != "auto"}
+    key, value, allowed = "logger.mode", mode, get_args(Mode)
+    if mode == "auto" and environ.get("WANDB_MODE"):
+        key, value, allowed = "WANDB_MODE", environ["WANDB_MODE"], allowed[1:]
     if value not in allowed:
         raise InputError(f"{key} must be one of {', '.join(allowed)}; got {value!r}")
-    return allowed[value]
+    return cast(Mode, value)
 
 
 class Wandb:
@@ -262,18 +253,16 @@ def in_netrc(server: str | None) -> bool:
 
 def _client() -> subprocess.Popen[bytes]:
     """Start the client's process, in a session of its own: a Ctrl-C in the terminal is for the training alone."""
+    pipe = subprocess.PIPE
+    path = os.pathsep.join(sys.path)  # wherever this process found the package
     process = subprocess.Popen(
-        [sys.executable, "-P", "-c", _CLIENT],
-        bufsize=0,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},  # wherever this process found the package
-        start_new_session=True,
-    )
-    for pipe in (process.stdin, process.stderr):
-        assert pipe is not None
-        os.set_blocking(pipe.fileno(), False)
+        [sys.executable, "-P", "-c", _CLIENT], bufsize=0, stdin=pipe, stdout=subprocess.DEVNULL, stderr=pipe,
+        env={**os.environ, "PYTHONPATH": path}, start_new_session=True,
+    )  # fmt: skip
+    assert process.stdin is not None
+    assert process.stderr is not None
+    os.set_blocking(process.stdin.fileno(), False)
+    os.set_blocking(process.stderr.fileno(), False)
     return process
 
 

@@ -33,8 +33,7 @@ def mirror(messages: Iterable[Mapping[str, Any]], **settings: Any) -> None:
 
     Args:
         messages: how to start (:func:`rescaler.loggers.wandb.opening`, and ``mode``), then the rows of epochs, then
-            how the run ended: ``summary``, and ``failed``. Where the last is missing, training was killed, and the run
-            is marked as failed.
+            how the run ended: ``summary``, and ``failed``. Without the last, training was killed: the run failed.
         settings: more of the client's.
     """
     messages = iter(messages)
@@ -44,18 +43,10 @@ def mirror(messages: Iterable[Mapping[str, Any]], **settings: Any) -> None:
     folder = Path(start["dir"])
     kept = fragments(folder / "wandb", start["id"]) if start["mode"] == "offline" else []
     first = max((step + 1 for fragment in kept for step in fragment.rows), default=0)
-    run = wandb.init(
-        **start,
-        resume="allow",
-        settings=wandb.Settings(
-            console="off",
-            disable_code=True,
-            finish_timeout=_CLIENT_S,
-            init_timeout=_CLIENT_S,
-            silent=True,
-            **settings,
-        ),
+    own = wandb.Settings(
+        console="off", disable_code=True, finish_timeout=_CLIENT_S, init_timeout=_CLIENT_S, silent=True, **settings
     )
+    run = wandb.init(**start, resume="allow", settings=own)
     for metric, axis in AXES.items():
         run.define_metric(metric, step_metric=axis, summary="none" if axis == HOURS else None)  # as under its own name
     for metric in HIDDEN:
@@ -186,12 +177,7 @@ class Mirrored(NamedTuple):
 
 
 def read_project(project: str) -> list[Mirrored]:
-    """The runs of a project on W&B's server.
-
-    Runs that are not this package's are counted in the log and left out.
-
-    Args:
-        project: ENTITY/PROJECT, or PROJECT of the user's own entity.
+    """The runs of a project on W&B's server, ENTITY/PROJECT; those of others are counted in the log and left out.
 
     Raises:
         InputError: no such project, no runs in it, not logged in, or the server cannot be reached.
@@ -213,9 +199,7 @@ def read_project(project: str) -> list[Mirrored]:
             # The client refuses to scan a history that is empty.
             history = run.scan_history(use_cache=False) if run.lastHistoryStep > 0 else ()
             rows = {row["_step"]: row for row in history}
-            copy = _mirrored("/".join(run.path), run.config, run.summary_metrics, rows, run.state)
-            if copy is not None:
-                found.append(copy)
+            found += _mirrored("/".join(run.path), run.config, run.summary_metrics, rows, run.state)
     if foreign:
         log.warning("left out %d runs of W&B's project %s, which are not of rescaler", foreign, project)
     if not found:
@@ -232,10 +216,10 @@ def read_offline(folder: Path) -> list[Mirrored]:
     runs: dict[str, list[Fragment]] = {}
     for fragment in fragments(folder):
         runs.setdefault(fragment.run, []).append(fragment)
-    return [copy for parts in runs.values() if (copy := _merged(parts)) is not None]
+    return [copy for parts in runs.values() for copy in _merged(parts)]
 
 
-def _merged(parts: list[Fragment]) -> Mirrored | None:
+def _merged(parts: list[Fragment]) -> list[Mirrored]:
     rows = {step: row for part in parts for step, row in part.rows.items()}
     # An attempt that was killed before it got as far as an earlier one says nothing of how the run stands.
     furthest = max(parts, key=lambda part: (part.summary.get("epochs", max(part.rows, default=0)), part.started))
@@ -248,7 +232,8 @@ def _mirrored(
     summary: Mapping[str, Any],
     rows: Mapping[int, Mapping[str, Any]],
     state: str,
-) -> Mirrored | None:
+) -> list[Mirrored]:
+    """The run, or nothing where it is not of this package, or damaged."""
     numbers = itertools.takewhile(rows.__contains__, itertools.count(1))
     try:
         epochs = [epoch_of_row(rows[number]) for number in numbers]
@@ -256,5 +241,5 @@ def _mirrored(
         values = checked(summary_of(config, summary, epochs, state=state, updated_s=updated_s))
     except (KeyError, TypeError, ValueError) as error:
         log.warning("skipped W&B's %s, which is no run of rescaler (%s: %s)", folder, type(error).__name__, error)
-        return None
-    return Mirrored(folder, values, epochs)
+        return []
+    return [Mirrored(folder, values, epochs)]

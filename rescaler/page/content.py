@@ -11,7 +11,6 @@ from typing import Any
 
 import pandas as pd
 import yaml
-from matplotlib.figure import Figure
 from pandas import DataFrame
 
 from rescaler.figures import accuracy_figure, clock_figure, cost_figure, saving_figure, to_svg
@@ -34,29 +33,25 @@ class Headline:
 
 
 def headline(seeds: DataFrame) -> Headline:
-    """Sum up one comparison.
-
-    Args:
-        seeds: its rows of :func:`rescaler.results.over_seeds`.
-    """
+    """Sum up one comparison, by its rows of :func:`rescaler.results.over_seeds`."""
     resized = seeds[~is_baseline(seeds["resize_epoch"])]
     finished = resized[resized["n"] > 0]
     if finished.empty:
         return Headline("No resized run has finished yet" if len(resized) else "No run was resized", {}, [])
     judged = finished[finished["pairs"] > 0]
-    verdicts: dict[Verdict, list[str]] = {}
-    for verdict in TONES:
-        rows = judged[judged["verdict"] == verdict]
-        if len(rows):
-            verdicts[verdict] = [f"{row['network']}: {interval(row)} points" for _, row in rows.iterrows()]
-    return Headline(_saving(finished), verdicts, list(_cautions(finished, judged)))
+    verdicts: dict[Verdict, list[str]] = {verdict: [] for verdict in TONES}
+    for _, row in judged.iterrows():
+        verdicts[row["verdict"]].append(f"{row['network']}: {interval(row)} points")
+    told = {verdict: networks for verdict, networks in verdicts.items() if networks}
+    return Headline(_saving(finished), told, _cautions(finished, judged))
 
 
 def _saving(finished: DataFrame) -> str:
     known = finished[finished["saved_fraction"].notna()]
     if known.empty:
         return "Time saved: not known, for no epoch of the target was timed"
-    runs = f"{_span(known['n'].min(), known['n'].max())} {'run' if known['n'].max() == 1 else 'runs'}"
+    fewest, most = int(known["n"].min()), int(known["n"].max())
+    runs = counted(most, "run") if fewest == most else f"{fewest} to {most} runs"
     if len(known) == 1:
         row = known.iloc[0]
         return f"Training time saved: {SHARE.over_runs(row, 'saved_fraction')} ({row['network']}, {runs})"
@@ -77,10 +72,6 @@ def _cautions(finished: DataFrame, judged: DataFrame) -> list[str]:
     return cautions
 
 
-def _span(low: int, high: int) -> str:
-    return f"{low}" if low == high else f"{low} to {high}"
-
-
 @dataclass(frozen=True)
 class Picture:
     """A figure, as a data URI."""
@@ -94,34 +85,33 @@ def pictures(rows: DataFrame, seeds: DataFrame, epochs: DataFrame) -> Iterator[P
     """Draw what can be drawn; arguments as for :func:`rescaler.figures.saving_figure`, of one comparison."""
     if epochs.empty:
         return
-    count = counted(len(rows), "run")
-    yield _picture(
-        accuracy_figure(epochs),
-        f"Line charts of the test accuracy of {count} over epochs and over training time; the tables have the best.",
-        "Test accuracy over epochs and over training time; dashed, the best of the baselines.",
-    )
-    yield _picture(
-        saving_figure(rows, seeds, epochs),
-        "Chart of best test accuracy against training time saved; the table by network has the numbers.",
-        "Best test accuracy against training time saved: means over seeds, one standard deviation, Pareto front.",
-    )
-    yield _picture(
-        clock_figure(epochs),
-        "Stacked bars of each network’s time: training steps, waiting for data, rescaling, evaluation.",
-        "Where the time goes, each network as if its runs had run alone.",
-    )
-    if len(rows) > 1:
-        yield _picture(
+    drawn = [
+        (
+            accuracy_figure(epochs),
+            f"Line charts of the test accuracy of {counted(len(rows), 'run')} over epochs and over training time; the "
+            "tables have the best.",
+            "Test accuracy over epochs and over training time; dashed, the best of the baselines.",
+        ),
+        (
+            saving_figure(rows, seeds, epochs),
+            "Chart of best test accuracy against training time saved; the table by network has the numbers.",
+            "Best test accuracy against training time saved: means over seeds, one standard deviation, Pareto front.",
+        ),
+        (
+            clock_figure(epochs),
+            "Stacked bars of each network’s time: training steps, waiting for data, rescaling, evaluation.",
+            "Where the time goes, each network as if its runs had run alone.",
+        ),
+        (
             cost_figure(epochs),
             "Two bars: training time of all runs if each had run alone, and with common epochs trained once; "
             "the notes to the table by network have the numbers.",
             "What all runs together cost, without and with a shared trunk.",
-        )
-
-
-def _picture(figure: Figure, alternative: str, caption: str) -> Picture:
-    image = base64.b64encode(to_svg(figure).encode()).decode()
-    return Picture(f"data:image/svg+xml;base64,{image}", alternative, caption)
+        ),
+    ]
+    for figure, alternative, caption in drawn[: None if len(rows) > 1 else -1]:  # a single run shares nothing
+        image = base64.b64encode(to_svg(figure).encode()).decode()
+        yield Picture(f"data:image/svg+xml;base64,{image}", alternative, caption)
 
 
 _SHORT = 8
@@ -217,9 +207,9 @@ def sections(runs: DataFrame, epochs: DataFrame, *, margin: float) -> list[Secti
 def between(parts: Sequence[Section]) -> TextTable | None:
     """The settings in which the comparisons differ from each other; None where there is nothing to say."""
     known = [part for part in parts if part.settings is not None]
-    if len(known) < 2:
-        return None
     shared = [part.settings.shared for part in known if part.settings is not None]
+    if len(shared) < 2:
+        return None
     keys = compare(shared).differing
     rows = [[key, *(settings.get(key, "differs within") for settings in shared)] for key in keys]
     columns = ["Setting", *(part.heading for part in known)]

@@ -85,10 +85,7 @@ def add_settings(runs: DataFrame) -> DataFrame:
     """Add a column for every setting that differs among the runs, named as it is typed (``optim.lr_factor``).
 
     Left out: settings that change no number, and those that have a column already. A run whose ``config.yaml`` is not
-    at hand has no value; one from before a setting existed has the value that means so.
-
-    Args:
-        runs: with their ``folder``; those of W&B have none of their own.
+    at hand, such as one of W&B's, has no value; one from before a setting existed has the value that means so.
     """
     local = ~runs["source"].astype(str).str.startswith("wandb:")
     own_settings = iter(read_settings(map(Path, runs["folder"][local])))
@@ -110,17 +107,13 @@ def add_settings(runs: DataFrame) -> DataFrame:
 
 def setting_columns(runs: DataFrame) -> list[str]:
     """Return the columns of settings that differ, those of :func:`add_settings` last."""
-    more = [name for name in map(str, runs) if "." in name or name == "resize_at"]
-    names = [name for name in ("arm", "resize_epoch", "hold", "seed") if name in runs] + more
+    names = [name for name in ("arm", "resize_epoch", "hold", "seed") if name in runs]
+    names += [name for name in map(str, runs) if "." in name or name == "resize_at"]
     return [name for name in names if runs[name].nunique(dropna=False) > 1]
 
 
 def select(runs: DataFrame, conditions: Sequence[str]) -> DataFrame:
-    """Return the runs whose columns have given values.
-
-    Args:
-        runs: from :func:`rescaler.results.load_runs`.
-        conditions: ``KEY=VALUE``, all of which must hold.
+    """Return the runs for which all ``conditions``, ``KEY=VALUE`` of their columns, hold.
 
     Raises:
         InputError: no such column, or no run has the value.

@@ -66,11 +66,10 @@ def load_runs(sources: Source | Iterable[Source]) -> DataFrame:
             ``wandb:ENTITY/PROJECT`` (or ``wandb:PROJECT``) for a project on W&B's server.
 
     Returns:
-        The fields of ``summary.json``; ``folder``, the run's own; ``checkpoint``, the path of its trained network, None
-        without; ``source``, where it was found; ``last_epoch``, up to
-        which to read it: all; ``distinction``, what tells the run from others of its comparison, resize epoch and seed;
-        of W&B's runs ``mirrored``, their epochs, for a second request would cost minutes; a column for every setting
-        that differs among the runs, named as it is typed (``optim.lr_factor``), where their ``config.yaml`` is at hand.
+        The fields of ``summary.json``; ``folder``, the run's own; ``checkpoint``, its trained network, None without;
+        ``source``; ``last_epoch``, up to which to read it; ``distinction`` from others of its comparison, resize epoch
+        and seed; of W&B's runs ``mirrored``, their epochs, for a second request would cost minutes; every setting that
+        differs among the runs, named as it is typed (``optim.lr_factor``), where their ``config.yaml`` is at hand.
 
     Raises:
         InputError: no source has runs.

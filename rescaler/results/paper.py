@@ -82,16 +82,11 @@ def paper_table(number: TableNumber, seeds: DataFrame) -> DataFrame:
     follow below it; networks called ``resnet...`` stand in Table 4, all others in Tables 2 and 3. A row that no
     finished run fills has ``n = 0``.
 
-    Args:
-        number: of the table.
-        seeds: from :func:`rescaler.results.over_seeds`.
-
     Returns:
         ``row`` (the published label), ``paper_top1``, ``paper_epoch``, ``paper_h``, ``paper_saved_fraction``,
         ``paper_difference`` (against the published target), ``paper_extra_epochs``; ours as
         :func:`rescaler.results.over_seeds` has them; ``top1_difference``, ours less the published, and
-        ``saved_difference``. Accuracies and shares are fractions. Hours of other machines have no difference that
-        means something: compare the shares.
+        ``saved_difference``. Accuracies and shares are fractions; hours of other machines do not compare.
     """
     published = _published(number)
     seeds = seeds[residual(seeds["model"]) == (number == 4)].astype({"resize_epoch": object})

@@ -84,14 +84,7 @@ _WORDS = ("Of", "Accuracy", "Status")
 
 
 def reports(rows: DataFrame, seeds: DataFrame, epochs: DataFrame, columns: Sequence[str] = ()) -> list[TextTable]:
-    """One table for each comparison, one row a run.
-
-    Args:
-        rows: from :func:`rescaler.results.table`.
-        seeds: ``rows`` by :func:`rescaler.results.over_seeds`.
-        epochs: from :func:`rescaler.results.load_epochs`.
-        columns: further columns of ``rows`` to show.
-    """
+    """One table for each comparison, one row a run, with further ``columns`` of :func:`rescaler.results.table`."""
     result = []
     for heading, own, own_seeds, own_epochs in _comparisons(rows, seeds, epochs):
         time = time_quantity(own["training_s"].max())
@@ -108,7 +101,7 @@ def reports(rows: DataFrame, seeds: DataFrame, epochs: DataFrame, columns: Seque
 
 
 def seed_reports(rows: DataFrame, seeds: DataFrame, epochs: DataFrame) -> list[TextTable]:
-    """One table for each comparison, one row for all seeds of a network; arguments as for :func:`reports`."""
+    """One table for each comparison, one row for all seeds of a network."""
     result = []
     for heading, own, own_seeds, own_epochs in _comparisons(rows, seeds, epochs):
         time = time_quantity(own["training_s"].max())
@@ -127,14 +120,7 @@ def _table(heading: str, lines: Sequence[Mapping[str, str]], notes: Sequence[str
 
 
 def paper_reports(number: paper.TableNumber, beside: DataFrame, rows: DataFrame, epochs: DataFrame) -> list[TextTable]:
-    """Table 2, 3 or 4, published and ours, one a comparison.
-
-    Args:
-        number: of the table.
-        beside: the same as numbers, from :func:`rescaler.results.paper_table`.
-        rows: from :func:`rescaler.results.table`.
-        epochs: from :func:`rescaler.results.load_epochs`.
-    """
+    """Table 2, 3 or 4, published and ours (:func:`rescaler.results.paper_table`), one a comparison."""
     titles = headings(rows)
     result = []
     for comparison, lines in beside.groupby("comparison", sort=False, dropna=False):

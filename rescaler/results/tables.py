@@ -4,8 +4,7 @@ import functools
 import math
 import pkgutil
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 from pandas import DataFrame, Series
@@ -32,26 +31,24 @@ def network_label(
     held_epochs: int | None = None,
     distinction: str = "",
 ) -> str:
-    """A run's name, after the paper's.
+    """A run's name, after the paper's: ``resize_epoch`` counts completed pre-train epochs, 0 is the target baseline.
 
     Args:
-        resize_epoch: completed pre-train epochs; 0 is the target baseline, ``never`` the pre-train baseline.
+        resize_epoch: ``never``: the pre-train baseline.
         image_px: side of a baseline's images, or a text such as ``128x96``, where known.
         hold: the learning rule is held after the resize (section 5.2).
         held_epochs: how many epochs so far, where known.
         distinction: what tells the run from others of the same resize epoch.
     """
-    if resize_epoch == "never" or resize_epoch == 0:
+    if resize_epoch in ("never", 0):
         label = "Target" if resize_epoch == 0 else "Pre-train"
         if image_px is not None and not pd.isna(image_px):
             size = image_px if isinstance(image_px, str) else f"{image_px:.0f}x{image_px:.0f}"
             label += f" ({size.replace('x', '×')})"
     else:
         label = f"Resized at epoch {resize_epoch}"
-        if hold and held_epochs is not None:
-            label += f" (held, +{counted(held_epochs, 'epoch')})"
-        elif hold:
-            label += " (held)"
+        if hold:
+            label += " (held)" if held_epochs is None else f" (held, +{counted(held_epochs, 'epoch')})"
     return f"{label} [{distinction}]" if distinction else label
 
 
@@ -132,15 +129,12 @@ def table(runs: DataFrame, epochs: DataFrame) -> DataFrame:
 
 
 def add_column(rows: DataFrame, epochs: DataFrame, path: str) -> str:
-    """Add a custom column to a table.
+    """Add a custom column to ``rows`` of :func:`table` and return its name, the function's.
 
     Args:
-        rows: from :func:`table`; gets the column.
+        rows: from :func:`table`.
         epochs: from :func:`rescaler.results.load_epochs`.
         path: import path of a function that takes the epochs of one run and returns a value.
-
-    Returns:
-        The column's name, the function's.
 
     Raises:
         InputError: there is no such function, or it fails.
@@ -194,8 +188,7 @@ def _saved(rows: DataFrame) -> DataFrame:
     return rows.assign(saved_s=saved_s, saved_fraction=saved_s / target_s, estimated=estimated)
 
 
-@dataclass(frozen=True)
-class Cost:
+class Cost(NamedTuple):
     """Seconds that runs took together."""
 
     alone_s: float
@@ -215,10 +208,6 @@ def cost(epochs: DataFrame) -> Cost:
 def time_saved(runs: DataFrame, epochs: DataFrame) -> dict[str, dict[str, Any]]:
     """What the summaries in W&B say of the time saved, by run; nothing of those that tell nothing yet.
 
-    Args:
-        runs: the runs, with their target baselines where there are some.
-        epochs: theirs.
-
     Returns:
         By run: ``saved_s``, ``saved_fraction``, and ``saved_estimated``, whether the target baseline of the same
         comparison and seed was missing, so that its time is an estimate from the run's own target epochs.
@@ -232,24 +221,14 @@ def time_saved(runs: DataFrame, epochs: DataFrame) -> dict[str, dict[str, Any]]:
 
 
 def verdict(low: float, high: float, margin: float = MARGIN) -> Verdict:
-    """Whether accuracy is preserved, as a test of non-inferiority.
+    """Whether accuracy is preserved, as a test of non-inferiority on the interval of the difference to the target.
 
-    ``preserved``: the whole interval lies above ``-margin``; ``lost``: the whole interval lies below it; else there
-    are ``not enough runs to tell``.
-
-    Args:
-        low: lower bound of the difference to the target, as a fraction.
-        high: upper bound.
-        margin: accuracy that may be lost and still counts as preserved, as a fraction.
+    ``preserved``: the whole interval, in fractions, lies above ``-margin``; ``lost``: the whole of it lies below; else
+    there are ``not enough runs to tell``.
     """
     if low > -margin:
         return "preserved"
     return "lost" if high < -margin else "not enough runs to tell"
-
-
-def half_width(pairs: int, sd: float) -> float:
-    """Half of the 95 % interval (Student's t) of a mean difference; infinite with fewer than two pairs."""
-    return math.inf if pairs < 2 else _student(pairs) * sd / math.sqrt(pairs)
 
 
 @functools.cache
@@ -258,6 +237,11 @@ def _student(n: int) -> float:
     from scipy.special import stdtrit  # scipy.stats has the same, and takes a second to import
 
     return float(stdtrit(n - 1, 0.975))
+
+
+def half_width(pairs: int, sd: float) -> float:
+    """Half of the 95 % interval (Student's t) of a mean difference; infinite with fewer than two pairs."""
+    return math.inf if pairs < 2 else _student(pairs) * sd / math.sqrt(pairs)
 
 
 def over_seeds(table: DataFrame, *, margin: float = MARGIN) -> DataFrame:
