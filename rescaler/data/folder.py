@@ -21,7 +21,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from rescaler.config import DataSettings, require
-from rescaler.data.decoding import Content
+from rescaler.data.decoding import Content, decode, grey
 from rescaler.data.order import split_holdout
 from rescaler.data.prepared import is_prepared, read_prepared
 from rescaler.errors import InputError, listed, one_line
@@ -59,6 +59,16 @@ class SomeOf:
     def where(self, index: int) -> str:
         """As of :class:`Split`."""
         return self._split.where(int(self._indices[index]))
+
+
+def read_pixels(split: Split, index: int, *, channels: int, shorter_px: int) -> Tensor:
+    """Decode an image, uint8 ``(channels, h, w)``; errors name it."""
+    try:
+        pixels = decode(split.content(index, shorter_px))
+    except (OSError, InputError, RuntimeError, MemoryError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or one_line(error)
+        raise InputError(f"cannot read the image {split.where(index)}: {reason}") from error
+    return grey(pixels) if channels == 1 else pixels
 
 
 class _Pictures(ImageFolder):  # type: ignore[misc]  # torchvision has no types
