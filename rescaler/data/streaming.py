@@ -47,16 +47,14 @@ class _Decoder(Dataset[tuple[Tensor, Tensor] | InputError]):
         try:
             with seeded(0):  # restores the generators; once per batch, as it takes time
                 for target, index, seed in zip(pixels, indices, seeds or itertools.repeat(None), strict=False):
-                    target.copy_(self._image(split, index, seed, image_px, flip=flip))
+                    if seed is not None:
+                        seed_all(seed)
+                    image = read_pixels(split, index, channels=self._channels, shorter_px=shorter_px(image_px))
+                    crop = centre_crop(image, image_px) if seed is None else random_crop(image, image_px, flip=flip)
+                    target.copy_(crop)
         except InputError as error:  # raised by the caller: a DataLoader would wrap it into its traceback
             return InputError(f"{error}{_HINT if isinstance(split, TreeSplit) else ''}")
         return pixels, split.labels[indices]
-
-    def _image(self, split: Split, index: int, seed: int | None, image_px: ImageSize, *, flip: bool) -> Tensor:
-        if seed is not None:
-            seed_all(seed)
-        pixels = read_pixels(split, index, channels=self._channels, shorter_px=shorter_px(image_px))
-        return centre_crop(pixels, image_px) if seed is None else random_crop(pixels, image_px, flip=flip)
 
 
 class _Requests(Sampler[_Request]):
