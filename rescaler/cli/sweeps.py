@@ -14,9 +14,8 @@ from rescaler.cli.arguments import RUNS
 from rescaler.config import Experiment, SlurmSettings
 from rescaler.errors import InputError
 from rescaler.record import CONFIG_FILE
-from rescaler.sweep import scheduler
+from rescaler.sweep import FILE, Sweep, SweepRun, newest, scheduler
 from rescaler.sweep.status import counts, status_table, statuses, sweep_at, watch
-from rescaler.sweep.sweep import FILE, Sweep, SweepRun, newest
 from rescaler.text import counted, log_to_stderr
 
 # torch and Hydra take seconds to import, so what needs them is imported where it is used.
