@@ -2,8 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_runs import FakeRun
-from figure_reading import load
+from fake_runs import FakeRun, load
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 

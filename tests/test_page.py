@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from fake_runs import FakeRun, paper_like
+from fake_runs import FakeRun, load, paper_like
 
 from rescaler.cli import main
 from rescaler.page import render
@@ -34,8 +34,7 @@ def write(folder: Path, *runs: FakeRun, **config: Any) -> Path:
 
 
 def page(folder: Path) -> str:
-    runs = load_runs(folder)
-    return render(runs, load_epochs(runs))
+    return render(*load(folder))
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +55,7 @@ def text(page: str) -> str:
 
 
 def said(folder: Path, *runs: FakeRun) -> Headline:
-    loaded = load_runs(write(folder, *runs))
-    return headline(over_seeds(table(loaded, load_epochs(loaded))))
+    return headline(over_seeds(table(*load(folder, *runs))))
 
 
 def report(*arguments: str | Path) -> None:

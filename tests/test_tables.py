@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from fake_runs import FakeRun
+from fake_runs import FakeRun, write
 from rich.console import Console
 
 from rescaler.cli import main
@@ -27,10 +27,8 @@ def tables(*arguments: str | Path) -> None:
 
 
 def shown(*runs: FakeRun, folder: Path) -> str:
-    for index, run in enumerate(runs):
-        run.write(folder / str(index))
     stream = io.StringIO()
-    show_results([folder], plot=None, console=Console(file=stream, width=160))
+    show_results([write(folder, *runs)], plot=None, console=Console(file=stream, width=160))
     return stream.getvalue()
 
 
