@@ -231,13 +231,13 @@ class JobComposer:
 
     def __init__(self, loader: ConfigLoader, master: DictConfig) -> None:
         self._loader, self._master = loader, master
-        self._parser = OverridesParser.create(loader)
+        self._parse = functools.cache(OverridesParser.create(loader).parse_override)
         self._composed: dict[tuple[str, ...], tuple[DictConfig, bool]] = {}
         self._is_group = functools.cache(lambda key: loader.get_group_options(key) != [])
 
     def compose(self, overrides: Sequence[str], number: int) -> tuple[DictConfig, str]:
         """Settings of one job, without Hydra's own, and its ``hydra.sweep.subdir``."""
-        parsed = [(word, self._parser.parse_override(word)) for word in overrides]
+        parsed = [(word, self._parse(word)) for word in overrides]
         composing = tuple(word for word, override in parsed if self._composes(override))
         if composing not in self._composed:
             self._composed[composing] = self._base(composing)
@@ -314,17 +314,16 @@ def to_experiment(config: DictConfig) -> Experiment:
 
 def _with_found(config: DictConfig) -> DictConfig:
     """Fill in what is null in ``data`` and follows from its pictures; other settings may refer to it."""
+    is_looked_at = config.data.name in LOOKED_AT and any(config.data[key] is None for key in FOUND)
+    if isinstance(config.data.image_px, int) and not is_looked_at:
+        return config
     data = OmegaConf.to_object(config.data)
     assert isinstance(data, DataSettings)
-    found: dict[str, Any] = {}
-    if not isinstance(config.data.image_px, int):  # two equal sides or a text are one number, for what refers to it too
-        found["image_px"] = data.image_px
-    if data.name in LOOKED_AT and any(getattr(data, key) is None for key in FOUND):
+    found: dict[str, Any] = {"image_px": data.image_px}  # two equal sides or a text are one number
+    if is_looked_at:
         from rescaler.data.contents import found_in  # imports torch
 
         found |= found_in(data)
-    if not found:
-        return config
     filled = copy.deepcopy(config)
     with read_write(filled), open_dict(filled):
         filled.data.update(found)

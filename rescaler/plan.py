@@ -15,8 +15,7 @@ from rescaler import distributed
 from rescaler.chain import NUMERICS, Chain, Epoch, Stage, digest
 from rescaler.config import Experiment, RescaleSettings, ScheduleSettings, StepSettings, identity, require, stage_names
 from rescaler.data import load_data, published_size, streams_from_files
-from rescaler.data.augment import Augment, entries
-from rescaler.data.order import EVERY_IMAGE, Batch, EpochImages, ImageData
+from rescaler.data.order import EVERY_IMAGE, Augment, Batch, EpochImages, ImageData, entries
 from rescaler.errors import InputError, one_line_with_place
 from rescaler.ledger import Ledger
 from rescaler.method.fit import RIDGE

@@ -57,7 +57,9 @@ class Interruption:
         return self._pending is not None
 
     def __enter__(self) -> Self:
-        self._before = {number: signal.signal(number, self._put_off) for number in _SIGNALS}
+        # Ctrl-C is ignored in what a script starts in the background, and stays so.
+        heard = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        self._before = {number: signal.signal(number, self._put_off) for number in heard}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -75,7 +77,7 @@ class Interruption:
         handler = self._before[number]
         if callable(handler):
             handler(number, None)
-        elif handler is not signal.SIG_IGN:
+        else:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 

@@ -88,14 +88,7 @@ def test_every_rule_runs_through_under_both_clocks(budgeted: Any, rule: str, clo
 def test_milestones_are_squeezed_with_the_schedule(budgeted: Any) -> None:
     rates = {"schedule__rule": "milestones", "schedule__milestones": [3], "schedule__learning_rates": [0.1, 0.01]}
     run = budgeted(schedule__budget=0.5, resize_epoch=4, **rates)
-    found = []
-    records: list[Any] = []
-    key = run.chain.origin
-    for done in range(run.chain.epochs):
-        epoch = run.chain._epoch(key, [0.0] * done)
-        assert epoch is not None
-        key, _ = epoch.key, records
-        found.append(epoch.recipe.learning_rate)
+    found = [run.chain._epoch(run.chain.origin, [0.0] * done).recipe.learning_rate for done in range(run.chain.epochs)]
     assert found == [0.1] * 5 + [0.01]  # the fifth epoch begins at 2 of 6, the sixth at 4
 
 
@@ -110,18 +103,14 @@ def test_runs_of_one_budget_share_their_small_epochs(budgeted: Any) -> None:
 
 def test_the_images_go_on_where_the_last_epoch_ended(budgeted: Any) -> None:
     run = budgeted(schedule__budget=0.5, resize_at=0.3)
-    key, before = run.chain.origin, []
-    for done in range(run.chain.epochs):
-        epoch = run.chain._epoch(key, [0.0] * done)
-        before.append((epoch.batches_before, epoch.images_before))
-    batches = [0, 5, 10, 15, 18, 23]
-    assert before == [(number, 16 * number) for number in batches]
+    epochs = [run.chain._epoch(run.chain.origin, [0.0] * done) for done in range(run.chain.epochs)]
+    before = [(epoch.batches_before, epoch.images_before) for epoch in epochs]
+    assert before == [(number, 16 * number) for number in (0, 5, 10, 15, 18, 23)]
 
 
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"schedule__budget": 0.0}, "schedule.budget must be positive"),
         ({"schedule__budget": -1.0}, "schedule.budget must be positive"),
         ({"schedule__budget": 0.1}, "schedule.budget must be an epoch or more of schedule.epochs=6; got 0.1"),
         ({"schedule__budget": 1.5, "resize_epoch": 0}, "schedule.budget must be at most 1 where the target"),

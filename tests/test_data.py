@@ -126,8 +126,8 @@ def made(settings: DataSettings = SETTINGS, train: int = 8, test: int = 5) -> Re
 
 
 def epoch(data: ResidentImages, image_px: int, *, batches: int, batch_size: int) -> list[Batch]:
-    augmentation = {"pad_px": data.settings.pad_px, "flip": data.settings.flip}
-    return list(data.train_batches(EpochImages(image_px, 0, 1, batches, batch_size, **augmentation)))
+    pad_px, flip = data.settings.pad_px, data.settings.flip
+    return list(data.train_batches(EpochImages(image_px, 0, 1, batches, batch_size, pad_px=pad_px, flip=flip)))
 
 
 def shifted(image: Tensor, down: int, right: int) -> Tensor:

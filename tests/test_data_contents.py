@@ -44,12 +44,15 @@ def experiment(folder: Path, *overrides: str) -> Experiment:
     return to_experiment(composed("data=folder", f"data.folder={folder}", *overrides))
 
 
-def test_small_squares_alone_are_found_whole_and_in_memory(alone: Path) -> None:
+def test_small_squares_alone_are_found_whole_and_in_memory_but_given_values_stay(alone: Path) -> None:
     made = experiment(alone, "data.holdout=0.1")
     data = made.data
     assert (data.classes, data.image_px, data.in_memory) == (2, 8, True)
     assert (data.mean, data.std) == ([0.5] * 3, BLACK_AND_WHITE)  # half of the pixels are 0, half are 1
     assert made.model["image_px"] == 8, "settings that refer to what is found"
+    given = ("data.image_px=12", "data.in_memory=false", "data.mean=[0.1,0.2,0.3]")
+    data = experiment(alone, "data.holdout=0.1", *given).data
+    assert (data.image_px, data.in_memory, data.mean, data.std) == (12, False, [0.1, 0.2, 0.3], BLACK_AND_WHITE)
 
 
 def test_other_pictures_are_found_at_224_px_and_stay_in_their_files(tmp_path: Path) -> None:
@@ -66,13 +69,6 @@ def test_each_picture_weighs_the_same_whatever_its_size(tmp_path: Path) -> None:
     assert (found["mean"], found["std"]) == ([0.5, 0.5, 1.0], [0.5, 0.5, 0.0])
 
 
-def test_given_values_stay(alone: Path) -> None:
-    data = experiment(
-        alone, "data.holdout=0.1", "data.image_px=12", "data.in_memory=false", "data.mean=[0.1,0.2,0.3]"
-    ).data
-    assert (data.image_px, data.in_memory, data.mean, data.std) == (12, False, [0.1, 0.2, 0.3], BLACK_AND_WHITE)
-
-
 def test_a_hold_out_is_the_test_set_of_a_tree_alone(alone: Path) -> None:
     data = experiment(alone, "data.holdout=0.2").data
     images = load_data(data, CPU)
@@ -83,19 +79,14 @@ def test_a_hold_out_is_the_test_set_of_a_tree_alone(alone: Path) -> None:
     assert [round(value, 3) for value in pixels.mean((1, 2, 3)).tolist()] == [-1, -1, 1, 1]
 
 
-def test_a_folder_called_train_beside_other_classes_is_a_class(tmp_path: Path) -> None:
-    for name in ("train", "tram"):
-        for number in range(4):
-            picture(tmp_path / name / f"{number}.png", (number, 0, 0))
-    assert read_tree(tmp_path, holdout=0.5).train.classes == ["train", "tram"]
-
-
-def test_training_classes_without_val_take_a_hold_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize("classes", [["train", "tram"], ["train/a", "train/b"]])
+def test_a_folder_called_train_without_val_is_a_class_or_holds_all(tmp_path: Path, classes: list[str]) -> None:
     for number in range(4):
-        picture(tmp_path / "train" / "a" / f"{number}.png", (number, 0, 0))
-        picture(tmp_path / "train" / "b" / f"{number}.png", (number, 0, 0))
+        for name in classes:
+            picture(tmp_path / name / f"{number}.png", (number, 0, 0))
     tree = read_tree(tmp_path, holdout=0.5)
-    assert (tree.train.classes, len(tree.train.labels), len(tree.test.labels)) == (["a", "b"], 8, 0)
+    assert tree.train.classes == [name.rpartition("/")[2] for name in classes]
+    assert (len(tree.train.labels), len(tree.test.labels)) == (8, 0)
 
 
 def test_grey_levels_are_the_pictures_own(alone: Path) -> None:
@@ -127,20 +118,14 @@ def test_a_prepared_set_is_found_and_fits_in_memory(alone: Path, tmp_path: Path)
 def test_what_is_found_is_in_the_runs_config(alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     tiny = ["schedule.epochs=1", "schedule.batches_per_epoch=1", "optim.batch_size=4", "resize_epoch=0", "device=cpu"]
-    rule = [
-        "schedule.rule=constant",
-        "schedule.warmup_epochs=0",
-        "schedule.milestones=[]",
-        "schedule.learning_rates=[0.1]",
-        "logger=none",
-    ]
-    more = ["schedule.weight_decay_until=null", "hydra.run.dir=out", "model=resnet_small", "progress=false"]
-    main(["run", "data=folder", f"data.folder={alone}", "data.holdout=0.1", *tiny, *rule, *more])
+    rule = ("rule=constant", "warmup_epochs=0", "milestones=[]", "learning_rates=[0.1]", "weight_decay_until=null")
+    more = [f"schedule.{word}" for word in rule]
+    more += ["logger=none", "hydra.run.dir=out", "model=resnet_small", "progress=false"]
+    main(["run", "data=folder", f"data.folder={alone}", "data.holdout=0.1", *tiny, *more])
     data = read_experiment(tmp_path / "out").data
     assert (data.classes, data.image_px, data.in_memory, data.std) == (2, 8, True, BLACK_AND_WHITE)
-    assert (
-        "2 classes (black, white), 8 px, in memory, mean [0.5, 0.5, 0.5]" in (tmp_path / "out" / "run.log").read_text()
-    )
+    said = (tmp_path / "out" / "run.log").read_text()
+    assert "2 classes (black, white), 8 px, in memory, mean [0.5, 0.5, 0.5]" in said
 
 
 def test_describe_shows_the_pictures(alone: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -200,8 +185,3 @@ def test_a_folder_of_unreadable_pictures_is_named(tmp_path: Path) -> None:
         (tmp_path / "a" / f"{number}.png").write_bytes(b"no picture")
     with pytest.raises(InputError, match=r"no training picture can be read; .*/a/1\.png: no image"):
         look(DataSettings(name="folder", folder=str(tmp_path), classes=1, holdout=0.5))
-
-
-def test_a_folder_is_looked_at_once(alone: Path) -> None:
-    settings = DataSettings(name="folder", folder=str(alone), classes=2, channels=3, holdout=0.1)
-    assert look(settings) is look(settings)

@@ -22,20 +22,12 @@ def overfeat() -> Description:
     return describe(on_meta(overfeat_fast), 231)
 
 
-@pytest.fixture(scope="module")
-def resnet() -> Description:
-    return describe(on_meta(resnet34), 224)
-
-
 def test_overfeat_fast_has_the_papers_multiplications(overfeat: Description) -> None:
     assert overfeat.target_macs / 1e9 == pytest.approx(2.80, abs=0.005)
     assert overfeat.pretrain_macs / 1e9 == pytest.approx(0.734, abs=0.0005)
     assert overfeat.ratio == pytest.approx(3.8, abs=0.05)
     assert (overfeat.target_px, overfeat.pretrain_px) == (231, 147)
     assert overfeat.target_parameters / 1e6 == pytest.approx(146, abs=0.5)
-
-
-def test_overfeat_fasts_layers_are_the_papers(overfeat: Description) -> None:
     conv5, fc6 = (next(layer for layer in overfeat.layers if layer.name == name) for name in ("conv5", "fc6"))
     assert (conv5.target_padding, conv5.pretrain_padding) == ((1, 1, 1, 1), (0, 0, 0, 0))
     assert (conv5.target_output, conv5.pretrain_output) == ((12, 12), (9, 9))
@@ -85,6 +77,8 @@ def test_equation_4_bounds_a_layer_without_padding() -> None:
     assert layer.scale == 2
     assert layer.bounds_macs == (169, 676)
     assert layer.bounds_macs[0] < layer.pretrain_macs <= layer.bounds_macs[1]
+    row = describe(classifier(nn.Conv2d(1, 2, (1, 7))), 28).layers[0]
+    assert row.scale**2 == pytest.approx(7 / 5), "the ratio of areas"
 
 
 @pytest.mark.parametrize(
@@ -107,23 +101,12 @@ def test_layers_that_are_alike_share_a_row_and_shared_ones_count_at_every_call()
         nn.Sequential(conv, nn.MaxPool2d(2), conv, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 7)), 6
     )
     assert {layer.name: layer.target_macs for layer in described.layers} == {"0": 2 * 2 * 9 * (36 + 9), "5": 2 * 7}
-    assert [row[0] for row in describe(overfeat_small(), 28).table().rows] == [
-        "conv1",
-        "conv2",
-        "conv3",
-        "fc4",
-        "fc5",
-        "total",
-    ]
+    names = ["conv1", "conv2", "conv3", "fc4", "fc5", "total"]
+    assert [row[0] for row in describe(overfeat_small(), 28).table().rows] == names
 
 
-def test_scale_squared_is_the_ratio_of_areas() -> None:
-    square, row = (describe(classifier(nn.Conv2d(1, 2, size)), 28).layers[0] for size in ((3, 3), (1, 7)))
-    assert square.scale == 1.5
-    assert row.scale**2 == pytest.approx(7 / 5)
-
-
-def test_a_long_network_is_a_short_table(resnet: Description) -> None:
+def test_a_long_network_is_a_short_table() -> None:
+    resnet = describe(on_meta(resnet34), 224)
     text = str(resnet)
     assert "layer1.0.conv1 and 2 more" in text
     assert "3x3 -> 2x2" in text
@@ -134,16 +117,6 @@ def test_a_long_network_is_a_short_table(resnet: Description) -> None:
     assert "copy their map" not in str(describe(on_meta(resnet18), 224, input_only=True)), "no kernel is even"
 
 
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (2801403904, "2.80 G"),
-        (733843968, "734 M"),
-        (999_700, "1.00 M"),
-        (23_400, "23.4 k"),
-        (12, "12"),
-        (1e12, "1000 G"),
-    ],
-)
-def test_quantities_have_three_digits(value: float, text: str) -> None:
-    assert quantity(value) == text
+def test_quantities_have_three_digits() -> None:
+    values = {2801403904: "2.80 G", 733843968: "734 M", 999_700: "1.00 M", 23_400: "23.4 k", 12: "12", 1e12: "1000 G"}
+    assert list(map(quantity, values)) == list(values.values())

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from rescaler.cli import main
 from rescaler.compose import jobs
 from rescaler.config import AUGMENTATIONS, OptimSettings
-from rescaler.data.augment import Augment
+from rescaler.data.order import Augment
 from rescaler.errors import InputError
 from rescaler.execution import execute
 from rescaler.loggers import check_loggers

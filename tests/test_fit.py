@@ -1,10 +1,10 @@
 import copy
-from collections import OrderedDict
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from networks import classifier
 from torch import Tensor, nn
 
 from rescaler.errors import ArgumentError
@@ -43,6 +43,16 @@ def _images(count: int, small_px: int, large_px: int) -> tuple[Tensor, Tensor]:
 def _error(pretrain: nn.Module, target: nn.Module, small: Tensor, large: Tensor) -> float:
     with torch.no_grad():
         return F.mse_loss(target.eval()(large), pretrain.eval()(small)).item()
+
+
+def _fitted(target: nn.Module) -> set[str]:
+    """Names of the tensors that a fit on twenty images changes."""
+    shrunk = shrink(target, 12)
+    rescale(shrunk.network, target)
+    before, pretrain = copy.deepcopy(target.state_dict()), copy.deepcopy(shrunk.network.state_dict())
+    fit(shrunk.network, target, *_images(20, shrunk.image_px, 12))
+    assert all(torch.equal(tensor, pretrain[name]) for name, tensor in shrunk.network.state_dict().items())
+    return {name for name, tensor in target.state_dict().items() if not torch.equal(tensor, before[name])}
 
 
 def test_responses_come_closer_on_images_that_it_has_not_seen() -> None:
@@ -132,25 +142,9 @@ def test_weights_of_dead_inputs_are_kept() -> None:
 
 
 def test_only_resized_layers_change_and_nothing_is_left_behind() -> None:
-    norm = nn.BatchNorm2d(4)
-    target = nn.Sequential(
-        OrderedDict(
-            conv=nn.Conv2d(2, 4, 3, padding=1),
-            norm=norm,
-            narrow=nn.Conv2d(4, 3, 1),
-            pool=nn.AdaptiveAvgPool2d(1),
-            flatten=nn.Flatten(),
-            fc=nn.Linear(3, 2),
-        )
-    )
-    shrunk = shrink(target, 12)
-    rescale(shrunk.network, target)
-    norm.eval()
-    before, pretrain = copy.deepcopy(target.state_dict()), copy.deepcopy(shrunk.network.state_dict())
-    fit(shrunk.network, target, *_images(20, shrunk.image_px, 12))
-    changed = {name for name, tensor in target.state_dict().items() if not torch.equal(tensor, before[name])}
-    assert changed == {"conv.weight", "conv.bias"}
-    assert all(torch.equal(tensor, pretrain[name]) for name, tensor in shrunk.network.state_dict().items())
+    norm = nn.BatchNorm2d(4).eval()
+    target = classifier(nn.Conv2d(2, 4, 3, padding=1), norm, nn.Conv2d(4, 3, 1), nn.Conv2d(3, 4, 1))
+    assert _fitted(target) == {"conv.weight", "conv.bias"}
     assert target.training
     assert not norm.training
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in target.modules())
@@ -172,13 +166,7 @@ class Standardised(nn.Conv2d):
 
 @pytest.mark.parametrize("kind", [Padding, Standardised])
 def test_a_layer_with_another_forward_pass_is_not_fitted(kind: type[nn.Conv2d]) -> None:
-    target = nn.Sequential(kind(2, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3))
-    shrunk = shrink(target, 12)
-    rescale(shrunk.network, target)
-    before = {name: tensor.clone() for name, tensor in target.state_dict().items()}
-    fit(shrunk.network, target, *_images(20, shrunk.image_px, 12))
-    changed = {name for name, tensor in target.state_dict().items() if not torch.equal(tensor, before[name])}
-    assert changed == {"2.weight", "2.bias"}
+    assert _fitted(nn.Sequential(kind(2, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3))) == {"2.weight", "2.bias"}
 
 
 @pytest.mark.parametrize(
@@ -202,12 +190,7 @@ def test_layers_may_be_called_by_keyword() -> None:
         def forward(self, images: Tensor) -> Any:
             return self.last(input=self.second(input=self.first(input=images)).flatten(1))
 
-    target = Keyword()
-    shrunk = shrink(target, 12)
-    rescale(shrunk.network, target)
-    before = copy.deepcopy(target.state_dict())
-    fit(shrunk.network, target, *_images(20, shrunk.image_px, 12))
-    assert not any(torch.equal(tensor, before[name]) for name, tensor in target.state_dict().items())
+    assert _fitted(Keyword()) == {"first.weight", "first.bias", "second.weight", "last.weight", "last.bias"}
 
 
 def test_half_precision_stays_half() -> None:

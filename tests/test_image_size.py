@@ -92,7 +92,7 @@ def test_cut_is_the_middle_with_the_aspect_ratio() -> None:
     assert torch.equal(cut(pixels, 7), pixels[:, 10:70])
 
 
-@pytest.mark.parametrize("size", [(32, 40), (40, 32), (60, 20)])
+@pytest.mark.parametrize("size", [(32, 40), (60, 20)])
 @pytest.mark.parametrize("image_px", [(28, 21), (14, 28)])
 def test_centre_crop_is_the_middle_of_a_ramp(size: tuple[int, int], image_px: tuple[int, int]) -> None:
     """It is resized until 8/7 of both sides just fit: a ramp stays one, around its middle."""

@@ -123,7 +123,7 @@ def test_the_numbers_are_those_of_a_plain_loop_bit_for_bit(trained: tuple[Module
     assert trained[0].sizes == [8] * 8 + [12] * 8  # 3x3 -> 2x2: two thirds of 12 px
 
 
-@pytest.mark.parametrize("epoch", [0, 1, 2])
+@pytest.mark.parametrize("epoch", [0, 2])
 def test_training_resumes_from_either_network(epoch: int, trained: tuple[Module, Path], tmp_path: Path) -> None:
     resumed = Module()
     trainer(tmp_path).fit(resumed, ckpt_path=trained[1] / f"epoch={epoch}.ckpt")
@@ -188,8 +188,7 @@ def test_half_precision_trains(tmp_path: Path) -> None:
     module = Half()
     trainer(tmp_path, 3, precision="bf16-true", limit_val_batches=0).fit(module)
     weight = module.net.get_parameter("0.weight")
-    assert weight.dtype == torch.bfloat16
-    assert weight.shape == (4, 2, 3, 3)
+    assert (weight.dtype, weight.shape) == (torch.bfloat16, (4, 2, 3, 3))
 
 
 def test_without_lightning_the_extra_is_named() -> None:

@@ -111,7 +111,6 @@ def test_without_the_last_state_there_is_no_model(make: MakeExperiment, caplog: 
         {},
         {"optim__ema_decay": 0.5},
         {"resize": "never"},
-        {"model": RESNET},
         {"step__precision": "bf16"},
         {"data__holdout": 0.25},
         {"model": RESNET, "data__test_px": 24},
@@ -128,14 +127,10 @@ def test_an_evaluation_at_its_own_settings_gives_the_recorded_numbers(
     shown = capsys.readouterr().out.splitlines()[0]
     test_px = experiment.data.test_px or record["image_px"]
     assert f"of {test_px} px: loss {record['test_loss']:.4f}, top-1 {100 * record['test_top1']:.2f} %" in shown
-
-
-def test_a_pretrain_network_is_rebuilt(make: MakeExperiment) -> None:
-    experiment = make()
-    experiment.resize_epoch = "never"
-    network: Any = rescaler.load(run(experiment))
-    assert network.conv1.kernel_size == (3, 3)
-    assert network.preprocess(Image.new("L", (28, 28))).shape == (1, 17, 17)
+    if experiment.resize_epoch == "never":
+        network: Any = rescaler.load(folder)
+        assert network.conv1.kernel_size == (3, 3), "the pre-train network is rebuilt"
+        assert network.preprocess(Image.new("L", (28, 28))).shape == (1, 17, 17)
 
 
 def test_confusion_counts_every_image(make: MakeExperiment, capsys: pytest.CaptureFixture[str]) -> None:
@@ -195,7 +190,7 @@ def test_predict_names_the_likeliest_classes(make: MakeExperiment, capsys: pytes
 
 
 @pytest.mark.parametrize("form", ["safetensors", "torch", "torchscript", "onnx"])
-def test_exported_networks_give_the_same_scores(
+def test_exported_networks_give_the_same_scores_and_a_full_disk_is_named(
     make: MakeExperiment, form: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = run(make(model=RESNET))
@@ -206,16 +201,11 @@ def test_exported_networks_give_the_same_scores(
         assert set(weights) == set(Model.read(folder).weights)
     if form == "safetensors":
         assert Model.read(folder / "out").run == Model.read(folder).run
-
-
-@pytest.mark.parametrize("form", ["safetensors", "torch", "torchscript", "onnx"])
-def test_a_file_that_has_no_room_is_named(make: MakeExperiment, form: str) -> None:
-    folder = run(make())
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # a write beyond it fails as on a full disk
     try:
-        said = refusal("export", folder, "--format", form, "-o", "out")
-        assert re.fullmatch(r"error: cannot write \.?out\S*: File too large", said)
+        said = refusal("export", folder, "--format", form, "-o", "full")
+        assert re.fullmatch(r"error: cannot write \.?full\S*: File too large", said)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 

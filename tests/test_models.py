@@ -135,20 +135,16 @@ def _users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    ("options", "channels", "shape"),
+    ("options", "channels"),
     [
-        ({"_target_": "users_nets.net", "width": 3}, 2, (5, 2, 3, 3)),
-        ({"_target_": "users_nets.Fixed"}, 3, (5, 3, 3, 3)),
-        ({"_target_": "users_nets.any_channels"}, 2, (5, 2, 3, 3)),
+        ({"_target_": "users_nets.net", "width": 3}, 2),
+        ({"_target_": "users_nets.Fixed"}, 3),
+        ({"_target_": "users_nets.any_channels"}, 2),
     ],
     ids=str,
 )
-def test_build_passes_the_arguments_that_the_function_takes(
-    options: dict[str, Any], channels: int, shape: tuple[int, ...]
-) -> None:
-    network = build(options, classes=5, channels=channels)
-    assert isinstance(network, nn.Conv2d)
-    assert network.weight.shape == shape
+def test_build_passes_the_arguments_that_the_function_takes(options: dict[str, Any], channels: int) -> None:
+    assert build(options, classes=5, channels=channels).get_parameter("weight").shape == (5, channels, 3, 3)
 
 
 def test_nested_targets_reach_the_network_as_objects() -> None:
@@ -192,13 +188,7 @@ def test_build_torchvisions_own(name: str) -> None:
             {"_args_": [{"_target_": "torch.nn.ReLU", "inplace": "???"}]},
             r"model\._args_\[0\]\.inplace fails: .* mandatory value",
         ),
-        (
-            "builtins.dict",
-            {},
-            r"^model\._target_=builtins\.dict must make a torch\.nn\.Module; it is the class dict; ours",
-        ),
-        ("os.mkdir", {"path": "made"}, r"must make a torch\.nn\.Module; it is a function of Python's own; ours: "),
-        ("rescaler.errors.one_line", {}, r"must make a torch\.nn\.Module; it is a function that gives str; ours: "),
+        ("builtins.dict", {}, r"^model\._target_=builtins\.dict must make a torch\.nn\.Module; it made a dict; ours: "),
         ("users_nets.net", {}, "users_nets.net: fails with the arguments .*'width'"),
         ("users_nets.typo", {}, "users_nets.typo: fails with the arguments .*'strid'"),
         (

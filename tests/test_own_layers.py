@@ -69,11 +69,7 @@ def _tied(forward: Callable[[Any, Tensor], Any], **layers: nn.Module) -> Any:
     ("target", "message"),
     [
         (
-            _tied(
-                lambda net, x: net.a(x).mean((2, 3)) + net.b(x).mean((2, 3)),
-                a=conv(1, 4, 5),
-                b=conv(1, 4, 5, stride=4),
-            ),
+            _tied(lambda net, x: (net.a(x).mean() + net.b(x)).mean((2, 3)), a=conv(1, 4, 5), b=conv(1, 4, 5, stride=4)),
             "layers a and b share a weight, which would become 3x3 for the first",
         ),
         (
@@ -92,31 +88,38 @@ def test_weights_whose_users_disagree_are_refused(target: nn.Module, message: st
         shrink(target, 16)
 
 
+def test_weights_that_are_other_views_of_one_memory_are_refused() -> None:
+    target: Any = Net(lambda net, images: net.b(net.a(images)).mean((2, 3)), a=conv(4, 4), b=conv(4, 4, bias=False))
+    memory = torch.randn(2, *target.a.weight.shape)
+    target.a.weight, target.b.weight = nn.Parameter(memory[0]), nn.Parameter(memory[1])
+    assert [layer.pretrain_kernel for layer in shrink(target, 16).layers] == [(2, 2), (2, 2)], "apart in one memory"
+    target.b.weight = nn.Parameter(target.a.weight.data.transpose(2, 3))
+    with pytest.raises(InputError, match="layers (a and b|b and a) share a weight"):
+        shrink(target, 16)
+    target.b = conv(4, 4)
+    target.register_buffer("kept", target.a.weight.data)
+    with pytest.raises(InputError, match="layers a and the network itself share a weight"):
+        shrink(target, 16)
+
+
 @pytest.mark.parametrize(
     "borrowed",
     [
         lambda net: net.conv.weight.transpose(2, 3) * 0.5,
         lambda net: 2 * net.conv.weight.detach().view(4, 1, 3, 3).clone(),
         lambda net: net.conv.weight if net.training else torch.ones(4, 1, 3, 3),
-        lambda net: net.whole.weight,
     ],
-    ids=["transposed and scaled", "a copy of a view", "in training", "of an interface"],
+    ids=["transposed and scaled", "a copy of a view", "in training"],
 )
 def test_weights_that_a_function_borrows_are_refused(borrowed: Callable[[Any], Tensor]) -> None:
     def forward(net: Any, images: Tensor) -> Any:
         maps = net.conv(images)
-        return net.whole(maps).mean() + F.conv_transpose2d(maps, borrowed(net)).mean((2, 3))
+        scores = net.point(maps).mean() + F.conv_transpose2d(maps, net.point.weight).mean()  # which stays
+        return scores + F.conv_transpose2d(maps, borrowed(net)).mean((2, 3))
 
-    target = Net(forward, conv=conv(1, 4), whole=nn.Conv2d(4, 4, 16), never=conv(1, 4))
-    with pytest.raises(InputError, match="layer (conv|whole): a function of the network takes its weight, too"):
+    target = Net(forward, conv=conv(1, 4), point=nn.Conv2d(4, 4, 1), never=conv(1, 4))
+    with pytest.raises(InputError, match="layer conv: a function of the network takes its weight, too"):
         shrink(target, 16)
-
-
-def test_a_function_may_take_the_weight_of_an_unchanged_layer() -> None:
-    def forward(net: Any, images: Tensor) -> Tensor:
-        return F.conv_transpose2d(net.point(net.conv(images)), net.point.weight).mean((2, 3))
-
-    shrink(Net(forward, conv=conv(1, 4), point=nn.Conv2d(4, 4, 1)), 16)
 
 
 def test_weights_tied_by_their_memory_stay_tied() -> None:
@@ -136,30 +139,6 @@ def test_weights_tied_by_their_memory_stay_tied() -> None:
         shrink(target, 16)
 
 
-@pytest.mark.parametrize(
-    "view", [lambda weight: weight.transpose(2, 3), lambda weight: weight[1:], lambda weight: weight[:1]]
-)
-def test_weights_that_are_other_views_of_one_memory_are_refused(view: Callable[[Tensor], Tensor]) -> None:
-    target: Any = Net(lambda net, images: net.b(net.a(images)).mean((2, 3)), a=conv(4, 4), b=conv(4, 4, bias=False))
-    target.b.weight = nn.Parameter(view(target.a.weight.data))
-    with pytest.raises(InputError, match="layers (a and b|b and a) share a weight"):
-        shrink(target, 16)
-
-
-def test_a_buffer_in_the_memory_of_a_shrunk_weight_is_refused() -> None:
-    target: Any = Net(lambda net, images: net.a(images).mean((2, 3)), a=conv(4, 4))
-    target.register_buffer("kept", target.a.weight.data)
-    with pytest.raises(InputError, match="layers a and the network itself share a weight"):
-        shrink(target, 16)
-
-
-def test_separate_weights_may_lie_in_one_memory() -> None:
-    target: Any = Net(lambda net, images: net.b(net.a(images)).mean((2, 3)), a=conv(4, 4), b=conv(4, 4))
-    memory = torch.randn(2, *target.a.weight.shape)
-    target.a.weight, target.b.weight = nn.Parameter(memory[0]), nn.Parameter(memory[1])
-    assert [layer.pretrain_kernel for layer in shrink(target, 16).layers] == [(2, 2), (2, 2)]
-
-
 def test_layers_that_return_more_than_a_map_are_followed() -> None:
     class Twofold(nn.Conv2d):
         def forward(self, images: Tensor) -> Any:
@@ -171,40 +150,22 @@ def test_layers_that_return_more_than_a_map_are_followed() -> None:
         maps = net.unpool(maps, indices)
         return net.twofold(maps)["maps"].mean((2, 3))
 
-    layers = {
-        "pool": nn.MaxPool2d(2, return_indices=True),
-        "unpool": nn.MaxUnpool2d(2),
-        "twofold": Twofold(4, 4, 3, padding=1),
-    }
-    target = Net(forward, conv=conv(1, 4), **layers)
-    described = describe(target, 18)
-    assert [(layer.name, layer.pretrain_output) for layer in described.layers] == [
-        ("conv", (12, 12)),
-        ("twofold", (12, 12)),
-    ]
+    layers = {"pool": nn.MaxPool2d(2, return_indices=True), "unpool": nn.MaxUnpool2d(2)}
+    target = Net(forward, conv=conv(1, 4), **layers, twofold=Twofold(4, 4, 3, padding=1))
+    described = {layer.name: layer.pretrain_output for layer in describe(target, 18).layers}
+    assert described == {"conv": (12, 12), "twofold": (12, 12)}
     assert shrink(target, 18).network(torch.randn(2, 1, 12, 12)).shape == (2, 4)
 
 
-def test_a_scale_of_channels_is_no_kernel() -> None:
-    class Scale(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.weight = nn.Parameter(torch.ones(1, 4, 1, 1))
-
-        def forward(self, maps: Tensor) -> Tensor:
-            return maps * self.weight
-
-    assert shrink(nn.Sequential(conv(1, 4), Scale(), conv(4, 4)), 12).notes == ()
-
-
 def test_layers_with_kernels_of_another_kind_are_noted() -> None:
-    target = Net(
-        lambda net, x: net.deform(net.conv(x), net.offsets(net.conv(x))).mean((2, 3)),
-        conv=conv(1, 4),
-        offsets=conv(4, 18),
-        deform=DeformConv2d(4, 4, 3, padding=1),
-    )
-    assert "deform (DeformConv2d): left as it is, since only Conv2d is shrunk" in shrink(target, 12).notes
+    def forward(net: Any, images: Tensor) -> Any:
+        maps = net.conv(images) * net.scale.weight
+        return net.deform(maps, net.offsets(maps)).mean((2, 3))
+
+    deform, scale = DeformConv2d(4, 4, 3, padding=1), nn.Module()
+    scale.weight = nn.Parameter(torch.ones(1, 4, 1, 1))
+    shrunk = shrink(Net(forward, conv=conv(1, 4), offsets=conv(4, 18), deform=deform, scale=scale), 12)
+    assert shrunk.notes == ("deform (DeformConv2d): left as it is, since only Conv2d is shrunk",)
 
 
 def test_a_network_that_copies_itself_is_refused() -> None:
@@ -279,11 +240,8 @@ def test_features_that_only_look_like_a_map_are_refused(flatten: Callable[[Tenso
 
 
 def test_images_may_be_flattened_themselves() -> None:
-    def forward(net: Any, images: Tensor) -> Any:
-        return net.fc(images.flatten(1)) + net.conv(images).mean((2, 3))
-
-    shrunk = shrink(Net(forward, conv=conv(1, 3), fc=nn.Linear(144, 3)), 12)
-    assert [(layer.name, layer.pretrain_kernel) for layer in shrunk.layers] == [("conv", (2, 2)), ("fc", (8, 8))]
+    net = Net(lambda net, x: net.fc(x.flatten(1)) + net.conv(x).mean((2, 3)), conv=conv(1, 3), fc=nn.Linear(144, 3))
+    assert {layer.name: layer.pretrain_kernel for layer in shrink(net, 12).layers} == {"conv": (2, 2), "fc": (8, 8)}
 
 
 def test_infinite_buffers_and_other_attributes_called_weight_are_allowed() -> None:

@@ -77,6 +77,14 @@ def test_a_second_ctrl_c_interrupts_at_once() -> None:
         assert not interruption.pending
 
 
+def test_what_is_ignored_stays_ignored() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with Interruption() as interruption:
+        signal.raise_signal(signal.SIGINT)
+        assert not interruption.pending
+    assert signal.signal(signal.SIGINT, before) is signal.SIG_IGN
+
+
 def test_without_a_handler_the_process_ends_as_it_would_have() -> None:
     def run() -> int:
         with Interruption() as interruption:

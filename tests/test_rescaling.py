@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import Net
+from networks import ExtraState, Net
 from torch import Tensor, nn
 
 from rescaler.errors import InputError
@@ -143,22 +143,10 @@ def test_momentum_is_rescaled_in_its_own_precision() -> None:
 
 
 def test_extra_state_of_a_module_is_copied() -> None:
-    class Counter(nn.Module):
-        count = 0
-
-        def get_extra_state(self) -> int:
-            return self.count
-
-        def set_extra_state(self, state: int) -> None:
-            self.count = state
-
-        def forward(self, maps: Tensor) -> Tensor:
-            return maps
-
-    target = nn.Sequential(nn.Conv2d(1, 2, 3), Counter())
+    target = ExtraState(num_classes=2, in_channels=1)
     pretrain = shrink(target, 9).network
-    pretrain.get_submodule("1").count = 5  # type: ignore[assignment]
-    assert rescale(pretrain, target).get_submodule("1").count == 5
+    pretrain.calls = 5  # type: ignore[assignment]
+    assert rescale(pretrain, target).calls == 5
 
 
 # Through a network of a size between: every stage is a pre-train network of the same target.

@@ -42,7 +42,7 @@ class Shrunk:
     image_px: int | Any  # no union, as who has squares alone need not tell them from pairs
     """Side of square images in pixels, else ``(height, width)``."""
     layers: tuple[Layer, ...]
-    """Mapping[str, nn.Conv2d] in the order of the forward pass, then the layers that cover a whole feature map."""
+    """Convolutions in the order of the forward pass, then the layers that cover a whole feature map."""
     notes: tuple[str, ...] = ()
     """Layers left as they are and why, a sentence each."""
 

@@ -3,7 +3,6 @@
 import ast
 import functools
 import hashlib
-import inspect
 import json
 import pkgutil
 import re
@@ -36,8 +35,6 @@ def build(options: Mapping[str, Any], *, classes: int, channels: int) -> nn.Modu
     """
     path = options.get("_target_")
     make = resolve(path)
-    if (made := _makes(path, make)) is not None:
-        raise InputError(f"model._target_={path} must make a torch.nn.Module; it is {made}; {_OURS}")
     implied = {"num_classes": classes, "in_channels": channels}
     for name, key in (("num_classes", "data.classes"), ("in_channels", "data.channels")):
         if name in options:
@@ -67,7 +64,8 @@ def build(options: Mapping[str, Any], *, classes: int, channels: int) -> nn.Modu
                 raise InputError(f"model._target_={path}: {where}: {reason}") from error
             implied = {name: value for name, value in implied.items() if name not in refused}
     if not isinstance(network, nn.Module):
-        raise InputError(f"model._target_={path} must make a torch.nn.Module; it made a {type(network).__name__}")
+        made = f"must make a torch.nn.Module; it made a {type(network).__name__}"
+        raise InputError(f"model._target_={path} {made}; {_OURS}")
     taken = [module.in_channels for module in network.modules() if isinstance(module, nn.Conv2d)]
     if taken and channels not in taken:
         raise InputError(
@@ -75,20 +73,6 @@ def build(options: Mapping[str, Any], *, classes: int, channels: int) -> nn.Modu
             f"choose other data, or name a function of your own that takes in_channels"
         )
     return network
-
-
-def _makes(path: Any, make: Any) -> str | None:
-    """Say what a class or function is that can make no network, as far as that is known without calling it."""
-    if inspect.isclass(make):
-        return None if issubclass(make, nn.Module) else f"the class {make.__name__}"
-    if inspect.isbuiltin(make) or path.partition(".")[0] in sys.stdlib_module_names:
-        return "a function of Python's own"
-    given = getattr(make, "__annotations__", {}).get("return")
-    return (
-        f"a function that gives {given.__name__}"
-        if inspect.isclass(given) and not issubclass(given, nn.Module)
-        else None
-    )
 
 
 def targets(options: object) -> Iterator[object]:
