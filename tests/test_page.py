@@ -65,16 +65,13 @@ def report(*arguments: str | Path) -> None:
 # What is said first.
 
 
-def test_headline_of_preserved_accuracy(tmp_path: Path) -> None:
-    found = said(tmp_path, *TARGETS, *resized(0.01, 0.01, 0.01))
+def test_headline_of_preserved_and_lost_accuracy(tmp_path: Path) -> None:
+    found = said(tmp_path / "one", *TARGETS, *resized(0.01, 0.01, 0.01))
     assert found.saving == "Training time saved: 34.4 ± 0.0 % (Resized at epoch 2, 3 runs)"
     assert found.verdicts == {"preserved": ["Resized at epoch 2: +1.00 (+1.00 to +1.00) points"]}
     assert found.cautions == []
-
-
-def test_headline_of_several_networks(tmp_path: Path) -> None:
     later = resized(-0.02, -0.02, -0.02, resize_epoch=3)
-    found = said(tmp_path, *TARGETS, *resized(0.0, 0.0, 0.0), *later)
+    found = said(tmp_path / "two", *TARGETS, *resized(0.0, 0.0, 0.0), *later)
     # Resized at 3: 1 + 1 + 1 + 4.5 of 16 s.
     assert found.saving == "Training time saved: 34.4 % to 53.1 % (means of 2 resized networks, 3 runs each)"
     assert list(found.verdicts) == ["preserved", "lost"]
@@ -205,21 +202,15 @@ def hydra(path: Path, *, mode: str, task: list[str], more: list[str] | None = No
     path.write_text(json.dumps({"hydra": {"overrides": overrides}}))  # JSON is YAML
 
 
-def test_command_of_a_run(tmp_path: Path) -> None:
-    hydra(tmp_path / ".hydra" / "hydra.yaml", mode="RUN", task=["resize_epoch=17", "data.folder=/my data"])
-    assert read_command(tmp_path) == "python -m rescaler.run resize_epoch=17 'data.folder=/my data'"
-
-
-def test_command_of_a_sweep(tmp_path: Path) -> None:
-    hydra(tmp_path / "3" / ".hydra" / "hydra.yaml", mode="MULTIRUN", task=["seed=0"])
-    hydra(tmp_path / "multirun.yaml", mode="MULTIRUN", task=["seed=0,1"], more=["hydra/launcher=submitit_slurm"])
-    assert read_command(tmp_path / "3") == "python -m rescaler.run -m hydra/launcher=submitit_slurm seed=0,1"
-
-
-def test_a_run_without_a_command(tmp_path: Path) -> None:
+def test_commands_of_a_run_and_of_a_sweep(tmp_path: Path) -> None:
     assert read_command(tmp_path) is None
     hydra(tmp_path / "multirun.yaml", mode="MULTIRUN", task=["seed=0,1"])
     assert read_command(tmp_path) is None, "that of a folder's sweep stands above it"
+    hydra(tmp_path / ".hydra" / "hydra.yaml", mode="RUN", task=["resize_epoch=17", "data.folder=/my data"])
+    assert read_command(tmp_path) == "python -m rescaler.run resize_epoch=17 'data.folder=/my data'"
+    hydra(tmp_path / "3" / ".hydra" / "hydra.yaml", mode="MULTIRUN", task=["seed=0"])
+    hydra(tmp_path / "multirun.yaml", mode="MULTIRUN", task=["seed=0,1"], more=["hydra/launcher=submitit_slurm"])
+    assert read_command(tmp_path / "3") == "python -m rescaler.run -m hydra/launcher=submitit_slurm seed=0,1"
 
 
 # The command.
