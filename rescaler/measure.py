@@ -247,15 +247,23 @@ def _loading_round_s(batches: Iterator[Batch]) -> float:
     return (time.perf_counter() - start) / count
 
 
+def time_networks(
+    experiment: Experiment, networks: Mapping[str, Candidate], say: Callable[[str], None]
+) -> tuple[dict[str, list[float]], dict[str, Spread] | None]:
+    """Results of :func:`time_steps` and :func:`batch_loading_s` with an experiment's settings on its device."""
+    device = device_for(experiment.device)
+    rounds = time_steps(networks, step_recipe(experiment, device.type), device=device, progress=say)
+    sizes_px = {name: network.image_px for name, network in networks.items()}
+    size = experiment.optim.batch_size
+    return rounds, batch_loading_s(experiment.data, sizes_px, batch_size=size, device=device, progress=say)
+
+
 def epoch_hours(experiment: Experiment, batches: int, label: str = "") -> tuple[list[float], list[str]]:
     """Measure how long an epoch of each network takes, loading included."""
     device, batch_size = device_for(experiment.device), experiment.optim.batch_size
     with status_line() as say:
         say("building the networks")
-        networks, recipe = candidates(experiment), step_recipe(experiment, device.type)
-        rounds = time_steps(networks, recipe, device=device, progress=lambda text: say(f"probe: {text}"))
-        sizes_px = {name: network.image_px for name, network in networks.items()}
-        loading = batch_loading_s(experiment.data, sizes_px, batch_size=batch_size, device=device, progress=say)
+        rounds, loading = time_networks(experiment, candidates(experiment), say)
     step_s = {name: Spread.of(seconds) for name, seconds in rounds.items()}
     slowest_s = {name: max(step.median, loading[name].median if loading else 0) for name, step in step_s.items()}
     faster = {name: Spread.of_ratios(rounds["target"], rounds[name]) for name in rounds if name != "target"}

@@ -17,7 +17,7 @@ from rescaler.chain import digest
 from rescaler.config import CostSettings, Experiment, identity, stage_names
 from rescaler.errors import InputError
 from rescaler.files import write_text
-from rescaler.measure import Spread, batch_loading_s, candidates, step_recipe, time_steps
+from rescaler.measure import Spread, candidates, time_networks
 from rescaler.method.size import ImageSize, image_size
 from rescaler.networks import networks_of
 from rescaler.plan import device_for
@@ -132,14 +132,11 @@ def _paths(experiment: Experiment) -> list[Path]:
 def _measure(networks: dict[Path, tuple[Experiment, int]], target: Path) -> None:
     """Measure networks, given as experiments and the numbers of their networks, and keep what was not measured yet."""
     experiment = networks[target][0]
-    device, batch_size = device_for(experiment.device), experiment.optim.batch_size
+    device = device_for(experiment.device)
     named = {str(path): list(candidates(own).values())[number] for path, (own, number) in networks.items()}
+    log.info("measuring the reference times of %d networks", len(named))
     with status_line() as say:
-        recipe = step_recipe(experiment, device.type)
-        log.info("measuring the reference times of %d networks", len(named))
-        times = time_steps(named, recipe, device=device, progress=lambda _: say("measuring reference times"))
-        sizes_px = {name: candidate.image_px for name, candidate in named.items()}
-        loading = batch_loading_s(experiment.data, sizes_px, batch_size=batch_size, device=device, progress=say)
+        times, loading = time_networks(experiment, named, lambda _: say("measuring reference times"))
     now = Spread.of(times[str(target)]).median
     scale = read_reference(target).step_s / now if target.exists() else 1.0  # the machine may be slower today
     for path, (own, _) in networks.items():

@@ -4,9 +4,14 @@ import csv
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
+
+from bench import make_record
+from pandas import DataFrame
 
 from rescaler.record import EPOCH_FIELDS, Record
+from rescaler.results import load_epochs, load_runs
+from rescaler.summary import totals
 
 
 @dataclasses.dataclass
@@ -42,64 +47,47 @@ class FakeRun:
         for epoch, top1 in enumerate(self.top1, start=1):
             pretrain, rescaled = epoch <= last_pretrain, epoch == last_pretrain + 1 > 1
             path = "p" * min(epoch, last_pretrain) + f"t{self.hold:d}" * max(epoch - last_pretrain, 0)
+            took_s = self.pretrain_s if pretrain else self.target_s
             records.append(
-                Record(
-                    key=f"{self.comparison}-{self.seed}-{path}",
-                    parent=records[-1].key if records else "origin",
-                    epoch=epoch,
+                make_record(
+                    f"{self.comparison}-{self.seed}-{path}",
+                    records[-1].key if records else "origin",
+                    epoch,
                     stage="pretrain" if pretrain else "target",
                     image_px=17 if pretrain else 28,
                     rescaled=rescaled,
                     learning_rate=0.1 ** sum(epoch > milestone for milestone in self.milestones),
-                    weight_decay=0.0,
                     held=last_pretrain < epoch <= last_pretrain + self.held,
                     images=1000,
                     train_loss=0.5,
                     train_top1=top1,
                     test_loss=0.5,
                     test_top1=top1,
-                    test_top5=1.0,
-                    train_s=0.75 * (self.pretrain_s if pretrain else self.target_s),
-                    data_s=0.25 * (self.pretrain_s if pretrain else self.target_s),
+                    train_s=0.75 * took_s,
+                    data_s=0.25 * took_s,
                     rescale_s=0.5 * rescaled,
-                    compile_s=0.0,
                     evaluation_s=1.0,
                     device=self.device,
                     torch="2.10",
-                    digest="0",
-                    parent_digest="" if epoch == 1 else "0",
+                    parent_digest="0" * (epoch > 1),
                 )
             )
         return records
 
     def write(self, folder: Path) -> Path:
         records = self.records()
-        best = max(records, key=lambda record: record.test_top1, default=None)
-        summary: dict[str, Any] = {
-            "run": self.run,
-            "comparison": self.comparison,
+        same = ("run", "comparison", "model", "seed", "resize_epoch", "hold", "variant", "arm", "status", "error")
+        summary = {
+            **{name: getattr(self, name) for name in (*same, "device", "updated")},
+            **totals([(record, False) for record in records]),
             "name": "table2",
-            "model": self.model,
             "data": "fashion_mnist",
-            "seed": self.seed,
-            "resize_epoch": self.resize_epoch,
-            "hold": self.hold,
-            "variant": self.variant,
-            "arm": self.arm,
             "epochs_planned": self.epochs_planned + sum(record.held for record in records),
-            "epochs": len(records),
-            "status": self.status,
-            "error": self.error,
-            "best_top1": best and best.test_top1,
-            "best_epoch": best and best.epoch,
-            "training_s": sum(record.training_s for record in records),
-            "device": self.device,
             "torch": "2.10",
             "version": "0.1.0",
             "commit": None,
             "host": "here",
             "started": self.updated,
-            "updated": self.updated,
         }
         folder.mkdir(parents=True)
         (folder / "summary.json").write_text(json.dumps(summary))
@@ -108,6 +96,19 @@ class FakeRun:
             writer.writeheader()
             writer.writerows({**record.to_dict(), "reused": False} for record in records)
         return folder
+
+
+def write(folder: Path, *runs: FakeRun) -> Path:
+    """Write runs below a folder, each to one of its own."""
+    for index, run in enumerate(runs):
+        run.write(folder / str(index))
+    return folder
+
+
+def load(folder: Path, *runs: FakeRun) -> tuple[DataFrame, DataFrame]:
+    """Runs and epochs of ``runs``, written below ``folder``, or of what is there."""
+    found = load_runs([write(folder, *runs)])
+    return found, load_epochs(found)
 
 
 def paper_like(resize_epoch: int | Literal["never"], *, epochs: int = 55, done: int | None = None) -> FakeRun:

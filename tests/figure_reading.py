@@ -2,25 +2,12 @@
 
 import itertools
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
-from fake_runs import FakeRun
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
-from pandas import DataFrame
-
-from rescaler.results import load_epochs, load_runs
-
-
-def load(folder: Path, *runs: FakeRun) -> tuple[DataFrame, DataFrame]:
-    """Runs and epochs of ``runs``, written below ``folder``."""
-    for index, run in enumerate(runs):
-        run.write(folder / str(index))
-    found = load_runs([folder])
-    return found, load_epochs(found)
 
 
 def points(line: Line2D) -> list[tuple[float, float]]:

@@ -3,8 +3,8 @@ from typing import Literal
 
 import numpy as np
 import pytest
-from fake_runs import FakeRun, paper_like
-from figure_reading import circles, labels, legend, load, overlapping, points, thresholds, ticks, verticals, words
+from fake_runs import FakeRun, load, paper_like
+from figure_reading import circles, labels, legend, overlapping, points, thresholds, ticks, verticals, words
 
 from rescaler.errors import InputError
 from rescaler.figures import accuracy_figure

@@ -3,8 +3,8 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from fake_runs import FakeRun, paper_like
-from figure_reading import labels, load, points, words
+from fake_runs import FakeRun, load, paper_like
+from figure_reading import labels, points, words
 
 from rescaler.errors import InputError
 from rescaler.figures import PAPER_FIGURES, paper_figure

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_runs import FakeRun, paper_like
-from figure_reading import labels, load, overlapping, points, words
+from fake_runs import FakeRun, load, paper_like
+from figure_reading import labels, overlapping, points, words
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle

@@ -37,6 +37,19 @@ def test_overfeat_fast_shrinks_as_in_the_paper() -> None:
     assert kernels == [(11, 7), (5, 3), (3, 2), (3, 2), (3, 2), (6, 4)]
 
 
+def test_overfeat_starts_uniform_in_one_over_root_of_the_fan_in() -> None:
+    torch.manual_seed(0)
+    network = overfeat_small(widths=(32, 64, 64))
+    for name, fan_in in (("conv1", 25), ("conv2", 32 * 9), ("conv3", 64 * 9), ("fc4", 64 * 36), ("fc5", 128)):
+        layer, bound = network.get_submodule(name), fan_in**-0.5
+        assert isinstance(layer, nn.Conv2d | nn.Linear)
+        assert layer.bias is not None
+        weight = layer.weight.detach()
+        assert 0.98 * bound < weight.abs().max() <= bound
+        assert weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.1)
+        assert layer.bias.abs().max() <= bound
+
+
 @pytest.mark.parametrize(
     ("image_px", "pretrain_px", "sides", "interface"),
     [(28, 17, [(24, 15), (12, 8), (12, 9)], (6, 4)), (32, 19, [(28, 17), (14, 9), (14, 10)], (7, 5))],
@@ -171,7 +184,8 @@ def test_build_torchvisions_own(name: str) -> None:
             {"_args_": [{"_target_": "torch.nn.ReLU", "inplace": "???"}]},
             r"model\._args_\[0\]\.inplace fails: .* mandatory value",
         ),
-        ("builtins.dict", {}, r"^model\._target_=builtins\.dict must make a torch\.nn\.Module; it made a dict; ours: "),
+        ("shutil.rmtree", {"path": "made"}, r"must make a torch\.nn\.Module; it is of Python's own library; ours: "),
+        ("rescaler.errors.one_line", {"error": 1}, r"must make a torch\.nn\.Module; it made a str; ours: "),
         ("users_nets.net", {}, "users_nets.net: fails with the arguments .*'width'"),
         ("users_nets.typo", {}, "users_nets.typo: fails with the arguments .*'strid'"),
         (

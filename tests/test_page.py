@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from fake_runs import FakeRun, paper_like
+from fake_runs import FakeRun, load, paper_like
 
 from rescaler.cli import main
 from rescaler.page import render
@@ -34,8 +34,7 @@ def write(folder: Path, *runs: FakeRun, **config: Any) -> Path:
 
 
 def page(folder: Path) -> str:
-    runs = load_runs(folder)
-    return render(runs, load_epochs(runs))
+    return render(*load(folder))
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +55,7 @@ def text(page: str) -> str:
 
 
 def said(folder: Path, *runs: FakeRun) -> Headline:
-    loaded = load_runs(write(folder, *runs))
-    return headline(over_seeds(table(loaded, load_epochs(loaded))))
+    return headline(over_seeds(table(*load(folder, *runs))))
 
 
 def report(*arguments: str | Path) -> None:
@@ -67,16 +65,13 @@ def report(*arguments: str | Path) -> None:
 # What is said first.
 
 
-def test_headline_of_preserved_accuracy(tmp_path: Path) -> None:
-    found = said(tmp_path, *TARGETS, *resized(0.01, 0.01, 0.01))
+def test_headline_of_preserved_and_lost_accuracy(tmp_path: Path) -> None:
+    found = said(tmp_path / "one", *TARGETS, *resized(0.01, 0.01, 0.01))
     assert found.saving == "Training time saved: 34.4 ± 0.0 % (Resized at epoch 2, 3 runs)"
     assert found.verdicts == {"preserved": ["Resized at epoch 2: +1.00 (+1.00 to +1.00) points"]}
     assert found.cautions == []
-
-
-def test_headline_of_several_networks(tmp_path: Path) -> None:
     later = resized(-0.02, -0.02, -0.02, resize_epoch=3)
-    found = said(tmp_path, *TARGETS, *resized(0.0, 0.0, 0.0), *later)
+    found = said(tmp_path / "two", *TARGETS, *resized(0.0, 0.0, 0.0), *later)
     # Resized at 3: 1 + 1 + 1 + 4.5 of 16 s.
     assert found.saving == "Training time saved: 34.4 % to 53.1 % (means of 2 resized networks, 3 runs each)"
     assert list(found.verdicts) == ["preserved", "lost"]
@@ -207,21 +202,15 @@ def hydra(path: Path, *, mode: str, task: list[str], more: list[str] | None = No
     path.write_text(json.dumps({"hydra": {"overrides": overrides}}))  # JSON is YAML
 
 
-def test_command_of_a_run(tmp_path: Path) -> None:
-    hydra(tmp_path / ".hydra" / "hydra.yaml", mode="RUN", task=["resize_epoch=17", "data.folder=/my data"])
-    assert read_command(tmp_path) == "python -m rescaler.run resize_epoch=17 'data.folder=/my data'"
-
-
-def test_command_of_a_sweep(tmp_path: Path) -> None:
-    hydra(tmp_path / "3" / ".hydra" / "hydra.yaml", mode="MULTIRUN", task=["seed=0"])
-    hydra(tmp_path / "multirun.yaml", mode="MULTIRUN", task=["seed=0,1"], more=["hydra/launcher=submitit_slurm"])
-    assert read_command(tmp_path / "3") == "python -m rescaler.run -m hydra/launcher=submitit_slurm seed=0,1"
-
-
-def test_a_run_without_a_command(tmp_path: Path) -> None:
+def test_commands_of_a_run_and_of_a_sweep(tmp_path: Path) -> None:
     assert read_command(tmp_path) is None
     hydra(tmp_path / "multirun.yaml", mode="MULTIRUN", task=["seed=0,1"])
     assert read_command(tmp_path) is None, "that of a folder's sweep stands above it"
+    hydra(tmp_path / ".hydra" / "hydra.yaml", mode="RUN", task=["resize_epoch=17", "data.folder=/my data"])
+    assert read_command(tmp_path) == "python -m rescaler.run resize_epoch=17 'data.folder=/my data'"
+    hydra(tmp_path / "3" / ".hydra" / "hydra.yaml", mode="MULTIRUN", task=["seed=0"])
+    hydra(tmp_path / "multirun.yaml", mode="MULTIRUN", task=["seed=0,1"], more=["hydra/launcher=submitit_slurm"])
+    assert read_command(tmp_path / "3") == "python -m rescaler.run -m hydra/launcher=submitit_slurm seed=0,1"
 
 
 # The command.

@@ -3,13 +3,11 @@
 from pathlib import Path
 
 import pytest
-from fake_runs import FakeRun
+from fake_runs import FakeRun, load
 from pandas import DataFrame
 
 from rescaler.results import (
     MARGIN,
-    load_epochs,
-    load_runs,
     over_seeds,
     paper,
     paper_table,
@@ -22,22 +20,19 @@ from rescaler.results.report import paper_reports
 from rescaler.text import TextTable
 
 
-def write(folder: Path, *runs: FakeRun) -> tuple[DataFrame, DataFrame]:
+def rows_of(folder: Path, *runs: FakeRun) -> tuple[DataFrame, DataFrame]:
     """The table of ``runs``, and their epochs."""
-    for index, run in enumerate(runs):
-        run.write(folder / str(index))
-    loaded = load_runs(folder)
-    epochs = load_epochs(loaded)
+    loaded, epochs = load(folder, *runs)
     return table(loaded, epochs), epochs
 
 
 def seeds(folder: Path, *runs: FakeRun, margin: float = MARGIN) -> DataFrame:
-    rows, _ = write(folder, *runs)
+    rows, _ = rows_of(folder, *runs)
     return over_seeds(rows, margin=margin)
 
 
 def reports(number: paper.TableNumber, folder: Path, *runs: FakeRun) -> list[TextTable]:
-    rows, epochs = write(folder, *runs)
+    rows, epochs = rows_of(folder, *runs)
     return paper_reports(number, paper_table(number, over_seeds(rows)), rows, epochs)
 
 

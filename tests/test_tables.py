@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from fake_runs import FakeRun
+from fake_runs import FakeRun, write
 from rich.console import Console
 
 from rescaler.cli import main
@@ -27,10 +27,8 @@ def tables(*arguments: str | Path) -> None:
 
 
 def shown(*runs: FakeRun, folder: Path) -> str:
-    for index, run in enumerate(runs):
-        run.write(folder / str(index))
     stream = io.StringIO()
-    show_results([folder], plot=None, console=Console(file=stream, width=160))
+    show_results([write(folder, *runs)], plot=None, console=Console(file=stream, width=160))
     return stream.getvalue()
 
 
@@ -153,12 +151,6 @@ def test_the_papers_tables_in_every_form(folder: Path, tmp_path: Path, number: s
     assert {"row", "paper_top1", "n"} <= set(pd.read_csv(files["csv"]).columns)
 
 
-def test_seeds_are_rows(tmp_path: Path) -> None:
-    out = shown(*(FakeRun(0, [0.5] * 4, seed=seed) for seed in (7, 8)), folder=tmp_path)
-    assert "Seed" in out
-    assert [line.split()[2] for line in out.splitlines() if line.startswith("Target (28×28)  ")] == ["7", "8"]
-
-
 def test_different_devices_are_told(tmp_path: Path) -> None:
     out = shown(TARGET, FakeRun(2, [0.5] * 4, device="cpu B"), folder=tmp_path)
     assert "times do not compare. cpu A: Target (28×28); cpu B: Resized at epoch 2" in out
@@ -204,6 +196,7 @@ def test_several_seeds_are_summed_up(tmp_path: Path) -> None:
     )
     assert "Target (28×28), 3 seeds: 90.00 ± 0.00 %, 16.00 ± 0.00 s\n" in text
     assert "Pre-train (17×17), " not in text
+    assert [line.split()[2] for line in text.splitlines() if line.startswith("Target (28×28)  ")] == ["0", "1", "2"]
 
 
 def test_what_one_of_several_seeds_has_alone_has_no_spread(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bench import make_record
 
 from rescaler.config import LoggerSettings
 from rescaler.errors import InputError
@@ -58,26 +59,21 @@ CLIENT = textwrap.dedent("""
 
 
 def record(epoch: int) -> Record:
-    return Record(
-        key=f"key{epoch}",
-        parent=f"key{epoch - 1}",
-        epoch=epoch,
+    """An epoch of a run that was resized after 17."""
+    return make_record(
+        f"key{epoch}",
+        f"key{epoch - 1}",
+        epoch,
         stage="target" if epoch > 17 else "pretrain",
         image_px=28 if epoch > 17 else 19,
         rescaled=epoch == 18,
-        learning_rate=0.01,
-        weight_decay=1e-4,
-        held=False,
         images=1000,
         train_loss=2.0 / epoch,
-        train_top1=0.5,
         test_loss=3.0 / epoch,
         test_top1=0.25,
-        test_top5=0.75,
         train_s=8.0,
         data_s=1.0,
         rescale_s=0.5 if epoch == 18 else 0.0,
-        compile_s=0.0,
         evaluation_s=4.0,
         device="cpu",
         torch="2.11",

@@ -190,26 +190,21 @@ def _from_wandb(source: str, runs: "Sequence[Mirrored]") -> DataFrame:
 
 def _summaries(folder: Path) -> DataFrame:
     rows = []
-    for file in _find(folder):
-        if (summary := _summary(folder / file)) is not None:
-            own = folder / file.removesuffix(SUMMARY_FILE)
+    for own in _find(folder):
+        if (summary := _summary(own / SUMMARY_FILE)) is not None:
             model = own / MODEL_FILE
             rows.append({**summary, "folder": own, "checkpoint": model if model.exists() else None})
     return DataFrame(rows)
 
 
-def _find(folder: Path) -> Iterator[str]:
-    """Summaries in and below ``folder``, also where one is gone and the other files of its run are there.
-
-    W&B's own files and hidden folders are no places for runs.
-    """
+def _find(folder: Path) -> Iterator[Path]:
+    """Folders of runs, also where a summary is gone; W&B's own files and hidden folders are no places for runs."""
     for path, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if name != "wandb" and not name.startswith("."))
         if not path.isascii() and path != path.encode(errors="replace").decode():
             log.warning("skipped %r, whose name is not UTF-8", path)
-            continue
-        if not {SUMMARY_FILE, CHAIN_FILE, METRICS_FILE}.isdisjoint(files):
-            yield os.path.relpath(os.path.join(path, SUMMARY_FILE), folder)  # noqa: PTH118 - for the speed of it
+        elif not {SUMMARY_FILE, CHAIN_FILE, METRICS_FILE}.isdisjoint(files):
+            yield Path(path)
 
 
 def _summary(path: Path) -> Summary | None:
@@ -251,10 +246,11 @@ def _epochs_of(source: str, runs: DataFrame) -> DataFrame:
         frames = [epoch_frame(epochs).assign(folder=str(folder)) for folder, epochs in known]
         return pd.concat(frames, ignore_index=True)
     some = runs[runs["epochs"] > 0]
-    each = zip(some["folder"], some["epochs"], strict=True)
-    read = ((folder, _metrics(folder / METRICS_FILE, epochs)) for folder, epochs in each)
-    frames = [rows.assign(folder=str(folder)) for folder, rows in read if rows is not None]
-    return pd.concat(frames, ignore_index=True) if frames else epoch_frame(())
+    frames = [epoch_frame(())]
+    for folder, epochs in zip(some["folder"], some["epochs"], strict=True):
+        if (rows := _metrics(folder / METRICS_FILE, epochs)) is not None:
+            frames.append(rows.assign(folder=str(folder)))
+    return pd.concat(frames[len(frames) > 1 :], ignore_index=True)
 
 
 def _metrics(path: Path, epochs: int) -> DataFrame | None:
