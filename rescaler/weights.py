@@ -38,11 +38,7 @@ class Weights(NamedTuple):
 
 
 def weights_of(init: InitSettings) -> Weights | None:
-    """Read the weights that a network starts from; None where it starts from its own.
-
-    Raises:
-        InputError: ``init.from`` names no weights, or they cannot be read.
-    """
+    """Read the weights that a network starts from; None where it starts from its own."""
     source = init.from_
     if source is None:
         return None

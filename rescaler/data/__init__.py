@@ -70,11 +70,7 @@ def image_folder(settings: DataSettings) -> Path:
 
 
 def load_data(settings: DataSettings, device: "torch.device") -> "ImageData":
-    """Load a data set; once per process for the same settings and device.
-
-    Raises:
-        InputError: the files are missing or damaged, or they contradict the settings.
-    """
+    """Load a data set; once per process for the same settings and device."""
     folder = image_folder(settings)
     if settings.folder is not None and not streams_from_files(settings) and not folder.is_dir():
         raise InputError(f"data.folder must be a folder; there is none at {folder}: make it, to have images put there")

@@ -61,11 +61,7 @@ def _is_upright(content: Content) -> bool:
 
 
 def open_rgb(content: Content) -> Image.Image:
-    """Open an image as RGB, turned as its EXIF orientation says, over white where it is transparent.
-
-    Raises:
-        InputError: it is no image, a damaged one or one of no stated range (grey values of 32 bits); in one line.
-    """
+    """Open an image as RGB, turned as its EXIF orientation says, over white where it is transparent."""
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content)) as file:  # of odd metadata
             return to_rgb(file)

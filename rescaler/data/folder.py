@@ -167,11 +167,7 @@ class Tree(NamedTuple):
 
 
 def read_tree(folder: Path, *, classes: int | None = None, holdout: float = 0.0) -> Tree:
-    """List the images of a tree: ``train/<class>/`` and ``val/<class>/``, or ``<class>/`` alone with a ``holdout``.
-
-    Raises:
-        InputError: the tree is incomplete, or has another number of ``classes``.
-    """
+    """List the images of a tree: ``train/<class>/`` and ``val/<class>/``, or ``<class>/`` alone with a ``holdout``."""
     root, test_root = folder / "train", folder / "val"
     has_test = test_root.is_dir() or not folder.is_dir()
     if not has_test and not (root.is_dir() and class_folders(root)):  # a `train` of pictures is a class
@@ -211,11 +207,7 @@ class Folder(NamedTuple):
 
 
 def open_folder(folder: Path, settings: DataSettings, *, shorter_px: int) -> Folder:
-    """Open a tree of image files, a prepared set, whose images must have a shorter side, or a user's own set.
-
-    Raises:
-        InputError: it is none of these, is incomplete, or has other classes.
-    """
+    """Open a tree of image files, a prepared set, whose images must have a shorter side, or a user's own set."""
     if settings.name == "custom":
         from rescaler.data.custom import open_custom
 

@@ -229,11 +229,7 @@ class Preparation:
             )
 
     def run(self, progress: Progress) -> Manifest:
-        """Make the missing and the damaged files, and return the manifest of the complete set.
-
-        Raises:
-            InputError: the folder cannot be written, holds another set or is being prepared, or a split has no image.
-        """
+        """Make the missing and the damaged files, and return the manifest of the complete set."""
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             try:

@@ -147,11 +147,7 @@ def _items(files: Mapping[str, Path], name: str) -> Tensor:
 
 
 def cifar(folder: Path, settings: DataSettings) -> ImageSet:
-    """Read CIFAR-10 or CIFAR-100 (Krizhevsky, 2009) from torchvision's layout in ``folder``, or download it there.
-
-    Raises:
-        InputError: there is none and it could not be downloaded, a file is damaged, or ``folder`` cannot be written.
-    """
+    """Read CIFAR-10 or CIFAR-100 (Krizhevsky, 2009) from torchvision's layout in ``folder``, or download it there."""
     from numpy.exceptions import VisibleDeprecationWarning
     from torchvision.datasets import CIFAR10, CIFAR100
     from torchvision.datasets.utils import check_integrity
@@ -229,11 +225,7 @@ def _quiet() -> Iterator[None]:
 
 
 def folder(root: Path, settings: DataSettings) -> ImageSet:
-    """Read a tree of small images, a prepared set or a user's own, each image cut to the aspect ratio of ``image_px``.
-
-    Raises:
-        InputError: it is incomplete, has other classes, or an image cannot be read.
-    """
+    """Read a tree of small images, a prepared set or a user's own, each image cut to the aspect ratio of ``image_px``."""
     from rescaler.data.folder import open_folder, read_pixels
 
     channels, image_px, splits = settings.channels, settings.image_px, []
