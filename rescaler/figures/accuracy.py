@@ -164,7 +164,6 @@ def _draw(panel: Axes, curve: DataFrame, x: Over, colour: Any, *, plain: bool, t
 
 
 def _mark_baselines(panels: Sequence[Axes], curves: DataFrame) -> None:
-    """Lines at the best accuracies of the finished baselines."""
     baselines = curves[is_baseline(curves["resize_epoch"]) & curves["finished"]]
     bests = baselines.groupby(KIND, sort=False, observed=True)[["best", "runs"]].first()
     bests = bests.sort_values("best", ascending=False, kind="stable")
@@ -245,7 +244,6 @@ _CONTENT: Mapping[PaperFigure, _Content] = {
     10: _Content("a residual network over training time", "time", "table4", _RESIDUAL, residual=True),
 }
 PAPER_FIGURES: Mapping[PaperFigure, str] = {number: f"Figure {number}: {of.caption}" for number, of in _CONTENT.items()}
-"""What the paper's figures show, by their number."""
 
 
 def paper_figure(number: PaperFigure, epochs: DataFrame) -> Figure:

@@ -113,7 +113,6 @@ def pictures(rows: DataFrame, seeds: DataFrame, epochs: DataFrame) -> Iterator[P
 
 
 _SHORT = 8
-"""Characters of a key that tell it from others."""
 
 
 class Comparison(NamedTuple):
