@@ -28,7 +28,7 @@ from rescaler.config import Experiment
 from rescaler.errors import InputError
 from rescaler.files import removed_on_failure
 from rescaler.record import CONFIG_FILE
-from rescaler.sweep.sweep import RUN_LOCK, owned
+from rescaler.sweep import RUN_LOCK, owned
 
 log = logging.getLogger(__name__)
 

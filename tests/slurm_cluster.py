@@ -14,8 +14,8 @@ import pandas as pd
 from processes import wait_until
 
 from rescaler.errors import InputError
+from rescaler.sweep import Sweep, newest
 from rescaler.sweep.status import RunStatus, statuses
-from rescaler.sweep.sweep import Sweep, newest
 
 COMMANDS = ("slurmctld", "slurmd", "sbatch", "munged")
 DATA = ["data=synthetic", "data.train_images=200", "data.test_images=100", "device=cpu", "logger=none"]

@@ -21,9 +21,9 @@ from rescaler.execution import execute
 from rescaler.plan import Run
 from rescaler.record import Record, sealed, unsealed
 from rescaler.runfolder import write_config
+from rescaler.sweep import RUN_LOCK, Sweep, SweepRun, newest, owned
 from rescaler.sweep.planner import freeze, plan_runs
 from rescaler.sweep.status import statuses, sweep_at
-from rescaler.sweep.sweep import RUN_LOCK, Sweep, SweepRun, newest, owned
 from rescaler.train import train
 
 SWEEP = ["-m", "seed=0,1", "resize_epoch=3", *TINY]

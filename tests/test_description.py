@@ -81,20 +81,6 @@ def test_equation_4_bounds_a_layer_without_padding() -> None:
     assert row.scale**2 == pytest.approx(7 / 5), "the ratio of areas"
 
 
-@pytest.mark.parametrize(
-    ("convolution", "expected"),
-    [
-        (nn.Conv2d(3, 8, 5), 3 * 5 * 5 * 6 * 6 * 8),  # Eq. 3 as it stands: (10 - 5 + 1)² positions
-        (nn.Conv2d(3, 8, 3, padding=1), 3 * 3 * 3 * 10 * 10 * 8),
-        (nn.Conv2d(3, 8, 3, stride=2), 3 * 3 * 3 * 4 * 4 * 8),
-        (nn.Conv2d(3, 8, (1, 7)), 3 * 7 * 10 * 4 * 8),
-        (nn.Conv2d(3, 9, 3, groups=3), 1 * 3 * 3 * 8 * 8 * 9),  # each kernel sees one channel
-    ],
-)
-def test_a_convolution_multiplies_as_counted_by_hand(convolution: nn.Conv2d, expected: int) -> None:
-    assert describe(nn.Sequential(convolution), 10).target_macs == expected
-
-
 def test_layers_that_are_alike_share_a_row_and_shared_ones_count_at_every_call() -> None:
     conv = nn.Conv2d(2, 2, 3, padding=1)
     described = describe(

@@ -19,8 +19,8 @@ from rescaler.data.decoding import centre_crop
 from rescaler.data.order import EpochImages
 from rescaler.data.resident import ImageSet, ResidentImages, cut, low_frequencies, resize
 from rescaler.execution import execute
-from rescaler.method.size import ImageSize, height_width
-from rescaler.models import overfeat_small, resnet18, resnet_small, vgg_small
+from rescaler.method.size import ImageSize
+from rescaler.models import overfeat_small, resnet18, vgg_small
 from rescaler.plan import plan
 from rescaler.results import load_epochs, load_runs, table
 
@@ -52,12 +52,6 @@ def test_shapes_are_those_of_a_real_forward_pass(
     described = str(rescaler.describe(network, image_px))
     assert f"target {image_px[0]}x{image_px[1]}, " in described
     assert f"pre-train {pretrain_px[0]}x{pretrain_px[1]}, " in described
-
-
-def test_a_transposed_network_has_the_transposed_size() -> None:
-    for h, w in ((48, 32), (28, 64), (31, 45)):
-        upright, lying = (rescaler.shrink(resnet_small(), size).image_px for size in ((h, w), (w, h)))
-        assert height_width(upright) == height_width(lying)[::-1]
 
 
 def test_two_equal_sides_are_one() -> None:

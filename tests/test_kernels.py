@@ -74,12 +74,6 @@ def test_pinv_is_blind_to_patches_that_enlarging_never_makes() -> None:
     torch.testing.assert_close(responses, torch.zeros_like(responses))
 
 
-@pytest.mark.parametrize(("small", "large"), [(2, 3), (4, 6)])
-def test_bilinear_by_one_and_a_half_keeps_the_total_weight_of_any_kernel(small: int, large: int) -> None:
-    weight = torch.randn(8, 5, small, small, dtype=torch.float64)
-    torch.testing.assert_close(rescale_kernel(weight, (large, large)).sum((2, 3)), weight.sum((2, 3)))
-
-
 def _smooth_images(side: int) -> Tensor:
     return F.interpolate(torch.randn(4, 3, 12, 12), (side, side), mode="bicubic", align_corners=False)
 

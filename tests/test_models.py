@@ -9,18 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from bench import Bench
+from conftest import MakeExperiment
 from torch import nn
 
 from rescaler.errors import InputError
 from rescaler.method.rescaling import rescale
 from rescaler.method.shrinking import Shrunk, shrink
-from rescaler.models import (
-    loss_and_scores,
-    overfeat_fast,
-    overfeat_small,
-    resnet18,
-    resnet_small,
-)
+from rescaler.models import Teacher, loss_and_scores, overfeat_fast, overfeat_small, resnet18, resnet_small
 from rescaler.models.factory import build, code_digest
 
 
@@ -188,7 +184,8 @@ def test_build_torchvisions_own(name: str) -> None:
             {"_args_": [{"_target_": "torch.nn.ReLU", "inplace": "???"}]},
             r"model\._args_\[0\]\.inplace fails: .* mandatory value",
         ),
-        ("builtins.dict", {}, r"^model\._target_=builtins\.dict must make a torch\.nn\.Module; it made a dict; ours: "),
+        ("shutil.rmtree", {"path": "made"}, r"must make a torch\.nn\.Module; it is of Python's own library; ours: "),
+        ("rescaler.errors.one_line", {"error": 1}, r"must make a torch\.nn\.Module; it made a str; ours: "),
         ("users_nets.net", {}, "users_nets.net: fails with the arguments .*'width'"),
         ("users_nets.typo", {}, "users_nets.typo: fails with the arguments .*'strid'"),
         (
@@ -238,6 +235,39 @@ def test_class_weights_multiply_the_loss_of_each_image() -> None:
 def test_outputs_that_are_no_scores_are_refused(output: object) -> None:
     with pytest.raises(InputError, match=f"a tuple of scores and auxiliary scores; got a {type(output).__name__}"):
         loss_and_scores(output, torch.tensor([0, 1]))
+
+
+# After a rescale the network follows the small one's scores for some batches.
+
+
+class Mean(nn.Module):
+    """Scores of an image are multiples of its mean, whatever its size; in training they are noise."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        scores = images.mean((1, 2, 3))[:, None] * torch.arange(3.0)
+        return torch.rand_like(scores) if self.training else scores
+
+
+def test_loss_is_the_mean_of_the_labels_and_the_divergence_from_the_teacher() -> None:
+    torch.manual_seed(0)
+    images, scores, labels = torch.rand(4, 1, 8, 8), torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
+    teacher, loss = Teacher(Mean(), 4), torch.nn.functional.cross_entropy(scores, labels)
+    wanted, given = torch.softmax(Mean().eval()(images) / 2, dim=1), torch.softmax(scores / 2, dim=1)
+    divergence = (wanted * (wanted / given).log()).sum(1).mean()  # Kullback and Leibler's
+    found = teacher.distill(loss, scores, images)
+    torch.testing.assert_close(found, 0.5 * loss + 0.5 * 4 * divergence, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(teacher.distill(loss, Mean().eval()(images), images), 0.5 * loss, rtol=1e-3, atol=1e-4)
+
+
+def test_only_what_follows_the_rescale_learns_from_the_small_network(
+    bench: Bench, make_experiment: MakeExperiment
+) -> None:
+    plain, taught = (
+        bench.train(make_experiment(rescale__distill_batches=count, schedule__epochs=4, resize_epoch=3))
+        for count in (0, 2)
+    )
+    assert [one.key for one in taught[:3]] == [one.key for one in plain[:3]]
+    assert taught[3].train_loss != plain[3].train_loss
 
 
 # The digest of a network's code.

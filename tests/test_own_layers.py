@@ -81,7 +81,6 @@ def _tied(forward: Callable[[Any, Tensor], Any], **layers: nn.Module) -> Any:
             "layers a and the network itself share a weight",
         ),
     ],
-    ids=["other kernels", "a layer that is not shrunk", "the network"],
 )
 def test_weights_whose_users_disagree_are_refused(target: nn.Module, message: str) -> None:
     with pytest.raises(InputError, match=message):

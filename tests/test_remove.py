@@ -15,7 +15,7 @@ from rescaler.checkpoint import digest
 from rescaler.cli import main
 from rescaler.execution import execute
 from rescaler.ledger import Ledger
-from rescaler.sweep.sweep import Sweep
+from rescaler.sweep import Sweep
 
 KEYS = {name: name * 32 for name in "abc"}
 

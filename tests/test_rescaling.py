@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import ExtraState, Net
+from networks import ExtraState
 from torch import Tensor, nn
 
 from rescaler.errors import InputError
@@ -189,10 +189,6 @@ def test_refuses_to_go_back() -> None:
 
 
 def test_a_trained_network_keeps_its_loss_after_the_rescale_and_trains_further() -> None:
-    def forward(net: Any, images: Tensor) -> Any:
-        maps = F.relu(net.a(images))
-        return net.fc((maps + net.b(maps)).flatten(1))
-
     torch.manual_seed(0)
     labels = torch.arange(3).repeat(8)
     images = F.interpolate(torch.randn(3, 1, 4, 4), (12, 12), mode="bicubic")[labels] + 0.3 * torch.randn(24, 1, 12, 12)
@@ -202,14 +198,13 @@ def test_a_trained_network_keeps_its_loss_after_the_rescale_and_trains_further()
         losses = []
         for _ in range(steps):
             optimizer.zero_grad()
-            loss = F.cross_entropy(network(images), labels)
-            loss.backward()  # type: ignore[no-untyped-call]
+            losses.append(F.cross_entropy(network(images), labels))
+            losses[-1].backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-            losses.append(loss.item())
-        return losses
+        return [loss.item() for loss in losses]
 
     row = nn.Conv2d(4, 4, (1, 7), padding=(0, 3), groups=4)
-    target = Net(forward, a=nn.Conv2d(1, 4, 3, padding=1), b=row, fc=nn.Linear(4 * 12 * 12, 3))
+    target = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), row, nn.Flatten(), nn.Linear(4 * 12 * 12, 3))
     shrunk = shrink(target, 12)
     side = (shrunk.image_px, shrunk.image_px)
     small = trained(shrunk.network, F.interpolate(images, side, mode="bilinear", antialias=True), 40)

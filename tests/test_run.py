@@ -17,7 +17,7 @@ from processes import started, wait_until
 from rescaler import cli
 from rescaler.ledger import Ledger
 from rescaler.run import main
-from rescaler.sweep.sweep import Sweep
+from rescaler.sweep import Sweep
 
 TINY = [
     "data=synthetic",

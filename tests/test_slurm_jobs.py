@@ -12,10 +12,9 @@ from rescaler.config import SlurmSettings
 from rescaler.errors import InputError
 from rescaler.ledger import Ledger
 from rescaler.resume import Saver
-from rescaler.sweep import scheduler, slurm
+from rescaler.sweep import Sweep, scheduler, slurm
 from rescaler.sweep.planner import Planned, plan_runs
 from rescaler.sweep.slurm import TrainingJob, submit
-from rescaler.sweep.sweep import Sweep
 
 
 @pytest.fixture

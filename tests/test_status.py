@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from rescaler.sweep import Sweep, SweepRun
 from rescaler.sweep.scheduler import JobState
 from rescaler.sweep.status import RunStatus, statuses
-from rescaler.sweep.sweep import Sweep, SweepRun
 
 JOB, TRUNK = "71_0", "70"
 
@@ -193,7 +193,7 @@ def test_the_heartbeat_decides_for_another_host(tmp_path: Path) -> None:
 
 
 def test_the_process_touches_its_heartbeat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rescaler.sweep.sweep._BEAT_S", 0.01)
+    monkeypatch.setattr("rescaler.sweep._BEAT_S", 0.01)
     with Sweep(tmp_path, []).owned():
         os.utime(tmp_path / "sweep.lock", (0, 0))
         deadline = time.monotonic() + 10

@@ -9,7 +9,7 @@ import pytest
 from processes import forked
 
 from rescaler.errors import InputError
-from rescaler.sweep.sweep import Sweep, SweepRun, newest
+from rescaler.sweep import Sweep, SweepRun, newest
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:

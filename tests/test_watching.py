@@ -6,9 +6,9 @@ import pytest
 from rich.console import Console
 
 from rescaler.errors import InputError
+from rescaler.sweep import Sweep, SweepRun
 from rescaler.sweep import status as watching
 from rescaler.sweep.status import RunStatus, watch
-from rescaler.sweep.sweep import Sweep, SweepRun
 
 Watch = Callable[..., str]
 

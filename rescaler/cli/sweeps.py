@@ -17,9 +17,8 @@ from rescaler.cli.arguments import RUNS
 from rescaler.config import Experiment, SlurmSettings, require
 from rescaler.errors import InputError
 from rescaler.record import CONFIG_FILE
-from rescaler.sweep import scheduler
+from rescaler.sweep import FILE, Sweep, SweepRun, newest, scheduler
 from rescaler.sweep.status import counts, status_table, statuses, sweep_at, watch
-from rescaler.sweep.sweep import FILE, Sweep, SweepRun, newest
 from rescaler.text import counted, log_to_stderr
 
 FIRST_TUNING_SEED = 1000

@@ -28,8 +28,8 @@ from rescaler.record import (
     read_sealed,
     version,
 )
-from rescaler.sweep.sweep import FILE as SWEEP_FILE
-from rescaler.sweep.sweep import Sweep
+from rescaler.sweep import FILE as SWEEP_FILE
+from rescaler.sweep import Sweep
 from rescaler.text import counted
 
 _FILES = (SUMMARY_FILE, CHAIN_FILE, METRICS_FILE)

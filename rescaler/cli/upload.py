@@ -24,7 +24,7 @@ from rescaler.files import read_yaml
 from rescaler.loggers import wandb as schema
 from rescaler.loggers.wandb_client import answering, connect, fragments, mirror, standing
 from rescaler.record import CONFIG_FILE, METRICS_FILE, SUMMARY_FILE, Record, read_metrics, read_sealed
-from rescaler.sweep.sweep import FILE
+from rescaler.sweep import FILE
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from rescaler.config import DataSettings, require
 from rescaler.data import image_folder
 from rescaler.data.custom import open_custom
-from rescaler.data.decoding import decode, grey, shorter_px
-from rescaler.data.folder import Split, open_folder
+from rescaler.data.decoding import grey, shorter_px
+from rescaler.data.folder import Split, open_folder, read_pixels
 from rescaler.data.order import generator_for, split_holdout
 from rescaler.data.prepared import Manifest, is_prepared
 from rescaler.errors import InputError, listed
@@ -103,9 +103,9 @@ def _statistics(split: Split, channels: int) -> tuple[list[tuple[int, int]], boo
     sizes, is_grey, sums, why = [], True, torch.zeros(2, channels, dtype=torch.float64), ""
     for index in order.tolist():
         try:
-            pixels = decode(split.content(index, _WHOLE_PX))
-        except (OSError, InputError, RuntimeError) as error:  # reported when it is trained on; prepare leaves it out
-            why = f"{split.where(index)}: {error}"
+            pixels = read_pixels(split, index, channels=3, shorter_px=_WHOLE_PX)
+        except InputError as error:  # reported when it is trained on; prepare leaves it out
+            why = str(error)
             continue
         is_grey = is_grey and bool((pixels == pixels[:1]).all())
         sizes.append((pixels.shape[1], pixels.shape[2]))

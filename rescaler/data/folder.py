@@ -21,9 +21,9 @@ from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from rescaler.config import DataSettings, require
-from rescaler.data.decoding import Content
+from rescaler.data.decoding import Content, decode, grey
 from rescaler.data.order import split_holdout
-from rescaler.data.prepared import Manifest, is_prepared, read_prepared
+from rescaler.data.prepared import is_prepared, read_prepared
 from rescaler.errors import InputError, listed, one_line
 
 log = logging.getLogger(__name__)
@@ -59,6 +59,16 @@ class SomeOf:
     def where(self, index: int) -> str:
         """As of :class:`Split`."""
         return self._split.where(int(self._indices[index]))
+
+
+def read_pixels(split: Split, index: int, *, channels: int, shorter_px: int) -> Tensor:
+    """Decode an image, uint8 ``(channels, h, w)``; errors name it."""
+    try:
+        pixels = decode(split.content(index, shorter_px))
+    except (OSError, InputError, RuntimeError, MemoryError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or one_line(error)
+        raise InputError(f"cannot read the image {split.where(index)}: {reason}") from error
+    return grey(pixels) if channels == 1 else pixels
 
 
 class _Pictures(ImageFolder):  # type: ignore[misc]  # torchvision has no types
@@ -213,10 +223,10 @@ def open_folder(folder: Path, settings: DataSettings, *, shorter_px: int) -> Fol
         empty = SomeOf(own, own.labels[:0])
         return Folder(own, other or empty, names, lambda: own.fingerprint() + (other.fingerprint() if other else ""))
     if is_prepared(folder):
-        train, test, fingerprint = read_prepared(folder, classes=settings.classes, shorter_px=shorter_px)
+        train, test, manifest = read_prepared(folder, classes=settings.classes, shorter_px=shorter_px)
         if not len(test.labels):
             check_holdout(folder, settings.holdout)
-        return Folder(train, test, Manifest.read(folder).classes, lambda: fingerprint)
+        return Folder(train, test, manifest.classes, lambda: manifest.fingerprint)
     tree = read_tree(folder, classes=settings.classes, holdout=settings.holdout)
     if others := sum((Counter(split.others) for split in tree), Counter[str]()):
         _warn_once(f"data.folder={folder}: {others_text(others)}")

@@ -3,7 +3,7 @@
 torchvision takes seconds to import: only the functions that need it do so.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import torch
@@ -166,7 +166,12 @@ class Augment:
         self._transforms: list[Callable[[Tensor], Tensor]] = []
         self._mixtures: list[Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = []
         for key, entry in entries(settings.augment):
-            transform = _made(entry, key, settings)
+            try:
+                transform = _preset(entry, settings) if isinstance(entry, str) else partial(entry, key)()
+            except InputError:
+                raise
+            except Exception as error:  # whatever a custom transform raises
+                raise InputError(f"{key}._target_={entry.get('_target_')}: {one_line(error)}") from error
             if isinstance(transform, v2.MixUp | v2.CutMix):
                 transform.num_classes = transform.num_classes or settings.classes
                 self._mixtures.append(transform)
@@ -214,16 +219,6 @@ def entries(augment: Any, key: str = "data.augment") -> list[tuple[str, Any]]:
     if isinstance(augment, Sequence) and not isinstance(augment, str):
         return [(f"{key}[{number}]", entry) for number, entry in enumerate(augment)]
     return [(key, augment)] if augment else []
-
-
-def _made(entry: Mapping[str, Any] | str, key: str, settings: DataSettings) -> Any:
-    if isinstance(entry, str):
-        return _preset(entry, settings)
-    factory = partial(entry, key)
-    try:
-        return factory()
-    except Exception as error:  # whatever a custom transform raises
-        raise InputError(f"{key}._target_={entry.get('_target_')}: {one_line(error)}") from error
 
 
 def _preset(name: str, settings: DataSettings) -> Any:

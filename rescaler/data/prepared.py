@@ -15,7 +15,7 @@ import itertools
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -46,8 +46,6 @@ _SPARE = 1.1  # disk space over the estimate from a sample
 
 Progress = Callable[[int, int], None]
 """Called with the number of images done and of all."""
-Request = tuple[str, int]
-"""Split and index of an image."""
 _Encoded = tuple[dict[str, Any], str]
 """Row of an image with all its sizes, and the reason if it cannot be read."""
 
@@ -156,8 +154,10 @@ def _mapped(path: Path, part: Part) -> pa.Table:
         raise InputError(f"cannot read {path}: {one_line(error)}; run prepare again") from error
 
 
-def read_prepared(folder: Path, *, classes: int | None, shorter_px: int) -> tuple[PreparedSplit, PreparedSplit, str]:
-    """Open the training and test images of the prepared set in ``folder``, and its fingerprint."""
+def read_prepared(
+    folder: Path, *, classes: int | None, shorter_px: int
+) -> tuple[PreparedSplit, PreparedSplit, Manifest]:
+    """Open the training and test images of the prepared set in ``folder``."""
     manifest = Manifest.read(folder)
     if not manifest.complete:
         raise InputError(f"data.folder={folder} is prepared in part: run the same prepare command again to resume")
@@ -169,14 +169,14 @@ def read_prepared(folder: Path, *, classes: int | None, shorter_px: int) -> tupl
             f"pixels, and these were prepared with {listed(map(str, manifest.shorter_px))}"
         )
     train, test = (PreparedSplit(folder, manifest.parts_of(split), manifest.shorter_px) for split in SPLITS)
-    return train, test, manifest.fingerprint
+    return train, test, manifest
 
 
 class _Encoder(Dataset[_Encoded]):
     def __init__(self, tree: "Tree", shorter_px: Sequence[int]) -> None:
         self._splits, self._shorter_px = dict(zip(SPLITS, tree, strict=True)), shorter_px
 
-    def __getitem__(self, request: Request) -> _Encoded:
+    def __getitem__(self, request: tuple[str, int]) -> _Encoded:
         name, index = request
         split = self._splits[name]
         row: dict[str, Any] = {"name": f"{name}/{split.name(index)}", "label": int(split.labels[index])}
@@ -288,16 +288,15 @@ class Preparation:
             )
         return found
 
-    def _files(self) -> dict[str, list[Request]]:
-        return {
-            f"{name}-{start // _FILE_IMAGES:05}.arrow": [
-                (name, index) for index in range(start, min(start + _FILE_IMAGES, count))
-            ]
-            for name, count in self._counts().items()
-            for start in range(0, count, _FILE_IMAGES)
-        }
+    def _files(self) -> dict[str, list[tuple[str, int]]]:
+        """Split and index of the images of each file."""
+        files: dict[str, list[tuple[str, int]]] = {}
+        for name, count in self._counts().items():
+            for index in range(count):
+                files.setdefault(f"{name}-{index // _FILE_IMAGES:05}.arrow", []).append((name, index))
+        return files
 
-    def _encoded(self, images: Iterator[Request], progress: Progress, done: int, total: int) -> Iterator[_Encoded]:
+    def _encoded(self, images: Iterable[Any], progress: Progress, done: int, total: int) -> Iterator[_Encoded]:
         loader: DataLoader[Any] = DataLoader(
             _Encoder(self.tree, self.shorter_px),
             batch_size=None,

@@ -234,8 +234,7 @@ def folder(root: Path, settings: DataSettings) -> ImageSet:
     Raises:
         InputError: it is incomplete, has other classes, or an image cannot be read.
     """
-    from rescaler.data.decoding import decode, grey
-    from rescaler.data.folder import open_folder
+    from rescaler.data.folder import open_folder, read_pixels
 
     channels, image_px, splits = settings.channels, settings.image_px, []
     size = height_width(image_px)
@@ -246,11 +245,8 @@ def folder(root: Path, settings: DataSettings) -> ImageSet:
         for split in (found.train, found.test):
             images = torch.empty((len(split.labels), channels, *size), dtype=torch.uint8)
             for number, target in enumerate(images):
-                try:
-                    pixels = cut(decode(split.content(number, max(size))), image_px)
-                    target.copy_(resize((grey(pixels) if channels == 1 else pixels)[None], image_px)[0])
-                except (OSError, InputError) as error:
-                    raise InputError(f"cannot read the image {split.where(number)}: {one_line(error)}") from error
+                pixels = read_pixels(split, number, channels=channels, shorter_px=max(size))
+                target.copy_(resize(cut(pixels, image_px)[None], image_px)[0])
             splits.append(Split(images, split.labels))
     return ImageSet(splits[0], splits[1], len(found.classes), found.classes)
 

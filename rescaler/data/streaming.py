@@ -11,14 +11,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from rescaler.config import DataSettings
-from rescaler.data.decoding import centre_crop, decode, obey_parent, random_crop, shorter_px, workers_alive
-from rescaler.data.folder import SomeOf, Split, TreeSplit, open_folder
+from rescaler.data.decoding import centre_crop, obey_parent, random_crop, shorter_px, workers_alive
+from rescaler.data.folder import SomeOf, Split, TreeSplit, open_folder, read_pixels
 from rescaler.data.order import EVERY_IMAGE, Batch, EpochImages, sample_seeds, split_holdout
 from rescaler.data.resident import Normalise
-from rescaler.errors import InputError, one_line
+from rescaler.errors import InputError
 from rescaler.method.size import ImageSize, height_width
 from rescaler.randomness import seed_all, seeded
 
+_HINT = "; `rescaler prepare` leaves such files out"
 _TEST_IMAGES = 128
 """Test images that a worker decodes at a time, since it holds them in /dev/shm."""
 
@@ -46,24 +47,14 @@ class _Decoder(Dataset[tuple[Tensor, Tensor] | InputError]):
         try:
             with seeded(0):  # restores the generators; once per batch, as it takes time
                 for target, index, seed in zip(pixels, indices, seeds or itertools.repeat(None), strict=False):
-                    target.copy_(self._image(split, index, seed, image_px, flip=flip))
-        except InputError as error:
-            return error  # raised by the caller: a DataLoader would wrap a worker's exception into its traceback
+                    if seed is not None:
+                        seed_all(seed)
+                    image = read_pixels(split, index, channels=self._channels, shorter_px=shorter_px(image_px))
+                    crop = centre_crop(image, image_px) if seed is None else random_crop(image, image_px, flip=flip)
+                    target.copy_(crop)
+        except InputError as error:  # raised by the caller: a DataLoader would wrap it into its traceback
+            return InputError(f"{error}{_HINT if isinstance(split, TreeSplit) else ''}")
         return pixels, split.labels[indices]
-
-    def _image(self, split: Split, index: int, seed: int | None, image_px: ImageSize, *, flip: bool) -> Tensor:
-        try:
-            if seed is not None:
-                seed_all(seed)
-            pixels = decode(split.content(index, shorter_px(image_px)))
-            if seed is None:
-                return centre_crop(pixels, image_px)
-            return random_crop(pixels, image_px, flip=flip)
-        except OSError as error:
-            raise InputError(f"cannot read the image {split.where(index)}: {error.strerror}") from error
-        except (InputError, RuntimeError, MemoryError) as error:
-            hint = "; `rescaler prepare` leaves such files out" if isinstance(split, TreeSplit) else ""
-            raise InputError(f"cannot read the image {split.where(index)}: {one_line(error)}{hint}") from error
 
 
 class _Requests(Sampler[_Request]):

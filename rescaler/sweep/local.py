@@ -19,9 +19,9 @@ from rescaler.config import Experiment
 from rescaler.errors import InputError, listed
 from rescaler.execution import execute
 from rescaler.files import removed_on_failure
+from rescaler.sweep import Sweep
 from rescaler.sweep.planner import Planned, freeze, plan_runs
 from rescaler.sweep.status import refuse_if_alive, statuses
-from rescaler.sweep.sweep import Sweep
 from rescaler.text import TextTable
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from rescaler.reference import resolve
 from rescaler.resume import pin_states
 from rescaler.runfolder import write_config
 from rescaler.schedule import batches_per_epoch, network_names
-from rescaler.sweep.sweep import SweepRun, is_below
+from rescaler.sweep import SweepRun, is_below
 from rescaler.text import TextTable, counted, percent
 
 log = logging.getLogger(__name__)

@@ -23,8 +23,7 @@ from submitit.helpers import TorchDistributedEnvironment, clean_env
 from rescaler.config import Experiment, SlurmSettings
 from rescaler.errors import InputError
 from rescaler.files import removed_on_failure, write_text
-from rescaler.sweep import scheduler
-from rescaler.sweep.sweep import Sweep
+from rescaler.sweep import Sweep, scheduler
 from rescaler.text import counted, log_to_stderr
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from rich.text import Text
 
 from rescaler.errors import InputError
 from rescaler.record import CHAIN_FILE, CONFIG_FILE, SUMMARY_FILE, TRUNK_FILE, read_sealed
+from rescaler.sweep import FILE, Sweep, SweepRun
 from rescaler.sweep.scheduler import JobState, states
-from rescaler.sweep.sweep import FILE, Sweep, SweepRun
 from rescaler.text import TextTable, clock, counted, percent
 
 _DEATHS = {
