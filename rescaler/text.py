@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 # The library prints tables with torch alone installed: rich and pandas are imported where they are used.
 
 _LINE_S = 10.0
-"""Seconds between status lines where there is no terminal."""
 _ESCAPED = {"\\": r"\textbackslash{}", "^": r"\^{}"}
 _LATEX = {"×": r"$\times$", "±": r"$\pm$", "–": "--", "−": "$-$", "~": r"$\sim$"}
 

@@ -125,19 +125,13 @@ def test_no_sweep_is_said_in_one_line(name: str, tmp_path: Path, monkeypatch: py
         main([name, "nowhere"])
 
 
-def test_a_sweep_of_another_machine_is_not_cancelled_here(tmp_path: Path) -> None:
+def test_processes_elsewhere_and_of_others_are_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Sweep(tmp_path, [SweepRun("seed=0", "0")]).write()
     (tmp_path / "sweep.lock").write_text("elsewhere 1")
     with pytest.raises(SystemExit, match="runs on elsewhere: cancel it there"):
         main(["cancel", str(tmp_path)])
     assert not Sweep.read(tmp_path).runs[0].cancelled
-
-
-def test_the_process_that_has_a_dead_sweeps_number_now_is_left_alone(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with started(["sleep", "60"]) as another:
-        Sweep(tmp_path, [SweepRun("seed=0", "0")]).write()
+    with started(["sleep", "60"]) as another:  # has a dead sweep's number now
         (tmp_path / "sweep.lock").write_text(f"{socket.gethostname()} {another.pid}")
         main(["status", str(tmp_path)])
         assert states(capsys.readouterr().out) == ["lost:"]

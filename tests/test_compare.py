@@ -26,16 +26,16 @@ def compare(*arguments: str | Path) -> None:
 
 
 def test_runs_stand_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    target = write(tmp_path / "a" / "target", TARGET, "optim: {lr_factor: 1.0, momentum: 0.9}\n")
-    resized = write(tmp_path / "b", RESIZED, "optim: {lr_factor: 0.5, momentum: 0.9}\n")
+    target = write(tmp_path / "a" / "target", TARGET, "optim: {lr_factor: 1.0, momentum: 0.9}\ndata: {flip: true}\n")
+    resized = write(tmp_path / "b", RESIZED, "optim: {lr_factor: 0.5, momentum: 0.9}\ndata: {flip: false}\n")
     compare(target, resized, "-o", tmp_path / "f.svg")
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert lines[-1] == f"Accuracy of each run: {tmp_path / 'f.svg'}"
     assert (tmp_path / "f.svg").read_text().lstrip().startswith("<?xml")
     # Epochs of 1 s before the rescale, 4 s after it, 0.5 s for it; the best of a pre-train epoch does not count.
-    assert "Run resize_epoch optim.lr_factor Last accuracy Best accuracy (epoch) Training time" in lines
-    assert "a/target 0 1.0 90.00 % 90.00 % (4) 16.00 s" in lines
-    assert "b 2 0.5 88.00 % 88.34 % (3) 10.50 s" in lines
+    assert "Run resize_epoch optim.lr_factor data.flip Last accuracy Best accuracy (epoch) Training time" in lines
+    assert "a/target 0 1.0 true 90.00 % 90.00 % (4) 16.00 s" in lines
+    assert "b 2 0.5 false 88.00 % 88.34 % (3) 10.50 s" in lines
 
 
 def test_runs_come_in_natural_order(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -76,15 +76,6 @@ def test_the_figure_is_over_cost_or_time(
     assert ends["0_0: resize_epoch=0, seed=0"] == pytest.approx((1.0 if costs else 16.0, 90))
     assert ends["2_0: resize_epoch=2, seed=0"] == pytest.approx((0.625 if costs else 10.5, 88))
     assert "failed, 0 of 4 epochs" in capsys.readouterr().out
-
-
-def test_settings_of_training_may_differ_between_comparisons(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    write(tmp_path / "a", TARGET, "data: {flip: true}\n")
-    write(tmp_path / "b", FakeRun(0, [0.5] * 4, comparison="deadbeef"), "data: {flip: false}\n")
-    compare(tmp_path)
-    assert "data.flip" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pandas import DataFrame, read_csv
 from pandas.testing import assert_frame_equal
 
 from rescaler.cli import main
-from rescaler.cli.fair import best_factors
+from rescaler.cli.sweeps import best_factors
 from rescaler.errors import InputError
 from rescaler.figures.compare import fair_figure
 from rescaler.reference import read_reference

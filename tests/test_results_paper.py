@@ -57,36 +57,19 @@ def test_published_savings_are_those_of_the_conclusion(tmp_path: Path) -> None:
     assert saved[2]["Resized at Epoch 29"] == pytest.approx(0.1880, abs=1e-3)
 
 
-def test_rows_without_runs_stay(tmp_path: Path) -> None:
-    rows = table2(seeds(tmp_path, target(), resized(17)))
-    assert rows[["row", "n"]].to_numpy().tolist() == [
-        ["Pre-train (147×147)", 0],
-        ["Target (231×231)", 1],
-        ["Resized at Epoch 17", 1],
-        ["Resized at Epoch 18", 0],
-        ["Resized at Epoch 19", 0],
-        ["Resized at Epoch 20", 0],
-    ]
-
-
-def test_ours_stands_beside_the_published_row_with_the_difference(tmp_path: Path) -> None:
-    rows = table2(seeds(tmp_path, target(), resized(17))).set_index("row")
+def test_ours_stand_beside_the_published_rows_with_the_differences(tmp_path: Path) -> None:
+    runs = [run for seed in range(2) for run in (target(seed=seed), resized(17, 0.88 + 0.02 * seed, seed=seed))]
+    rows = table2(seeds(tmp_path, *runs)).set_index("row")
+    assert list(rows["n"]) == [0, 2, 2, 0, 0, 0], "rows without runs stay"
     row = rows.loc["Resized at Epoch 17"]
+    assert (row["pairs"], row["best_top1_sd"]) == (2, pytest.approx(0.02 / 2**0.5))
     assert row["top1_difference"] == pytest.approx(0.89 - 0.5925)
     assert row["difference"] == pytest.approx(-0.01)
     assert row["paper_difference"] == pytest.approx(0.0)
     assert row["saved_fraction"] == pytest.approx(50.5 / 80)
     assert row["saved_difference"] == pytest.approx(50.5 / 80 - 49.1 / 269.1)
-
-
-def test_several_seeds_have_a_spread_an_interval_and_a_verdict(tmp_path: Path) -> None:
-    runs = [run for seed in range(3) for run in (target(0.90, seed=seed), resized(17, 0.86 + 0.01 * seed, seed=seed))]
-    row = table2(seeds(tmp_path, *runs)).set_index("row").loc["Resized at Epoch 17"]
-    assert (row["n"], row["pairs"], row["best_top1_sd"]) == (3, 3, pytest.approx(0.01))
-    # Differences -4, -3, -2 points: mean -3, standard deviation 1; t(2) = 4.302653.
-    assert row["difference_low"] == pytest.approx(-0.03 - 4.302653 * 0.01 / 3**0.5, rel=1e-6)
-    assert row["verdict"] == "lost"
-    forgiving = table2(seeds(tmp_path / "b", *runs, margin=0.06)).set_index("row")
+    assert row["verdict"] == "not enough runs to tell"
+    forgiving = table2(seeds(tmp_path, margin=0.2)).set_index("row")
     assert forgiving["verdict"]["Resized at Epoch 17"] == "preserved"
 
 
@@ -97,17 +80,13 @@ def test_table_3_takes_held_runs_alone_and_table_2_the_others(tmp_path: Path) ->
     assert table2(loaded).set_index("row").loc["Resized at Epoch 18", "best_top1"] == 0.88
 
 
-def test_table_4_names_the_first_target_epoch(tmp_path: Path) -> None:
+def test_table_4_takes_residual_networks_and_names_the_first_target_epoch(tmp_path: Path) -> None:
     curve = [0.5] * 29 + [0.7]
-    rows = table4(seeds(tmp_path, FakeRun(28, curve, epochs_planned=30, model="resnet_small"))).set_index("row")
-    assert rows["n"].to_dict() == {
-        "Pre-train (160×160)": 0,
-        "Target (224×224)": 0,
-        "Resized at Epoch 29": 1,
-        "Resized at Epoch 30": 0,
-        "Resized at Epoch 59": 0,
-        "Resized at Epoch 60": 0,
-    }
+    rows = table4(seeds(tmp_path / "a", FakeRun(28, curve, epochs_planned=30, model="resnet_small"))).set_index("row")
+    assert list(rows["n"]) == [0, 0, 1, 0, 0, 0]
+    assert rows.index[2] == "Resized at Epoch 29"
+    # Figure 6 resizes OverFeat at epochs 28 and 29 too.
+    assert (table4(seeds(tmp_path / "b", FakeRun(28, curve, epochs_planned=30)))["n"] == 0).all()
 
 
 def test_comparisons_are_kept_apart(tmp_path: Path) -> None:
@@ -149,9 +128,3 @@ def test_report_tells_variants_apart(tmp_path: Path) -> None:
     runs = [FakeRun(17, curve, epochs_planned=20, variant=variant) for variant in ("bicubic", "bilinear")]
     (report,) = reports(2, tmp_path, target(), *runs)
     assert [row[0] for row in report.rows if row[1] == "ours, n = 1"] == ["", "[bicubic]", "[bilinear]"]
-
-
-def test_overfeats_runs_do_not_stand_for_resnets(tmp_path: Path) -> None:
-    # Figure 6 resizes OverFeat at epochs 28 and 29 too.
-    overfeat = FakeRun(28, [0.5] * 29 + [0.7], epochs_planned=30)
-    assert (table4(seeds(tmp_path, overfeat))["n"] == 0).all()

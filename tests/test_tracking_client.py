@@ -3,7 +3,6 @@ import logging
 import os
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from fake_runs import FakeRun
@@ -11,51 +10,8 @@ from test_tracking import record, start
 
 from rescaler.cli import upload
 from rescaler.loggers import wandb_client as client
-from rescaler.loggers.wandb import AXES, History
+from rescaler.loggers.wandb import AXES
 from rescaler.loggers.wandb_client import _records, fragments
-
-
-class Run:
-    """A stand-in for the client's run that notes what it is told."""
-
-    def __init__(self, starting_step: int) -> None:
-        self.starting_step = starting_step
-        self.summary: dict[str, Any] = {}
-        self.steps: list[int] = []
-        self.axes: dict[str, Any] = {}
-        self.exit_code: int | None = None
-
-    def define_metric(self, name: str, step_metric: str | None = None, **_: object) -> None:
-        self.axes[name] = step_metric
-
-    def log(self, values: dict[str, Any], step: int) -> None:
-        assert values["epoch"] == step
-        self.steps.append(step)
-
-    def finish(self, exit_code: int) -> None:
-        self.exit_code = exit_code
-
-
-def mirrored(monkeypatch: pytest.MonkeyPatch, *, starting_step: int, end: list[dict[str, Any]]) -> Run:
-    run, history = Run(starting_step), History()
-    stand_in = SimpleNamespace(init=lambda **_: run, Settings=lambda **_: None)
-    monkeypatch.setattr(client, "wandb", stand_in)
-    rows = [history.row(record(epoch), reused=epoch < 4) for epoch in range(1, 6)]
-    client.mirror([{"mode": "online", "dir": "runs/0", "id": "ab12"}, *rows, *end])
-    return run
-
-
-def test_a_resumed_run_leaves_out_what_the_server_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = mirrored(monkeypatch, starting_step=3, end=[{"summary": {"status": "done"}, "failed": False}])
-    assert run.steps == [3, 4, 5]
-    assert (run.summary["status"], run.exit_code) == ("done", 0)
-    assert run.axes.items() >= AXES.items()
-
-
-def test_a_run_whose_training_was_killed_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = mirrored(monkeypatch, starting_step=0, end=[])
-    assert (run.steps[-1], run.exit_code) == (5, 1)
-    assert run.summary == {"status": "running", "error": None}  # of no earlier attempt
 
 
 @pytest.mark.parametrize(
@@ -144,7 +100,10 @@ def test_attempts_of_a_run_leave_offline_files_that_follow_each_other(
     assert [first.rows[number].get("resize/training_h") for number in (17, 18)] == [None, pytest.approx(17 * 9 / 3600)]
     assert "over_hours/test_top1" not in second.summary
     assert not [name for name in second.summary if name.startswith("record/")]
-    told = next(record["run"] for record in _records(second.path) if record["type"] == "run")
+    kept = list(_records(second.path))
+    axes = {one["metric"]["name"]: one["metric"].get("step_metric") for one in kept if one["type"] == "metric"}
+    assert axes.items() >= AXES.items()
+    told = next(one["run"] for one in kept if one["type"] == "run")
     assert (told["run_group"], told["project"]) == ("table2", "kernels")
     assert told["display_name"] == "small resize_epoch=17 seed=3"
     assert told["tags"] == ["overfeat_small", "fashion_mnist", "resized", "small", "test"]

@@ -244,7 +244,7 @@ _COMMANDS = {
         "the time that runs and sweeps will take; times training steps on this device, unless --hours says",
     ),
     "fair": (
-        "cli.fair",
+        "cli.sweeps",
         _fair,
         "kernel rescaling against its opponents at equal cost, with seeds, intervals and a verdict",
     ),

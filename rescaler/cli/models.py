@@ -28,9 +28,7 @@ _MATRIX_CLASSES = 12
 """Classes whose confusion is shown as a matrix; of more, the pairs that are confused most."""
 _PAIRS = 20
 _AT_ONCE = 64
-"""Pictures in a batch."""
 _SUFFIXES = {"safetensors": ".safetensors", "torch": ".pt", "torchscript": ".torchscript.pt", "onnx": ".onnx"}
-"""Formats of ``export``."""
 _TOLERANCE = 1e-3
 """Largest difference of scores, relative to the largest score: other kernels round in other ways."""
 
@@ -94,7 +92,6 @@ def _data(
 
 
 def _table(confusion: Tensor, names: Sequence[str]) -> TextTable:
-    """Images by class and prediction, or the pairs of classes that are confused most."""
     if len(names) <= _MATRIX_CLASSES:
         rows = [[name, *map(str, counts)] for name, counts in zip(names, confusion.tolist(), strict=True)]
         return TextTable("Images of each class (row) by prediction (column)", ["", *names], rows)
@@ -133,7 +130,6 @@ def predict(arguments: argparse.Namespace) -> None:
 
 
 def _pictures(paths: Sequence[Path]) -> list[Path]:
-    """Pictures by name, and all in and below folders."""
     from torchvision.datasets.folder import IMG_EXTENSIONS  # takes seconds
 
     found: list[Path] = []
@@ -228,7 +224,6 @@ def _export(form: str, model: Model, network: nn.Module, images: Tensor, path: P
 
 @torch.inference_mode()
 def _scores(form: str, model: Model, path: Path, images: Tensor) -> Tensor:
-    """What the exported file makes of images."""
     network: nn.Module
     if form == "onnx":
         import onnx

@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import csv
-import dataclasses
 import io
 import json
 import logging
@@ -62,15 +61,19 @@ class _Recorded:
         """Mirror the run as its logger would have; the client keeps its files in ``folder``."""
         # There is nothing to say of this machine and process: they trained nothing.
         not_ours = {"x_disable_meta": True, "x_disable_stats": True, "x_save_requirements": False}
-        mirror(self._messages({**self.opening, "mode": mode, "dir": folder}), **not_ours)
+        mirror(self._messages(mode, folder), **not_ours)
 
-    def _messages(self, opening: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    def _messages(self, mode: str, folder: str) -> Iterator[Mapping[str, Any]]:
         history = schema.History()
-        yield opening
+        yield {**self.opening, "mode": mode, "dir": folder}
         for epoch in self.epochs:
             record = Record(**{key: value for key, value in epoch.items() if key != "reused"})
             yield history.row(record, reused=epoch["reused"])
         yield {"summary": self.summary, "failed": self.summary["status"] == "failed"}
+
+    def is_in(self, there: Mapping[str, Any]) -> bool:
+        """Whether a summary in W&B says all that the run's own does."""
+        return all(there.get(key) == value for key, value in self.summary.items())
 
 
 def _recorded(folders: Sequence[Path], chosen: Mapping[str, str]) -> Iterator[_Recorded]:
@@ -80,24 +83,20 @@ def _recorded(folders: Sequence[Path], chosen: Mapping[str, str]) -> Iterator[_R
     saved = time_saved(runs, load_epochs(runs))
     for folder in map(Path, runs["folder"]):
         try:
-            recorded = _read(folder, chosen)
+            config, summary = read_yaml(folder / CONFIG_FILE), read_sealed(folder / SUMMARY_FILE)
+            rows = csv.DictReader(io.StringIO(read_metrics(folder / METRICS_FILE)))
+            # The summary and the metrics of a live run are two files: what the summary does not count yet is left out.
+            epochs = [schema.epoch(values) for values in rows][: summary["epochs"]]
+            sweep = folder.resolve().parent
+            is_sweep = (sweep / FILE).exists() or (sweep / "multirun.yaml").exists()  # of a launcher of Hydra's own
+            group = sweep.name if is_sweep else folder.resolve().name
+            settings = LoggerSettings(**{**config["logger"], **chosen})
+            opening = schema.opening(summary, config, settings, group=group, folder=folder)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             why = one_line(error)
             log.warning("skipped %s, which cannot be read (%s: %s)", folder, type(error).__name__, why)
             continue
-        yield dataclasses.replace(recorded, summary=recorded.summary | saved.get(recorded.opening["id"], {}))
-
-
-def _read(folder: Path, chosen: Mapping[str, str]) -> _Recorded:
-    config, summary = read_yaml(folder / CONFIG_FILE), read_sealed(folder / SUMMARY_FILE)
-    rows = csv.DictReader(io.StringIO(read_metrics(folder / METRICS_FILE)))
-    # The summary and the metrics of a live run are two files: what the summary does not count yet is left out.
-    epochs = [schema.epoch(values) for values in rows][: summary["epochs"]]
-    sweep = folder.resolve().parent
-    is_sweep = (sweep / FILE).exists() or (sweep / "multirun.yaml").exists()  # that a launcher of Hydra's own wrote
-    group = sweep.name if is_sweep else folder.resolve().name
-    settings = LoggerSettings(**{**config["logger"], **chosen})
-    return _Recorded(schema.opening(summary, config, settings, group=group, folder=folder), epochs, summary)
+        yield _Recorded(opening, epochs, summary | saved.get(opening["id"], {}))
 
 
 def _send(recorded: Sequence[_Recorded], console: Console) -> tuple[int, int]:
@@ -113,7 +112,7 @@ def _send(recorded: Sequence[_Recorded], console: Console) -> tuple[int, int]:
         there = known[run.project].get(run.opening["id"], {})
         if there.get("state") == "running":
             log.warning("%s is being mirrored by its own process: left to it", run.opening["dir"])
-        elif not _same(there, run):
+        elif not run.is_in(there):
             with tempfile.TemporaryDirectory() as folder, answering(f"after {sent} runs; the same command goes on"):
                 run.mirror("online", folder)
             sent += 1
@@ -128,14 +127,10 @@ def _write(recorded: Sequence[_Recorded], console: Console) -> tuple[int, int]:
         if not os.access(folder, os.W_OK):
             raise InputError(f"cannot write {folder}: W&B's offline files belong in the run's own folder")
         kept = fragments(folder / "wandb", run.opening["id"])
-        if not (kept and _same(kept[-1].summary, run)):
+        if not (kept and run.is_in(kept[-1].summary)):
             run.mirror("offline", run.opening["dir"])
             written += 1
     return written, len(recorded) - written
-
-
-def _same(there: Mapping[str, Any], run: _Recorded) -> bool:
-    return all(there.get(key) == value for key, value in run.summary.items())
 
 
 def mirror_live() -> None:

@@ -1,6 +1,6 @@
 """Accuracy over epochs and over training time: the paper's Figures 4 to 10."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from matplotlib.axes import Axes
@@ -45,9 +45,13 @@ def accuracy_figure(epochs: DataFrame) -> Figure:
 
 
 def draw(
-    epochs: DataFrame, over: Sequence[Over], *, train: bool = False, missing: Mapping[str, Sequence[str]] | None = None
+    epochs: DataFrame,
+    over: Sequence[Over],
+    *,
+    train: bool = False,
+    missing: Callable[[DataFrame], list[str]] = lambda _: [],
 ) -> Figure:
-    """The figure of each comparison's curves, a column for each of ``over``; ``missing``, by comparison: not run."""
+    """The figure of each comparison's curves, a column for each of ``over``; ``missing``: what was not run, of one."""
     comparisons = [rows for _, rows in epochs.groupby("comparison", sort=False, observed=True)]
     curves = [mean_curves(rows) for rows in comparisons]
     facets = [_facets(each) for each in curves]
@@ -55,8 +59,7 @@ def draw(
     heights_in = [0.5 + 3.6 * -(-len(each) // columns) for each in facets]
     figure, parts = style.comparison_parts(epochs, heights_in)
     for part, curve, facet in zip(parts, curves, facets, strict=True):
-        absent = (missing or {}).get(str(part.rows["comparison"].iloc[0]), ())
-        part.note(_notes(part.rows, curve, absent))
+        part.note(_notes(part.rows, curve, missing(part.rows)))
         across = min(columns, len(facet))
         places = part.body.subfigures(-(-len(facet) // across), across, squeeze=False).ravel()
         limits = _limits(curve, train)
@@ -161,7 +164,6 @@ def _draw(panel: Axes, curve: DataFrame, x: Over, colour: Any, *, plain: bool, t
 
 
 def _mark_baselines(panels: Sequence[Axes], curves: DataFrame) -> None:
-    """Lines at the best accuracies of the finished baselines."""
     baselines = curves[is_baseline(curves["resize_epoch"]) & curves["finished"]]
     bests = baselines.groupby(KIND, sort=False, observed=True)[["best", "runs"]].first()
     bests = bests.sort_values("best", ascending=False, kind="stable")
@@ -242,7 +244,6 @@ _CONTENT: Mapping[PaperFigure, _Content] = {
     10: _Content("a residual network over training time", "time", "table4", _RESIDUAL, residual=True),
 }
 PAPER_FIGURES: Mapping[PaperFigure, str] = {number: f"Figure {number}: {of.caption}" for number, of in _CONTENT.items()}
-"""What the paper's figures show, by their number."""
 
 
 def paper_figure(number: PaperFigure, epochs: DataFrame) -> Figure:
@@ -267,11 +268,7 @@ def paper_figure(number: PaperFigure, epochs: DataFrame) -> Figure:
         rows = rows[resized.groupby(rows["comparison"], observed=True).transform("any").astype(bool)]
     if rows.empty:
         return empty_figure(f"{PAPER_FIGURES[number]}: not run (python -m rescaler.run sweep={content.sweep})")
-    missing = {
-        str(comparison): _missing(part, content)
-        for comparison, part in rows.groupby("comparison", sort=False, observed=True)
-    }
-    return draw(rows, (content.over,), train=content.train, missing=missing)
+    return draw(rows, (content.over,), train=content.train, missing=lambda part: _missing(part, content))
 
 
 def _missing(rows: DataFrame, content: _Content) -> list[str]:

@@ -80,7 +80,6 @@ def compare_figure(rows: DataFrame, epochs: DataFrame) -> Figure:
 
 
 def _labels(rows: DataFrame) -> list[str]:
-    """Return each run's name, with the settings that differ."""
     settings = setting_columns(rows)
     words = [
         ", ".join(f"{key}={shown(value)}" for key, value in zip(settings, values, strict=True))

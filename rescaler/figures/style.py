@@ -22,7 +22,6 @@ from rescaler.results.tables import GROUP, progress_label
 
 INK, MUTED, FAINT = "#222222", "#767676", "#c8c8c8"
 BASELINES: dict[Any, str] = {"never": MUTED, 0: INK}
-"""Colours of the pre-train and of the target baseline."""
 WIDTH_IN = 9.5
 """Width of a figure: on a printed page, 7 inches wide, its smallest text is still 5.9 points high."""
 FONT_PT = 9.0

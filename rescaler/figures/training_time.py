@@ -18,7 +18,6 @@ from rescaler.results import cost, is_baseline, time_unit
 from rescaler.results.report import SHARE, time_quantity
 
 _NAME_PT = 8
-"""Height of the points' names."""
 _CLOCKS = {
     "train_s": ("steps", "#0b3c5d"),
     "data_s": ("waiting for data", "#e69f00"),

@@ -205,11 +205,22 @@ class Wandb:
             self._off(_last_line(errors) if self._process.returncode else None)
 
     def _start(self) -> None:
-        if self._is_on:
-            try:
-                self._process = _client()
-            except OSError as error:
-                self._off(str(error))
+        """Start the client's process, in a session of its own: a Ctrl-C in the terminal is for the training alone."""
+        if not self._is_on:
+            return
+        pipe = subprocess.PIPE
+        path = os.pathsep.join(sys.path)  # wherever this process found the package
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", _CLIENT], bufsize=0, stdin=pipe, stdout=subprocess.DEVNULL, stderr=pipe,
+                env={**os.environ, "PYTHONPATH": path}, start_new_session=True,
+            )  # fmt: skip
+        except OSError as error:
+            self._off(str(error))
+            return
+        for stream in (self._process.stdin, self._process.stderr):
+            assert stream is not None
+            os.set_blocking(stream.fileno(), False)
 
     def _send(self, message: Mapping[str, Any]) -> None:
         if not self._is_on:
@@ -249,21 +260,6 @@ def in_netrc(server: str | None) -> bool:
 
     urls = _SERVERS if server is None or server.rstrip("/") in _SERVERS else (server,)
     return any(get_netrc_auth(url) is not None for url in urls)
-
-
-def _client() -> subprocess.Popen[bytes]:
-    """Start the client's process, in a session of its own: a Ctrl-C in the terminal is for the training alone."""
-    pipe = subprocess.PIPE
-    path = os.pathsep.join(sys.path)  # wherever this process found the package
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-c", _CLIENT], bufsize=0, stdin=pipe, stdout=subprocess.DEVNULL, stderr=pipe,
-        env={**os.environ, "PYTHONPATH": path}, start_new_session=True,
-    )  # fmt: skip
-    assert process.stdin is not None
-    assert process.stderr is not None
-    os.set_blocking(process.stdin.fileno(), False)
-    os.set_blocking(process.stderr.fileno(), False)
-    return process
 
 
 def _last_line(errors: bytes | None) -> str:

@@ -22,7 +22,6 @@ log = logging.getLogger(__name__)
 _CLIENT_S = 60.0
 """How long the client itself tries to start and to finish, so that it ends even if the training was killed."""
 _PAGE = 200
-"""Runs that one question to the server asks for."""
 
 
 def mirror(messages: Iterable[Mapping[str, Any]], **settings: Any) -> None:

@@ -4,10 +4,10 @@ import base64
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import yaml
@@ -23,8 +23,7 @@ from rescaler.text import TextTable, counted, natural
 TONES: Mapping[Verdict, str] = MappingProxyType({"preserved": "good", "lost": "bad", "not enough runs to tell": "open"})
 
 
-@dataclass(frozen=True)
-class Headline:
+class Headline(NamedTuple):
     """Time saved, and for each verdict on accuracy the networks that it holds for."""
 
     saving: str
@@ -72,8 +71,7 @@ def _cautions(finished: DataFrame, judged: DataFrame) -> list[str]:
     return cautions
 
 
-@dataclass(frozen=True)
-class Picture:
+class Picture(NamedTuple):
     """A figure, as a data URI."""
 
     source: str
@@ -115,11 +113,9 @@ def pictures(rows: DataFrame, seeds: DataFrame, epochs: DataFrame) -> Iterator[P
 
 
 _SHORT = 8
-"""Characters of a key that tell it from others."""
 
 
-@dataclass(frozen=True)
-class Comparison:
+class Comparison(NamedTuple):
     """Settings of several runs, as the command line takes them: what all share; how many runs have which value."""
 
     shared: Mapping[str, str]
@@ -148,28 +144,8 @@ def read_command(folder: Path) -> str | None:
     return None
 
 
-@dataclass(frozen=True)
-class Section:
-    """One comparison."""
-
-    id: str
-    heading: str
-    facts: list[tuple[str, str]]
-    headline: Headline
-    unfinished: list[str]
-    by_network: TextTable
-    tables: list[TextTable]
-    pictures: list[Picture]
-    settings: Comparison | None
-    """None where no run's settings are at hand."""
-    without_settings: int
-    """Runs whose settings are not at hand."""
-    commands: list[str]
-    provenance: TextTable
-
-
-def sections(runs: DataFrame, epochs: DataFrame, *, margin: float) -> list[Section]:
-    """One section for each comparison; arguments as for :func:`rescaler.page.render`."""
+def sections(runs: DataFrame, epochs: DataFrame, *, margin: float) -> list[dict[str, Any]]:
+    """What the template shows of each comparison; arguments as for :func:`rescaler.page.render`."""
     all_rows = table(runs, epochs)
     all_seeds = over_seeds(all_rows, margin=margin)
     by_seeds, by_runs = (tell(all_rows, all_seeds, epochs) for tell in (seed_reports, reports))
@@ -183,36 +159,37 @@ def sections(runs: DataFrame, epochs: DataFrame, *, margin: float) -> list[Secti
         settings = compare(known) if known else None
         commands = [command for folder in folders if (command := read_command(folder)) is not None]
         parts.append(
-            Section(
-                id=f"c-{comparison}",
-                heading=by_seed.heading,
-                facts=list(_facts(own_runs, own_epochs, settings)),
-                headline=headline(seeds),
-                unfinished=_unfinished(rows, own_runs),
-                by_network=replace(by_seed, heading="By network"),
-                tables=[
+            {
+                "id": f"c-{comparison}",
+                "heading": by_seed.heading,
+                "facts": list(_facts(own_runs, own_epochs, settings)),
+                "headline": headline(seeds),
+                "unfinished": _unfinished(rows, own_runs),
+                "by_network": replace(by_seed, heading="By network"),
+                "tables": [
                     *_paper(rows, seeds, own_epochs),
                     replace(by_run, heading="By run", notes=()),  # they stand below the first table
                 ],
-                pictures=list(pictures(rows, seeds, own_epochs)),
-                settings=settings,
-                without_settings=len(own_runs) - len(known),
-                commands=list(dict.fromkeys(commands)),
-                provenance=_provenance(rows, own_runs, own_epochs),
-            )
+                "pictures": list(pictures(rows, seeds, own_epochs)),
+                "settings": settings,  # None where no run's are at hand
+                "without_settings": len(own_runs) - len(known),
+                "commands": list(dict.fromkeys(commands)),
+                "provenance": _provenance(rows, own_runs, own_epochs),
+            }
         )
     return parts
 
 
-def between(parts: Sequence[Section]) -> TextTable | None:
+def between(parts: Sequence[Mapping[str, Any]]) -> TextTable | None:
     """The settings in which the comparisons differ from each other; None where there is nothing to say."""
-    known = [part for part in parts if part.settings is not None]
-    shared = [part.settings.shared for part in known if part.settings is not None]
-    if len(shared) < 2:
+    known = {part["heading"]: part["settings"].shared for part in parts if part["settings"] is not None}
+    if len(known) < 2:
         return None
-    keys = compare(shared).differing
-    rows = [[key, *(settings.get(key, "differs within") for settings in shared)] for key in keys]
-    columns = ["Setting", *(part.heading for part in known)]
+    rows = [
+        [key, *(settings.get(key, "differs within") for settings in known.values())]
+        for key in compare(list(known.values())).differing
+    ]
+    columns = ["Setting", *known]
     return TextTable("Settings in which the comparisons differ", columns, rows, words=columns)
 
 

@@ -28,7 +28,6 @@ _COLUMNS = {
 }
 """Settings that the summary of a run has under a name of its own."""
 _HIDDEN = ("checkpoint", "error", "folder", "image_costs", "mirrored", "source", "updated")
-"""Columns that no one selects by."""
 _BLOCK = re.compile(r"^(?=[^\s#\-])", re.MULTILINE)
 """Where a key of the top level begins, in a file that ``yaml.safe_dump`` wrote."""
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

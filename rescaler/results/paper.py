@@ -50,7 +50,6 @@ TABLES: dict[TableNumber, tuple[PublishedRun, ...]] = {
         PublishedRun("Resized at Epoch 60", 59, 71.01, 85, 107.82),
     ),
 }
-"""The published rows, one run each."""
 
 CAPTIONS: dict[TableNumber, str] = {
     2: "Table 2: OverFeat-fast on ImageNet, 55 epochs",

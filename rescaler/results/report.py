@@ -13,7 +13,6 @@ from rescaler.results.tables import cost, headings, progress_label, time_unit
 from rescaler.text import TextTable
 
 NONE = "–"
-"""Shown where there is no value."""
 
 
 @dataclass(frozen=True)
@@ -275,7 +274,6 @@ def _speed_notes(epochs: DataFrame) -> list[str]:
 
 
 def _shown(value: Any) -> str:
-    """Write a value of a user's column."""
     if pd.isna(value):
         return NONE
     return f"{value:.4g}" if isinstance(value, float) else str(value)
