@@ -19,9 +19,6 @@ from safetensors.torch import load_file, save_file
 import rescaler
 from rescaler import cli
 from rescaler.config import Experiment
-from rescaler.data.decoding import preprocess
-from rescaler.data.readers import synthetic
-from rescaler.data.resident import ResidentImages
 from rescaler.errors import InputError
 from rescaler.execution import execute
 from rescaler.ledger import Ledger
@@ -157,18 +154,6 @@ def test_load_gives_a_network_to_use(make: MakeExperiment) -> None:
     wide = network.preprocess(picture(folder / "wide.png", "RGB", (90, 56)))
     assert torch.allclose(wide, torch.full((1, 28, 28), (grey / 255 - 0.5) / 0.25))  # type: ignore[operator]
     assert set(network.state_dict()) == set(load_file(folder / "model.safetensors"))
-
-
-@pytest.mark.parametrize("image_px", [28, 17])
-def test_pictures_are_fed_as_test_images_are(make: MakeExperiment, tmp_path: Path, image_px: int) -> None:
-    settings = make().data
-    images = synthetic(tmp_path, settings).test.images[:8]
-    data = ResidentImages(synthetic(tmp_path, settings), settings, torch.device("cpu"))
-    fed, _ = next(data.test_batches(image_px=image_px, batch_size=8))
-    assert all(
-        torch.equal(preprocess(Image.fromarray(image[0].numpy()), settings, image_px, cropped=False), one)
-        for image, one in zip(images, fed, strict=True)
-    )
 
 
 def test_predict_names_the_likeliest_classes(make: MakeExperiment, capsys: pytest.CaptureFixture[str]) -> None:

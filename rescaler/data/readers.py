@@ -225,7 +225,7 @@ def _quiet() -> Iterator[None]:
 
 
 def folder(root: Path, settings: DataSettings) -> ImageSet:
-    """Read a tree of small images, a prepared set or a user's own, each image cut to the aspect ratio of ``image_px``."""
+    """Read a tree of small images, a prepared set or a user's own, each cut to the aspect ratio of ``image_px``."""
     from rescaler.data.folder import open_folder, read_pixels
 
     channels, image_px, splits = settings.channels, settings.image_px, []
