@@ -49,11 +49,6 @@ class DescribedLayer:
         return self.target_macs / self.pretrain_macs
 
     @property
-    def is_even(self) -> bool:
-        """Whether the pre-train network's kernel has an even side, which needs an odd number of pixels of padding."""
-        return self.kind not in ("interface", "linear") and any(side % 2 == 0 for side in self.pretrain_kernel)
-
-    @property
     def bounds_macs(self) -> tuple[float, float]:
         """Exclusive lower and inclusive upper bound of ``pretrain_macs`` (Eq. 4)."""
         return self.target_macs / self.scale**4, self.target_macs / self.scale**2
@@ -114,8 +109,11 @@ class Description:
             f"{low} to {high} in all; * is outside: its map does not shrink as its kernel does.",
             "Padding 0,1: 1 px on the right and at the bottom, or on the left and at the top; -1: cropped.",
         ]
-        if even := [copies_map(layer.pretrain_padding) for layer in self.layers if layer.is_even]:
-            notes.append(f"{sum(even)} of {len(even)} even kernels copy their map to pad it.")
+        convolutions = [layer for layer in self.layers if layer.kind not in ("interface", "linear")]
+        even = [each for each in convolutions if any(side % 2 == 0 for side in each.pretrain_kernel)]
+        if even:  # needs an odd number of pixels of padding
+            copied = sum(copies_map(layer.pretrain_padding) for layer in even)
+            notes.append(f"{copied} of {len(even)} even kernels copy their map to pad it.")
         return TextTable(heading, COLUMNS, [*map(_row, groups.values()), total], [*notes, *self.notes], COLUMNS[1:5])
 
 

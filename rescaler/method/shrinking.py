@@ -163,7 +163,6 @@ def _find_convolutions(target: nn.Module) -> Mapping[str, nn.Conv2d]:
 
 
 def _checked_size(argument: str, value: Any, most: ImageSize) -> ImageSize:
-    """Return an image size in its one form."""
     size: ImageSize = image_size(value)
     if not is_image_size(size) or any(map(gt, height_width(size), height_width(most))):
         raise ArgumentError(argument, f" must be {SIZE_RULE} {size_text(most)}; got {value!r}")
@@ -230,15 +229,13 @@ def _sizes(derived: Size, image_px: ImageSize, calls: Mapping[str, Call]) -> lis
     whole = height_width(image_px)
     maps = [call.output_size for call in calls.values() if len(call.output) == 3]
     stride = max([1, *(round(px / side) for size in maps for px, side in zip(whole, size, strict=True) if side > 1)])
-    each = [_near(px, most, stride) for px, most in zip(derived, whole, strict=True)]
+    each = []
+    for px, most in zip(derived, whole, strict=True):
+        multiples = (px // stride * stride, (px // stride + 1) * stride)
+        each.append([px, *(side for side in multiples if 0 < abs(side - px) <= _NEAR * px and side <= most)])
     pairs = zip(*each, strict=True) if isinstance(image_px, int) else product(*each)  # those of squares are squares
     nearest = sorted(pairs, key=lambda pair: abs(pair[0] - derived[0]) + abs(pair[1] - derived[1]))
     return [image_size(pair) for pair in nearest]
-
-
-def _near(px: int, most: int, stride: int) -> list[int]:
-    below = px // stride * stride
-    return [px, *(side for side in (below, below + stride) if 0 < abs(side - px) <= _NEAR * px and side <= most)]
 
 
 def _first_without_copies(
@@ -301,7 +298,6 @@ def _flattened_sizes(name: str, linear: nn.Linear, call: Call, pretrain_call: Ca
 
 
 def _notes(target: nn.Module, kernels: Mapping[str, Size], traced: Trace, table: Mapping[int, int]) -> tuple[str, ...]:
-    """List the layers that are left as they are, with the reason."""
     bound, uncalled, other = [], [], []
     for name, module in target.named_modules():
         if isinstance(module, nn.Conv2d) and name in kernels:
