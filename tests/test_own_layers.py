@@ -263,3 +263,17 @@ def test_infinite_buffers_and_other_attributes_called_weight_are_allowed() -> No
     shrunk.network.get_buffer("relu.mask")[1, 1] = torch.inf
     with pytest.raises(InputError, match="relu.mask has values that are not finite"):
         rescale(shrunk.network, target)
+
+
+def test_a_buffer_in_the_memory_of_a_shrunk_weight_is_refused() -> None:
+    target: Any = Net(lambda net, images: net.a(images).mean((2, 3)), a=conv(4, 4))
+    target.register_buffer("kept", target.a.weight.data)
+    with pytest.raises(InputError, match="layers a and the network itself share a weight"):
+        shrink(target, 16)
+
+
+def test_separate_weights_may_lie_in_one_memory() -> None:
+    target: Any = Net(lambda net, images: net.b(net.a(images)).mean((2, 3)), a=conv(4, 4), b=conv(4, 4))
+    memory = torch.randn(2, *target.a.weight.shape)
+    target.a.weight, target.b.weight = nn.Parameter(memory[0]), nn.Parameter(memory[1])
+    assert [layer.pretrain_kernel for layer in shrink(target, 16).layers] == [(2, 2), (2, 2)]

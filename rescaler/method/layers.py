@@ -142,12 +142,23 @@ def _smaller_weights(target: nn.Module, layers: Iterable[Layer], trained: bool) 
         if owner.pretrain_kernel != layer.pretrain_kernel or not same:
             _refuse_tied(owner, name)
         found.setdefault(id(weight), nn.Parameter(smaller, weight.requires_grad))
+    extents = {start: (*_extent(weight), layer) for start, (layer, weight, _) in owners.items()}
     for name, module in target.named_modules():
         for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
-            is_weight = name in changed and isinstance(tensor, nn.Parameter)
-            if not is_weight and memory_of(tensor) in owners:
-                _refuse_tied(owners[memory_of(tensor)][0], name)
+            start, end = _extent(tensor)
+            for owner_start, owner_end, layer in extents.values():
+                apart = start >= owner_end or end <= owner_start
+                is_weight = name in changed and start == owner_start and isinstance(tensor, nn.Parameter)
+                if not apart and not is_weight:
+                    _refuse_tied(layer, name)
     return found
+
+
+def _extent(tensor: Tensor) -> tuple[int, int]:
+    """First and last address of a tensor's memory; those of views of one storage may overlap."""
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    start = memory_of(tensor)
+    return start, start + (last * tensor.element_size() if tensor.data_ptr() else 0) + 1
 
 
 def _smaller_weight(weight: Tensor, layer: Layer, trained: bool) -> Tensor:
