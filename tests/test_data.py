@@ -248,3 +248,25 @@ def test_fingerprint_sees_every_pixel_and_label() -> None:
 def test_settings_that_contradict_the_images(change: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         ResidentImages(ImageSet(images(4), images(4), 4), replace(SETTINGS, **change), CPU)
+
+
+def test_an_epoch_flips_the_same_images_at_every_size() -> None:
+    bright_left = torch.zeros(1, 1, 8, 8, dtype=torch.uint8)
+    bright_left[..., :4] = 255
+    split = Split(bright_left, torch.tensor([3]))
+    data = ResidentImages(ImageSet(split, split, 4), replace(SETTINGS, image_px=8, flip=True), CPU)
+    flips = [
+        (pixels[:, 0, 0, 0] < pixels[:, 0, 0, -1]).tolist()
+        for px in (8, 4)
+        for pixels, _ in epoch(data, px, batches=1, batch_size=50)
+    ]
+    assert flips[0] == flips[1]
+    assert len(set(flips[0])) == 2
+
+
+def test_shifts_scale_with_the_image() -> None:
+    white = Split(torch.full((1, 1, 8, 8), 255, dtype=torch.uint8), torch.tensor([3]))
+    data = ResidentImages(ImageSet(white, white, 4), replace(SETTINGS, image_px=8, pad_px=2), CPU)
+    for px, most in ((8, 2), (4, 1), (16, 4)):
+        [(pixels, _)] = epoch(data, px, batches=1, batch_size=200)
+        assert (pixels[:, 0].amax(dim=2) == 0).sum(dim=1).max() == most

@@ -248,3 +248,8 @@ def test_an_image_damaged_in_a_prepared_file_is_named(prepared: Path, workers: i
     message = rf"cannot read the image val/n01440764/n01440764_1\.JPEG in {path}: no image, or of no known kind$"
     with pytest.raises(InputError, match=message):
         whole_test_set(data)
+
+
+def test_workers_change_no_byte(tree: Path) -> None:
+    alone = made(tree, tree.parent / "a").run(silent)
+    assert made(tree, tree.parent / "b", workers=2).run(silent) == alone

@@ -137,7 +137,7 @@ def test_torchvisions_transforms_take_the_images(make_experiment: MakeExperiment
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"_target_": "torchvision.transforms.v2.Nothing"}, "data.augment._target_=torchvision.*Nothing: "),
+        ({"_target_": "torchvision.transforms.v2.Nothing"}, "data.augment._target_=torchvision.*Nothing cannot"),
         ({"_target_": f"{HERE}.Invert", "share": 3}, "data.augment._target_=.*Invert: .*takes no arguments"),
         ({"_target_": "os.getcwd"}, "data.augment fails on an image: TypeError: 'str' object is not callable"),
         ({"_target_": "torchvision.transforms.v2.Resize", "size": 5}, "data.augment must keep the size of images"),
@@ -286,7 +286,7 @@ def test_a_command_line_gives_lists_and_the_older_form() -> None:
 
 def test_a_missing_transform_of_a_list_is_named_by_its_place(make_experiment: MakeExperiment) -> None:
     data = make_experiment(data__augment=["mixup", {"_target_": "no.such.Transform"}]).data
-    with pytest.raises(InputError, match=r"\Adata\.augment\[1\]\._target_=no\.such\.Transform: No module named 'no'\Z"):
+    with pytest.raises(InputError, match=r"\Adata\.augment\[1\]\._target_=no\.such\.Transform cannot be imported"):
         Augment(data, torch.device("cpu"))
 
 

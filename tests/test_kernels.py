@@ -1,6 +1,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -150,3 +151,18 @@ def test_memory_layout_changes_no_bit() -> None:
     weight = torch.rand(16, 3, 5, 5)
     other = weight.contiguous(memory_format=torch.channels_last)
     assert torch.equal(rescale_kernel(weight, (7, 7)), rescale_kernel(other, (7, 7)))
+
+
+def test_half_precision_is_rounded_once() -> None:
+    weight = torch.randn(4, 4, 2, 2).half()
+    rescaled = rescale_kernel(weight, (3, 3))
+    assert rescaled.dtype == torch.float16
+    exact = rescale_kernel(weight.double(), (3, 3))
+    half_a_step = np.spacing(exact.abs().numpy().astype(np.float16)).astype(np.float64) / 2
+    assert (np.abs((rescaled.double() - exact).numpy()) <= 1.001 * half_a_step).all()
+
+
+def test_gradients_flow_back() -> None:
+    weight = torch.randn(1, 1, 2, 2, requires_grad=True)
+    (gradient,) = torch.autograd.grad(rescale_kernel(weight, (3, 3)).sum(), weight)
+    torch.testing.assert_close(gradient, torch.ones(1, 1, 2, 2))

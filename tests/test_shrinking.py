@@ -487,3 +487,46 @@ def test_a_convolution_that_pads_itself_is_left_to_do_so(kernel: Any, stride: in
 def test_classes_that_cannot_be_padded_are_refused(target: nn.Module, message: str) -> None:
     with pytest.raises(InputError, match=message):
         shrink(target, 12)
+
+
+def test_the_pretrain_network_shares_no_memory_with_the_target() -> None:
+    target = two_layers()
+    shrunk = shrink(target, 9)
+    with torch.no_grad():
+        for parameter in shrunk.network.parameters():
+            parameter.zero_()
+    assert all(parameter.abs().sum() > 0 for parameter in target.parameters())
+
+
+def test_half_precision_is_shrunk_in_its_own_dtype() -> None:
+    network = shrink(two_layers().bfloat16(), 9).network
+    assert {parameter.dtype for parameter in network.parameters()} == {torch.bfloat16}
+
+
+def test_dilated_kernels_shrink_even_where_they_leave_the_map() -> None:
+    layers = (nn.Conv2d(4, 4, 3, padding=gap, dilation=gap) for gap in (2, 8))
+    shrunk = shrink(classifier(nn.Conv2d(1, 4, 3, padding=1), *layers), 12)
+    assert [(layer.pretrain_kernel, layer.pretrain_output) for layer in shrunk.layers] == [((2, 2), (8, 8))] * 3
+    assert shrunk.network(torch.randn(2, 1, 8, 8)).shape == (2, 3)
+
+
+def test_every_pixel_of_the_image_is_still_seen() -> None:
+    for kernel, stride in ((5, 4), (4, 4), (3, 2), (7, 5)):
+        target = classifier(nn.Conv2d(1, 4, kernel, stride=stride), nn.Conv2d(4, 4, 3, padding=1))
+        images = torch.randn(1, 1, 40, 40, requires_grad=True)
+        shrink(target, 60).network.get_submodule("conv")(images).sum().backward()
+        assert images.grad is not None
+        seen = images.grad[0, 0, 2:34, 2:34]
+        assert (seen != 0).all(), (kernel, stride)
+
+
+def test_computed_weights_of_unchanged_layers_are_allowed() -> None:
+    target = classifier(nn.Conv2d(1, 2, 3), nn.utils.parametrizations.weight_norm(nn.Conv2d(2, 2, 1)))
+    assert shrink(target, 9).network(torch.randn(2, 1, 6, 6)).shape == (2, 3)
+
+
+def test_symmetric_padding_needs_no_hook() -> None:
+    small = shrink(classifier(nn.Conv2d(1, 2, 7, stride=2, padding=3)), 28).network.get_submodule("conv")
+    assert isinstance(small, nn.Conv2d)
+    assert small.padding == (2, 2)
+    assert not small._forward_pre_hooks

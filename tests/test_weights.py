@@ -183,3 +183,10 @@ def test_given_weights_are_kept_and_their_accuracy_is_said(
     assert line.endswith("px after its kernels were shrunk")
     bench.train(make_experiment(model=RESNET, init=InitSettings(str(tmp_path / "learnt"), ["fc.*"])), name="head")
     assert caplog.text.count("test accuracy") == 1, "a new head tells nothing"
+
+
+def test_a_network_starts_from_a_run(make_experiment: MakeExperiment, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    execute(make_experiment(), Path("run"), group="")
+    found = weights(make_experiment(init=InitSettings("run")))
+    assert not torch.equal(found["conv1.weight"], weights(make_experiment())["conv1.weight"])

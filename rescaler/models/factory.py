@@ -4,18 +4,17 @@ import ast
 import functools
 import hashlib
 import json
-import pkgutil
 import re
 import sys
 from collections.abc import Iterator, Mapping
 from importlib.util import resolve_name
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from torch import nn
 
-from rescaler.errors import InputError, one_line, one_line_with_place
+from rescaler.errors import InputError, one_line
+from rescaler.instantiate import resolve, targets
 
 _OURS = "ours: rescaler.models.overfeat_fast, overfeat_small, resnet18, resnet34, resnet_small, vgg_small"
 _BY_VERSION = {"torch", "torchvision", "timm", "rescaler", *sys.stdlib_module_names}  # identified by their versions
@@ -34,7 +33,7 @@ def build(options: Mapping[str, Any], *, classes: int, channels: int) -> nn.Modu
         InputError: there is no such function, it fails with these arguments or makes no network for such images.
     """
     path = options.get("_target_")
-    make = resolve(path)
+    make = resolve(path, "model._target_", hint=f"; {_OURS}")
     if str(path).partition(".")[0] in sys.stdlib_module_names:  # such as shutil.rmtree: not to be called to find out
         raise InputError(f"model._target_={path} must make a torch.nn.Module; it is of Python's own library; {_OURS}")
     implied = {"num_classes": classes, "in_channels": channels}
@@ -75,36 +74,6 @@ def build(options: Mapping[str, Any], *, classes: int, channels: int) -> nn.Modu
             f"choose other data, or name a function of your own that takes in_channels"
         )
     return network
-
-
-def targets(options: object) -> Iterator[object]:
-    """Find every ``_target_``, nested ones too."""
-    if isinstance(options, Mapping):
-        yield from (value for key, value in options.items() if key == "_target_")
-    if isinstance(options, Mapping | list | tuple):
-        for value in options.values() if isinstance(options, Mapping) else options:
-            yield from targets(value)
-
-
-def resolve(path: object, key: str = "model._target_") -> Any:
-    """Import the function or class that the setting ``key`` names.
-
-    Raises:
-        InputError: it cannot be imported, or is something else.
-    """
-    ours = f"; {_OURS}" if key == "model._target_" else ""
-    if not isinstance(path, str) or not path:
-        raise InputError(f"{key} must be an import path; got {path!r}{ours}")
-    try:
-        found = pkgutil.resolve_name(path)
-    except (Exception, SystemExit) as error:  # whatever a custom module raises
-        raise InputError(f"{key}={path} cannot be imported ({one_line_with_place(error)}){ours}") from error
-    if isinstance(found, ModuleType):  # a function may have its module's name, as torchvision.models.alexnet
-        package, _, name = path.rpartition(".")
-        found = getattr(sys.modules.get(package), name, found)
-    if not callable(found):
-        raise InputError(f"{key}={path} is no function or class{ours}")
-    return found
 
 
 def code_digest(
