@@ -4,7 +4,7 @@ It imports nothing heavy, so that ``--help`` comes at once.
 """
 
 import argparse
-from importlib.metadata import version
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +16,26 @@ RUNS = Path("runs")
 def parsers(*complete: str) -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
     """Return the parser of all commands and each command's own; options have those that are to be ``complete``."""
     top = argparse.ArgumentParser(prog="rescaler", description="Train networks, plan runs, read what runs recorded.")
-    shown: dict[str, Any] = {
-        "action": "version",
-        "version": f"rescaler {version('rescaler')}",
-        "help": "show the version and exit",
-    }
-    top.add_argument("--version", **shown)
+    top.add_argument("--version", action=_Version)
     commands = top.add_subparsers(metavar="COMMAND", dest="command", required=True)
     for name, (module, add_arguments, summary) in _COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary, add_help=name != "run")
         command.set_defaults(command=name, module=f"rescaler.{module}")
         if name in complete:
             add_arguments(command)
-            command.add_argument("--version", **shown)
+            command.add_argument("--version", action=_Version)
     return top, commands.choices
+
+
+class _Version(argparse.Action):
+    def __init__(self, option_strings: Sequence[str], dest: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, help="show the version and exit")
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import version  # takes a twentieth of a second
+
+        print(f"rescaler {version('rescaler')}")
+        parser.exit()
 
 
 def completion(arguments: argparse.Namespace) -> None:
