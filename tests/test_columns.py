@@ -46,7 +46,7 @@ def test_a_run_without_readable_settings_has_no_value(
     write(tmp_path, 0, "optim: {momentum: 0.9}\n")
     write(tmp_path, 1, other)
     assert setting_columns(load_runs(tmp_path)) == ["seed"], "a single run differs from none"
-    assert (f"left out {tmp_path}/1/config.yaml, which cannot be read" in caplog.text) == (other is not None)
+    assert (f"a run's settings cannot be read: {tmp_path}/1/config.yaml" in caplog.text) == (other is not None)
     write(tmp_path, 2, "optim: {momentum: 0.8}\n")
     assert list(load_runs(tmp_path)["optim.momentum"].fillna(-1)) == [0.9, -1, 0.8]
 

@@ -92,11 +92,29 @@ def test_the_ridge_is_chosen_by_held_out_responses(noise: float, ridges: list[fl
 
 
 def test_three_images_are_too_few_to_hold_one_out() -> None:
+    """Then the ridge is the one given, 10 where none is."""
     pretrain, chosen = nn.Sequential(nn.Conv2d(2, 3, 1)), nn.Conv2d(2, 3, 3)
     expected, large = copy.deepcopy(chosen), torch.randn(3, 2, 3, 3)
+    given = copy.deepcopy(chosen), copy.deepcopy(chosen)
     fit(pretrain, nn.Sequential(chosen), large[:, :, :1, :1], large, ridge=None, unshift=True)
     fit(pretrain, nn.Sequential(expected), large[:, :, :1, :1], large)
     assert torch.equal(chosen.weight, expected.weight)
+    for one, unshift in zip(given, (False, True), strict=True):
+        fit(pretrain, nn.Sequential(one), large[:, :, :1, :1], large, ridge=1.0, unshift=unshift)
+    assert torch.equal(given[0].weight, given[1].weight)
+    assert not torch.equal(given[0].weight, expected.weight)
+
+
+def test_one_held_out_row_does() -> None:
+    """Of four images and a map of one pixel; what follows from nothing is not fitted by the weakest ridge."""
+    pretrain, start = nn.Sequential(nn.Conv2d(2, 3, 1)), nn.Conv2d(2, 3, 3)
+    large = torch.randn(4, 2, 3, 3)
+    found = {}
+    for ridge in (None, *fitting.RIDGES):
+        target = copy.deepcopy(start)
+        fit(pretrain, nn.Sequential(target), 100 * torch.randn(4, 2, 1, 1), large, ridge=ridge)
+        found[ridge] = target.weight
+    assert any(torch.equal(found[None], found[ridge]) for ridge in fitting.RIDGES[1:])
 
 
 @pytest.mark.parametrize("shift", [-1, 0, 1])

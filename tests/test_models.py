@@ -184,6 +184,7 @@ def test_build_torchvisions_own(name: str) -> None:
             {"_args_": [{"_target_": "torch.nn.ReLU", "inplace": "???"}]},
             r"model\._args_\[0\]\.inplace fails: .* mandatory value",
         ),
+        ("os:mkdir", {"path": "made"}, r"must make a torch\.nn\.Module; it is of Python's own library; ours: "),
         ("shutil.rmtree", {"path": "made"}, r"must make a torch\.nn\.Module; it is of Python's own library; ours: "),
         ("rescaler.errors.one_line", {"error": 1}, r"must make a torch\.nn\.Module; it made a str; ours: "),
         ("users_nets.net", {}, "users_nets.net: fails with the arguments .*'width'"),

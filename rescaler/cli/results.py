@@ -13,6 +13,7 @@ from rescaler.errors import ArgumentError, InputError, listed
 from rescaler.figures import figure_format, save_figure
 from rescaler.figures.compare import compare_figure
 from rescaler.files import write_text
+from rescaler.record import CONFIG_FILE
 from rescaler.results import add_column, load_epochs, load_runs, over_seeds, paper_table, read_at, select, table
 from rescaler.results.columns import shown
 from rescaler.results.compare import compare_table, side_by_side
@@ -99,7 +100,8 @@ def _told_apart(found: Sequence[TextTable], runs: DataFrame) -> list[TextTable]:
     for number, one in enumerate(found):
         alike = settings[[heading == headings[number] for heading in headings]]
         own = settings.iloc[number][alike.nunique(dropna=False).gt(1)]
+        has_settings = (Path(str(firsts["folder"].iloc[number])) / CONFIG_FILE).exists()  # one of W&B's has none
         words = listed((f"{key}={shown(value)}" for key, value in own.items()), most=8)
-        note = [f"Where those of the same heading differ: {words}"] if own.notna().any() else []
+        note = [f"Where those of the same heading differ: {words}"] if has_settings and len(own) else []
         told.append(replace(one, notes=[*one.notes, *note]))
     return told

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from rescaler.config import LOOKED_AT, DataSettings
+from rescaler.config import LOOKED_AT, DataSettings, require
 from rescaler.errors import InputError
 
 if TYPE_CHECKING:
@@ -71,6 +71,8 @@ def image_folder(settings: DataSettings) -> Path:
 
 def load_data(settings: DataSettings, device: "torch.device") -> "ImageData":
     """Load a data set; once per process for the same settings and device."""
+    known = f"one of {', '.join(DATA_SETS)}"
+    require(settings.name in DATA_SETS, "data.name", settings.name, known)  # of a model file of another version
     folder = image_folder(settings)
     if settings.folder is not None and not streams_from_files(settings) and not folder.is_dir():
         raise InputError(f"data.folder must be a folder; there is none at {folder}: make it, to have images put there")

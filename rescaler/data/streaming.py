@@ -15,7 +15,7 @@ from rescaler.data.decoding import centre_crop, obey_parent, random_crop, shorte
 from rescaler.data.folder import SomeOf, Split, TreeSplit, open_folder, read_pixels
 from rescaler.data.order import EVERY_IMAGE, Batch, EpochImages, sample_seeds, split_holdout
 from rescaler.data.resident import Normalise
-from rescaler.errors import InputError
+from rescaler.errors import InputError, one_line
 from rescaler.method.size import ImageSize, height_width
 from rescaler.randomness import seed_all, seeded
 
@@ -54,6 +54,8 @@ class _Decoder(Dataset[tuple[Tensor, Tensor] | InputError]):
                     target.copy_(crop)
         except InputError as error:  # raised by the caller: a DataLoader would wrap it into its traceback
             return InputError(f"{error}{_HINT if isinstance(split, TreeSplit) else ''}")
+        except (RuntimeError, MemoryError) as error:  # of a crop, for which there is too little memory
+            return InputError(f"cannot read the image {split.where(index)}: {one_line(error)}")
         return pixels, split.labels[indices]
 
 

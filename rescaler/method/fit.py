@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-import itertools
+import math
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -157,10 +157,11 @@ def _fit_layer(
     bias, has_bias = (0.0, False) if layer.bias is None else (layer.bias.reshape(len(inputs), 1, -1), True)
     targets = {shift: one.double().reshape(len(one), len(inputs), -1).transpose(0, 1) for shift, one in wanted.items()}
     missing = {shift: one - inputs @ weight - bias for shift, one in targets.items()}
-    ridge, shift = ridges[0], 0.0
+    ridge, shift = RIDGE if RIDGE in ridges else ridges[0], 0.0
     held = rows[0] % 4 == 3  # by image: neighbours in a map are alike
-    if len(ridges) * len(missing) > 1:
-        ridge, shift = _choose(inputs, targets, missing, ridges, held, has_bias) if held.any() else (RIDGE, 0.0)
+    if len(ridges) * len(missing) > 1 and held.any():
+        errors = _held_out_errors(inputs, targets, missing, ridges, held, has_bias)
+        ridge, shift = min(errors, key=lambda one: errors[one], default=(ridge, shift))
     change, offset = _solve(inputs, missing[shift], ridge, has_bias)
     layer.weight.add_(change.mT.reshape(layer.weight.shape))
     if layer.bias is not None:
@@ -176,22 +177,24 @@ def _solve(inputs: Tensor, missing: Tensor, ridge: float, has_bias: bool) -> tup
     return change, lack - centre @ change
 
 
-def _choose(
+def _held_out_errors(
     inputs: Tensor,
     targets: dict[float, Tensor],
     missing: dict[float, Tensor],
     ridges: Sequence[float],
     held: Tensor,
     has_bias: bool,
-) -> tuple[float, float]:
-    """Return the ridge and the shift whose fit to the other rows errs least on the ``held``, by share of variance."""
+) -> dict[tuple[float, float], float]:
+    """Return for each ridge and shift how much a fit to the other rows errs on the ``held``, by share of variance."""
+    spreads = [one.var(1).sum().clamp_min(torch.finfo(one.dtype).tiny) for one in targets.values()]
+    stacked = torch.cat(list(missing.values()), dim=2)
     errors = {}
-    for ridge, shift in itertools.product(ridges, missing):
-        change, offset = _solve(inputs[:, ~held], missing[shift][:, ~held], ridge, has_bias)
-        left = missing[shift][:, held] - inputs[:, held] @ change - offset
-        spread = targets[shift][:, held].var(1).sum().clamp_min(torch.finfo(left.dtype).tiny)
-        errors[ridge, shift] = float(left.square().mean(1).sum() / spread)
-    return min(errors, key=lambda one: errors[one])
+    for ridge in ridges:
+        change, offset = _solve(inputs[:, ~held], stacked[:, ~held], ridge, has_bias)
+        left = stacked[:, held] - inputs[:, held] @ change - offset
+        for shift, own, spread in zip(missing, left.chunk(len(missing), 2), spreads, strict=True):
+            errors[ridge, shift] = float(own.square().mean(1).sum() / spread)
+    return {choice: error for choice, error in errors.items() if math.isfinite(error)}
 
 
 def _patches(conv: nn.Conv2d, maps: Tensor, rows: Rows) -> Tensor:

@@ -34,7 +34,8 @@ def build(options: Mapping[str, Any], *, classes: int, channels: int) -> nn.Modu
     """
     path = options.get("_target_")
     make = resolve(path, "model._target_", hint=f"; {_OURS}")
-    if str(path).partition(".")[0] in sys.stdlib_module_names:  # such as shutil.rmtree: not to be called to find out
+    is_network = isinstance(make, type) and issubclass(make, nn.Module)  # of a user's file that is called code.py
+    if re.split("[.:]", str(path))[0] in sys.stdlib_module_names and not is_network:  # such as shutil.rmtree
         raise InputError(f"model._target_={path} must make a torch.nn.Module; it is of Python's own library; {_OURS}")
     implied = {"num_classes": classes, "in_channels": channels}
     for name, key in (("num_classes", "data.classes"), ("in_channels", "data.channels")):

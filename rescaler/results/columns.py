@@ -67,7 +67,7 @@ def read_settings(folders: Iterable[Path]) -> list[dict[str, Any] | None]:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-            log.warning("left out %s, which cannot be read (%s)", path, one_line(error))
+            log.warning("a run's settings cannot be read: %s (%s)", path, one_line(error))
             return None
         return {key: value for part in parts for key, value in part.items()}
 
