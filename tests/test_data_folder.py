@@ -171,6 +171,18 @@ def test_damaged_image_is_named_in_one_line(tree: Path, workers: int) -> None:
     assert len(list(data.test_batches(image_px=24, batch_size=4))) == 1
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_there_is_no_memory_to_crop_is_named(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr("rescaler.data.streaming.random_crop", fail)
+    with pytest.raises(InputError, match=r"\Acannot read the image .*\.JPEG: DefaultCPUAllocator[^\n]*\Z"):
+        list(train(made(tree, workers), 24, 1))
+
+
 def test_an_older_iterator_is_not_continued(tree: Path) -> None:
     data = made(tree)
     older, newer = train(data, 24, 1), train(data, 24, 2)

@@ -106,15 +106,15 @@ def test_three_images_are_too_few_to_hold_one_out() -> None:
 
 
 def test_one_held_out_row_does() -> None:
-    """Of four images and a map of one pixel; what follows from nothing is not fitted by the weakest ridge."""
+    """Of four images and a map of one pixel: torch would warn of the spread of a single row."""
     pretrain, start = nn.Sequential(nn.Conv2d(2, 3, 1)), nn.Conv2d(2, 3, 3)
-    large = torch.randn(4, 2, 3, 3)
+    small, large = torch.randn(4, 2, 1, 1), torch.randn(4, 2, 3, 3)
     found = {}
     for ridge in (None, *fitting.RIDGES):
         target = copy.deepcopy(start)
-        fit(pretrain, nn.Sequential(target), 100 * torch.randn(4, 2, 1, 1), large, ridge=ridge)
+        fit(pretrain, nn.Sequential(target), small, large, ridge=ridge)
         found[ridge] = target.weight
-    assert any(torch.equal(found[None], found[ridge]) for ridge in fitting.RIDGES[1:])
+    assert any(torch.equal(found[None], found[ridge]) for ridge in fitting.RIDGES)
 
 
 @pytest.mark.parametrize("shift", [-1, 0, 1])
