@@ -120,13 +120,3 @@ def test_a_wait_is_no_suspension() -> None:
     with clocks.running("train"):
         time.sleep(1.5)
     assert clocks.seconds["train"] > 1.4
-
-
-def test_clocks_are_disjoint(now: list[float]) -> None:
-    clocks = Clocks(CPU)
-    with clocks.running("train"):
-        now[0] += 3
-        with clocks.running("save"):
-            now[0] += 5
-        now[0] += 1
-    assert clocks.seconds == {"train": 4, "save": 5, "data": 0}

@@ -108,10 +108,3 @@ def test_bad_input_is_named(tmp_path: Path) -> None:
     for arguments, message in cases:
         with pytest.raises(SystemExit, match=message):
             compare(*arguments)
-
-
-def test_other_pictures_are_other_data(tmp_path: Path) -> None:
-    write(tmp_path / "a", TARGET, "data: {mean: [0.5]}", data="folder")
-    write(tmp_path / "b", RESIZED, "data: {mean: [0.4]}", data="folder")
-    with pytest.raises(SystemExit, match=r"data.mean is \[0.5\], \[0.4\]"):
-        compare(tmp_path)

@@ -174,15 +174,3 @@ def test_before_the_first_epoch_there_is_only_a_word(tmp_path: Path) -> None:
     _, epochs = load(tmp_path / "a", FakeRun(2, []))
     for figure in (clock_figure(epochs), cost_figure(epochs), drawn(tmp_path / "b", FakeRun(2, []))):
         assert "no run has finished an epoch yet" in words(figure)
-
-
-def test_the_papers_figure_6_costs_two_fifths_less_with_a_shared_trunk(tmp_path: Path) -> None:
-    # The hours of Table 2: with both baselines 2,982 h alone and 1,863 h shared, 37.5 % less. A rescale takes no time
-    # there; here its half second counts for nothing beside epochs of hours.
-    resized = (17, 18, 19, 20, 28, 29, 30, 31, 42, 43, 44, 45, 51, 52, 53, 54)
-    hours = {"pretrain_s": 3600 * 106.8 / 55, "target_s": 3600 * 269.1 / 55}
-    runs = [FakeRun(k, [0.5] * 55, epochs_planned=55, **hours) for k in (*resized, 0, "never")]  # type: ignore[arg-type]
-    (panel,) = cost_figure(load(tmp_path, *runs)[1]).axes
-    alone, shared = map(sum, bars(panel))
-    assert (alone, shared) == pytest.approx((2982, 1863), abs=1)
-    assert totals(panel)[1].endswith("(37.5 % less)")
