@@ -30,7 +30,7 @@ from rescaler.config import DataSettings
 from rescaler.data.decoding import shorter_px
 from rescaler.data.folder import read_tree
 from rescaler.data.order import EpochImages
-from rescaler.data.prepared import Preparation
+from rescaler.data.preparation import Preparation
 from rescaler.data.streaming import FolderImages
 from rescaler.measure import Spread, turns
 

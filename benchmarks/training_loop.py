@@ -34,7 +34,7 @@ from rescaler.config import (
     StepSettings,
 )
 from rescaler.measure import Spread, turns
-from rescaler.method.size import height_width
+from rescaler.method import height_width
 
 RATE, MOMENTUM, DECAY = 0.01, 0.9, 1e-4
 BARS = {"hand-written": 0.97, "lightning": 1.0}

@@ -15,7 +15,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from rescaler.config import DataSettings, OptimSettings, RescaleSettings, ScheduleSettings, StepSettings, identity
-from rescaler.method.size import ImageSize
+from rescaler.method import ImageSize
 from rescaler.record import Record
 from rescaler.schedule import Slot, Stretch, next_rule, timetable
 

@@ -11,7 +11,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from rescaler.errors import InputError
-from rescaler.method.size import MAX_IMAGE_PX, SIZE_RULE, ImageSize, height_width, image_size, is_image_size, size_text
+from rescaler.method import (
+    MAX_IMAGE_PX,
+    RIDGE,
+    SIZE_RULE,
+    ImageSize,
+    height_width,
+    image_size,
+    is_image_size,
+    size_text,
+)
 
 Affects = Literal["training", "evaluation", "nothing"]
 
@@ -142,13 +151,13 @@ class RescaleSettings:
         8, "training batches that fit and recalibrate use", check=at_least(1), absent=0, method=True
     )
     ridge: float | None = setting(
-        10.0,
+        RIDGE,
         "of the fit: how strongly it keeps to the resized kernels; null: of each layer by held-out responses",
         check=Check(_POSITIVE.passes, "positive, or null to choose it by held-out responses"),
-        absent=10.0,
+        absent=RIDGE,
         method=True,
     )
-    unshift: bool = setting(
+    align: bool = setting(
         False,
         "of the fit: undo the half pixel by which even kernels move their maps, where held-out responses say so",
         absent=False,

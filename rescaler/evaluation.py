@@ -14,7 +14,7 @@ from rescaler.chain import Epoch
 from rescaler.config import StepSettings
 from rescaler.data.order import ImageData
 from rescaler.errors import is_out_of_memory
-from rescaler.method.size import ImageSize, size_text
+from rescaler.method import ImageSize, size_text
 from rescaler.plan import EVALUATION_IMAGES, Run
 from rescaler.precision import MEMORY_FORMATS, autocast, computing
 from rescaler.text import percent

@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rescaler.errors import InputError, missing_extra
+from rescaler.method import ImageSize, height_width, image_size
 from rescaler.method.rescaling import rescale
 from rescaler.method.shrinking import shrink
-from rescaler.method.size import ImageSize, height_width, image_size
 from rescaler.optim import rescale_optimizer
 
 try:

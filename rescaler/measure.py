@@ -19,7 +19,7 @@ from rescaler.config import DataSettings, Experiment, stage_names
 from rescaler.data import image_folder, load_data, streams_from_files
 from rescaler.data.order import Batch, EpochImages
 from rescaler.errors import enough_memory
-from rescaler.method.size import ImageSize, height_width, size_text
+from rescaler.method import ImageSize, height_width, size_text
 from rescaler.networks import initial_target, shrunk_stages
 from rescaler.plan import device_for
 from rescaler.precision import MEMORY_FORMATS, computing, resolve_step

@@ -18,7 +18,7 @@ from rescaler.config import DataSettings, Experiment, ShrinkSettings, StageSetti
 from rescaler.data import streams_from_files
 from rescaler.errors import InputError, one_line
 from rescaler.files import replacing, sync
-from rescaler.method.size import ImageSize, image_size
+from rescaler.method import ImageSize, image_size
 from rescaler.networks import initial_target, shrunk_stage
 from rescaler.record import MODEL_FILE, Record, version
 from rescaler.weights import CHECK, check_of, model_path, read_tensors

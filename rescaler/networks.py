@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from rescaler.chain import digest
 from rescaler.config import Experiment
 from rescaler.errors import ArgumentError, InputError, first_line
+from rescaler.method import ImageSize, height_width, size_text
 from rescaler.method.shrinking import Shrunk, shrink
-from rescaler.method.size import ImageSize, height_width, size_text
 from rescaler.method.trace import Shapes, outline
 from rescaler.models import loss_and_scores
 from rescaler.models.factory import build, code_digest

@@ -18,10 +18,9 @@ from rescaler.data import load_data, published_size, streams_from_files
 from rescaler.data.order import EVERY_IMAGE, Augment, Batch, EpochImages, ImageData, entries
 from rescaler.errors import InputError, one_line_with_place
 from rescaler.ledger import Ledger
-from rescaler.method.fit import RIDGE
+from rescaler.method import RIDGE, ImageSize
 from rescaler.method.kernels import rescale_kernel
 from rescaler.method.shrinking import Shrunk
-from rescaler.method.size import ImageSize
 from rescaler.models.factory import code_digest
 from rescaler.networks import (
     Networks,
@@ -254,7 +253,7 @@ def _resolve_rescale(settings: RescaleSettings, batches: int, target: nn.Module)
         recalibrate=recalibrate,
         calibration_batches=min(settings.calibration_batches, batches) if recalibrate or fits else 0,
         ridge=settings.ridge if fits else RIDGE,
-        unshift=settings.unshift and fits,
+        align=settings.align and fits,
     )
 
 

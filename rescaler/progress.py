@@ -14,7 +14,7 @@ from rescaler.chain import Chain, Epoch, Stage
 from rescaler.config import DataSettings
 from rescaler.data import streams_from_files
 from rescaler.measure import how_to_load_faster
-from rescaler.method.size import size_text
+from rescaler.method import size_text
 from rescaler.record import Record
 from rescaler.text import Lines, clock
 

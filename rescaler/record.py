@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from rescaler.errors import InputError
 from rescaler.files import read_json
-from rescaler.method.size import ImageSize, image_size, is_image_size, size_text
+from rescaler.method import ImageSize, image_size, is_image_size, size_text
 
 if TYPE_CHECKING:
     import torch

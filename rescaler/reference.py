@@ -18,7 +18,7 @@ from rescaler.config import CostSettings, Experiment, identity, stage_names
 from rescaler.errors import InputError
 from rescaler.files import write_text
 from rescaler.measure import Spread, candidates, time_networks
-from rescaler.method.size import ImageSize, image_size
+from rescaler.method import ImageSize, image_size
 from rescaler.networks import networks_of
 from rescaler.plan import device_for
 from rescaler.precision import resolve_step

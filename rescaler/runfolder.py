@@ -20,8 +20,7 @@ import yaml
 from rescaler.chain import Epoch, Stage
 from rescaler.config import Experiment, architecture
 from rescaler.files import write_text
-from rescaler.method.fit import RIDGE
-from rescaler.method.size import size_text
+from rescaler.method import RIDGE, size_text
 from rescaler.plan import Run
 from rescaler.progress import epochs_planned, left_s
 from rescaler.record import (
@@ -186,7 +185,7 @@ def variant(run: Run) -> str:
         parts += ["BatchNorm recalibrated"] if rescale.recalibrate else []
         if rescale.ridge != RIDGE:
             parts.append("ridge by held-out responses" if rescale.ridge is None else f"ridge {rescale.ridge:g}")
-        parts += ["half pixels undone"] if rescale.unshift else []
+        parts += ["half pixels undone"] if rescale.align else []
         counts = {key: getattr(rescale, key) for key in ("calibration_batches", "warmup_batches", "distill_batches")}
         parts += [f"{count} {key.replace('_', ' ')}" for key, count in counts.items() if count]
         parts += [f"at most {chain.schedule.hold_limit} epochs held"] if chain.holds else []

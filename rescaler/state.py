@@ -167,7 +167,7 @@ def rescaled(
         rescale(network, grown, mode=mode)
         if settings.interpolation == "fit":
             images = torch.cat(list(small)), torch.cat(list(large))
-            fit(network, grown, *images, ridge=settings.ridge, unshift=settings.unshift)
+            fit(network, grown, *images, ridge=settings.ridge, align=settings.align)
     grown_state = State(target, state.digest, tensors, average, state.scaler)
     if settings.recalibrate:
         grown_state.recalibrate(large)

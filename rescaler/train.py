@@ -19,7 +19,7 @@ from rescaler.data.order import ImageData, class_weights
 from rescaler.errors import InputError
 from rescaler.evaluation import Scores, log_given_weights, score
 from rescaler.ledger import Ledger
-from rescaler.method.size import ImageSize
+from rescaler.method import ImageSize
 from rescaler.models import Teacher, loss_and_scores
 from rescaler.optim import Average, Update
 from rescaler.plan import Run

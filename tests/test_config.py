@@ -18,8 +18,7 @@ from rescaler.config import (
 )
 from rescaler.data import DATA_SETS as READERS
 from rescaler.errors import InputError
-from rescaler.method import kernels
-from rescaler.method.size import MAX_IMAGE_PX
+from rescaler.method import MAX_IMAGE_PX, kernels
 from rescaler.precision import MEMORY_FORMATS
 from rescaler.schedule import check_stages, resolve_resize_epoch, stage_epochs
 

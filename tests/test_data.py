@@ -16,7 +16,7 @@ from rescaler.data import DATA_SETS, load_data, readers
 from rescaler.data.order import Batch, EpochImages, class_weights, epoch_order, sample_seeds, shifts_and_flips
 from rescaler.data.resident import ImageSet, Normalise, ResidentImages, Split, low_frequencies, resize
 from rescaler.errors import InputError
-from rescaler.method.size import ImageSize, height_width
+from rescaler.method import ImageSize, height_width
 
 CPU = torch.device("cpu")
 SYNTHETIC = DataSettings(

@@ -19,7 +19,7 @@ from rescaler.data import load_data, published_size
 from rescaler.data.contents import look
 from rescaler.data.decoding import preprocess
 from rescaler.data.folder import read_tree
-from rescaler.data.prepared import Preparation
+from rescaler.data.preparation import Preparation
 from rescaler.errors import InputError
 
 CPU = torch.device("cpu")

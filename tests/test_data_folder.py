@@ -24,10 +24,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from rescaler.config import DataSettings
 from rescaler.data import load_data, published_size, streaming
-from rescaler.data.decoding import centre_crop, decode, obey_parent, preprocess, random_crop, shorter_px, workers_alive
+from rescaler.data.decoding import centre_crop, decode, preprocess, random_crop, shorter_px
 from rescaler.data.folder import open_folder, read_tree
 from rescaler.data.order import EVERY_IMAGE, Batch, EpochImages
 from rescaler.data.streaming import FolderImages
+from rescaler.data.workers import obey_parent, workers_alive
 from rescaler.errors import InputError, one_line
 
 CPU = torch.device("cpu")
@@ -367,7 +368,7 @@ ORPHANS = """
 import os, signal
 from test_data_folder import Items, workers
 from torch.utils.data import DataLoader
-from rescaler.data.decoding import obey_parent
+from rescaler.data.workers import obey_parent
 
 options = {"num_workers": 1, "prefetch_factor": 16, "worker_init_fn": obey_parent}
 pending = iter(DataLoader(Items(1_000_000), batch_size=None, **options))

@@ -14,7 +14,8 @@ from rescaler.config import DataSettings
 from rescaler.data.decoding import decode
 from rescaler.data.folder import read_tree
 from rescaler.data.order import Batch, EpochImages
-from rescaler.data.prepared import Manifest, Preparation, PreparedSplit
+from rescaler.data.preparation import Preparation
+from rescaler.data.prepared import Manifest, PreparedSplit
 from rescaler.data.streaming import FolderImages
 from rescaler.errors import InputError
 
@@ -30,8 +31,8 @@ def tree(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _small_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rescaler.data.prepared._FILE_IMAGES", 4)
-    monkeypatch.setattr("rescaler.data.prepared._BATCH_IMAGES", 3)
+    monkeypatch.setattr("rescaler.data.preparation._FILE_IMAGES", 4)
+    monkeypatch.setattr("rescaler.data.preparation._BATCH_IMAGES", 3)
 
 
 def made(tree: Path, out: Path | None = None, sizes: list[int] = SIZES, workers: int = 0) -> Preparation:
@@ -248,8 +249,3 @@ def test_an_image_damaged_in_a_prepared_file_is_named(prepared: Path, workers: i
     message = rf"cannot read the image val/n01440764/n01440764_1\.JPEG in {path}: no image, or of no known kind$"
     with pytest.raises(InputError, match=message):
         whole_test_set(data)
-
-
-def test_workers_change_no_byte(tree: Path) -> None:
-    alone = made(tree, tree.parent / "a").run(silent)
-    assert made(tree, tree.parent / "b", workers=2).run(silent) == alone

@@ -96,11 +96,11 @@ def test_three_images_are_too_few_to_hold_one_out() -> None:
     pretrain, chosen = nn.Sequential(nn.Conv2d(2, 3, 1)), nn.Conv2d(2, 3, 3)
     expected, large = copy.deepcopy(chosen), torch.randn(3, 2, 3, 3)
     given = copy.deepcopy(chosen), copy.deepcopy(chosen)
-    fit(pretrain, nn.Sequential(chosen), large[:, :, :1, :1], large, ridge=None, unshift=True)
+    fit(pretrain, nn.Sequential(chosen), large[:, :, :1, :1], large, ridge=None, align=True)
     fit(pretrain, nn.Sequential(expected), large[:, :, :1, :1], large)
     assert torch.equal(chosen.weight, expected.weight)
-    for one, unshift in zip(given, (False, True), strict=True):
-        fit(pretrain, nn.Sequential(one), large[:, :, :1, :1], large, ridge=1.0, unshift=unshift)
+    for one, align in zip(given, (False, True), strict=True):
+        fit(pretrain, nn.Sequential(one), large[:, :, :1, :1], large, ridge=1.0, align=align)
     assert torch.equal(given[0].weight, given[1].weight)
     assert not torch.equal(given[0].weight, expected.weight)
 
@@ -127,9 +127,9 @@ def test_the_half_pixel_of_an_even_kernel_is_undone(shift: int) -> None:
     pretrain, large = nn.Sequential(nn.ZeroPad2d(pad), small_mean), torch.randn(64, 1, 6, 6)
     large = F.interpolate(large, (24, 24), mode="bicubic")
     centres = []
-    for unshift in (False, True):
+    for align in (False, True):
         grown = copy.deepcopy(large_mean)
-        fit(pretrain, nn.Sequential(nn.Identity(), grown), F.avg_pool2d(large, 2), large, ridge=1.0, unshift=unshift)
+        fit(pretrain, nn.Sequential(nn.Identity(), grown), F.avg_pool2d(large, 2), large, ridge=1.0, align=align)
         kernel = grown.weight[0, 0].detach().abs()
         centres.append(float((kernel * torch.arange(-2.0, 3.0)).sum() / kernel.sum()))
     plain, undone = centres

@@ -19,7 +19,7 @@ from rescaler.data.decoding import centre_crop
 from rescaler.data.order import EpochImages
 from rescaler.data.resident import ImageSet, ResidentImages, cut, low_frequencies, resize
 from rescaler.execution import execute
-from rescaler.method.size import ImageSize
+from rescaler.method import ImageSize
 from rescaler.models import overfeat_small, resnet18, vgg_small
 from rescaler.plan import plan
 from rescaler.results import load_epochs, load_runs, table

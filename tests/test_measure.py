@@ -17,7 +17,7 @@ from rescaler.config import DataSettings, StepSettings
 from rescaler.data.order import EpochImages
 from rescaler.errors import InputError
 from rescaler.measure import Candidate, Spread, batch_loading_s, step_recipe, time_steps
-from rescaler.method.size import height_width
+from rescaler.method import height_width
 
 CPU = torch.device("cpu")
 

@@ -11,7 +11,7 @@ from test_tracking import CONFIG, SUMMARY, record
 
 from rescaler.config import LoggerSettings
 from rescaler.loggers.wandb import AXES, HIDDEN, NAMES, History, epoch, epoch_of_row, opening
-from rescaler.method.size import ImageSize
+from rescaler.method import ImageSize
 from rescaler.record import EPOCH_FIELDS
 
 

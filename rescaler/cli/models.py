@@ -18,7 +18,7 @@ from rescaler.data import load_data
 from rescaler.errors import InputError, first_line, listed, one_line
 from rescaler.evaluation import score
 from rescaler.files import replacing
-from rescaler.method.size import ImageSize, height_width, size_text
+from rescaler.method import ImageSize, height_width, size_text
 from rescaler.modelfile import Model
 from rescaler.plan import device_for
 from rescaler.precision import MEMORY_FORMATS

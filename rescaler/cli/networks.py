@@ -15,8 +15,8 @@ from rescaler.config import LOOKED_AT, DataSettings, Experiment
 from rescaler.data import image_folder
 from rescaler.errors import InputError, listed
 from rescaler.measure import Spread, batch_loading_s, candidates, doubts, loading_notes, step_recipe, time_steps
+from rescaler.method import height_width, image_size, size_text
 from rescaler.method.description import Description, compare
-from rescaler.method.size import height_width, image_size, size_text
 from rescaler.method.trace import outline
 from rescaler.networks import initial_target, networks_of, shrunk_stages
 from rescaler.plan import device_for

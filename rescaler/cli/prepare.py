@@ -15,7 +15,8 @@ from rescaler.compose import Job, jobs
 from rescaler.data import image_folder, streams_from_files
 from rescaler.data.decoding import shorter_px
 from rescaler.data.folder import others_text, read_tree
-from rescaler.data.prepared import Preparation, Progress, is_prepared
+from rescaler.data.preparation import Preparation, Progress
+from rescaler.data.prepared import is_prepared
 from rescaler.errors import InputError, listed
 from rescaler.networks import Networks, networks_of
 from rescaler.text import Lines

@@ -19,7 +19,7 @@ from rescaler.data.folder import Split, open_folder, read_pixels
 from rescaler.data.order import generator_for, split_holdout
 from rescaler.data.prepared import Manifest, is_prepared
 from rescaler.errors import InputError, listed
-from rescaler.method.size import size_text
+from rescaler.method import size_text
 from rescaler.randomness import seeded
 
 SAMPLE = 2000

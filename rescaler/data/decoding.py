@@ -5,14 +5,9 @@ fast, but deprecated since 0.29. libjpeg's scaled DCT saves nothing: most of the
 """
 
 import io
-import multiprocessing
-import os
-import signal
-import threading
 import warnings
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 import numpy as np
 import simplejpeg
@@ -25,17 +20,13 @@ from torchvision.transforms.v2 import functional
 from rescaler.config import DataSettings
 from rescaler.data.resident import Normalise, cut, resize
 from rescaler.errors import InputError, one_line
-from rescaler.method.size import ImageSize, height_width
-from rescaler.process import leave_to_parent
+from rescaler.method import ImageSize, height_width
 
-T = TypeVar("T")
 Content: TypeAlias = bytes | memoryview
 """Bytes of an image file."""
 _CROP = v2.RandomResizedCrop(size=1)  # draws where to crop; the size is the caller's
 _EXIF_BYTES = 2**16
 _ORIENTATION = 0x0112
-_LOOK_S = 1.0
-"""Seconds between a worker's checks that its parent is alive."""
 
 
 def shorter_px(image_px: ImageSize) -> int:
@@ -150,38 +141,3 @@ def preprocess(
         pixels = grey(pixels)
     shown = centre_crop(pixels, image_px) if cropped else resize(cut(pixels, settings.image_px)[None], image_px)[0]
     return Normalise(settings, torch.device("cpu"))(shown)
-
-
-def obey_parent(*_: object) -> None:
-    """End this worker by its parent's signal or end alone, not when the system ends all processes of a job.
-
-    The parent saves then, for which it needs the workers' next batches. torch's own watchdog does not end a worker that
-    hangs on a full pipe.
-    """
-    leave_to_parent()
-    if hasattr(signal, "sigtimedwait"):  # not on macOS
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-
-
-def _end_with(above: int) -> None:
-    parent = multiprocessing.parent_process()  # not `above`, if that is a server that forks for it
-    while os.getppid() == above:
-        received = signal.sigtimedwait({signal.SIGTERM}, _LOOK_S)
-        if received is not None and received.si_pid == (parent.pid if parent else above):
-            break
-    os._exit(0)
-
-
-def workers_alive(loader: Iterable[T]) -> Iterator[T]:
-    """Yield from a loader; raise :class:`InputError` if a worker dies."""
-    try:
-        yield from loader
-    except RuntimeError as error:
-        reason = one_line(error)
-        if "worker" not in reason:
-            raise
-        raise InputError(
-            "a process that decodes images died: too many data.workers for the memory, or /dev/shm is too small "
-            f"({reason})"
-        ) from error

@@ -12,7 +12,7 @@ from torch import Tensor
 from rescaler.config import DataSettings, require
 from rescaler.errors import InputError, one_line, one_line_with_place
 from rescaler.instantiate import partial
-from rescaler.method.size import ImageSize, height_width
+from rescaler.method import ImageSize, height_width
 from rescaler.randomness import seed_for, seeded
 
 Batch: TypeAlias = tuple[Tensor, Tensor]

@@ -25,7 +25,7 @@ from rescaler.data.order import generator_for
 from rescaler.data.resident import ImageSet, Split, cut, resize
 from rescaler.errors import InputError, one_line
 from rescaler.files import writing
-from rescaler.method.size import height_width
+from rescaler.method import height_width
 from rescaler.randomness import seeded
 
 # torchvision takes seconds to import: only the functions that need it do so.

@@ -11,7 +11,7 @@ from torch import Tensor
 from rescaler.config import DataSettings
 from rescaler.data.order import EVERY_IMAGE, Batch, EpochImages, shifts_and_flips, split_holdout
 from rescaler.errors import InputError
-from rescaler.method.size import ImageSize, height_width
+from rescaler.method import ImageSize, height_width
 
 _CHUNK = 1024  # images resized at a time, since their float copies take memory
 

@@ -1,30 +1,27 @@
 """Stream images from files, decoded by worker processes at the stage's image size."""
 
 import itertools
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset, Sampler
 
 from rescaler.config import DataSettings
-from rescaler.data.decoding import centre_crop, obey_parent, random_crop, shorter_px, workers_alive
+from rescaler.data.decoding import centre_crop, random_crop, shorter_px
 from rescaler.data.folder import SomeOf, Split, TreeSplit, open_folder, read_pixels
 from rescaler.data.order import EVERY_IMAGE, Batch, EpochImages, sample_seeds, split_holdout
 from rescaler.data.resident import Normalise
+from rescaler.data.workers import worker_loader, workers_alive
 from rescaler.errors import InputError, one_line
-from rescaler.method.size import ImageSize, height_width
+from rescaler.method import ImageSize, height_width
 from rescaler.randomness import seed_all, seeded
 
 _HINT = "; `rescaler prepare` leaves such files out"
 _TEST_IMAGES = 128
 """Test images that a worker decodes at a time, since it holds them in /dev/shm."""
-
-# A slow file system wants more workers than cores.
-warnings.filterwarnings("ignore", "This DataLoader will create")
 
 
 class _Request(NamedTuple):
@@ -90,12 +87,10 @@ class FolderImages:
         self.train_labels = train.labels
         self.train_count, self.test_count = len(train.labels), len(test.labels)
         self._sampler = _Requests()
-        self._loader: DataLoader[Any] = DataLoader(
+        self._loader = worker_loader(
             _Decoder(train, test, settings.channels),
-            batch_size=None,  # a request is a batch
-            sampler=self._sampler,
-            num_workers=settings.workers,
-            worker_init_fn=obey_parent,
+            self._sampler,
+            workers=settings.workers,
             persistent_workers=settings.workers > 0,
             pin_memory=device.type == "cuda",
             generator=torch.Generator(),  # else it draws from the training process's

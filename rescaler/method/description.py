@@ -8,9 +8,9 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
+from rescaler.method import ImageSize, height_width, image_size
 from rescaler.method.layers import Layer, Margins, copies_map, margins
 from rescaler.method.shrinking import Shrunk, shrink
-from rescaler.method.size import ImageSize, height_width, image_size
 from rescaler.method.trace import Call, outline, trace
 from rescaler.text import TextTable
 

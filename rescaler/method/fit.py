@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rescaler.errors import ArgumentError
+from rescaler.method import RIDGE
 from rescaler.method.kernels import Size
 from rescaler.method.layers import Weighted, margins, received
 
 MAX_ROWS = 4096  # positions of feature maps in the fit of a layer: bounds its memory and time
 Rows = tuple[Tensor, Tensor, Tensor]
 """Positions in feature maps: image, row, column."""
-RIDGE = 10.0
 RIDGES = (0.1, 1.0, RIDGE, 100.0)
 """Strengths to choose from."""
 SHIFTS = (0.0, -0.5, 0.5)
@@ -32,7 +32,7 @@ def fit(
     large: Tensor,
     *,
     ridge: float | None = RIDGE,
-    unshift: bool = False,
+    align: bool = False,
 ) -> None:
     """Fit the target's resized layers to the pre-train network's responses.
 
@@ -51,7 +51,7 @@ def fit(
         large: the same images of the target's size.
         ridge: strength, relative to the mean square of a layer's inputs; None: of each layer the one of ``RIDGES``
             whose fit to three images of four errs least on the fourth; 10 where there are fewer than four.
-        unshift: undo the half pixel by which an even kernel moves its map, in the layers where that errs least so.
+        align: undo the half pixel by which an even kernel moves its map, in the layers where that errs least so.
 
     Raises:
         ArgumentError: there is no image, or not the same number of both, or ``ridge`` is not positive.
@@ -60,7 +60,7 @@ def fit(
         raise ArgumentError("small", f" and large must be the same images; got {len(small)} and {len(large)}")
     if ridge is not None and not ridge > 0:
         raise ArgumentError("ridge", f" must be positive; got {ridge}")
-    ridges, shifts = RIDGES if ridge is None else (ridge,), SHIFTS if unshift else (0.0,)
+    ridges, shifts = RIDGES if ridge is None else (ridge,), SHIFTS if align else (0.0,)
     before = pretrain.state_dict()
     layers: dict[int, tuple[str, Weighted]] = {}  # tied weights are fitted once
     for name, module in target.named_modules():

@@ -15,9 +15,9 @@ import torch
 from torch import nn
 
 from rescaler.errors import ArgumentError, InputError, listed, one_line
+from rescaler.method import check_integer
 from rescaler.method.kernels import Size
 from rescaler.method.layers import Layer, Margins, margins, pretrain_network, size_of
-from rescaler.method.size import check_integer
 from rescaler.method.trace import OTHER, POOLING, Call, Shapes, first_tensor
 
 Calls = dict[str, Call]

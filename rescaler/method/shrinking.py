@@ -14,10 +14,7 @@ from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils.parametrize import is_parametrized
 
 from rescaler.errors import ArgumentError, InputError, listed
-from rescaler.method.kernels import KERNEL_TABLE, Size, two_thirds
-from rescaler.method.layers import Layer, Weighted, margins, pretrain_network, refuse_computed, size_of
-from rescaler.method.padding import named_padding, planned_layers, without_copies
-from rescaler.method.size import (
+from rescaler.method import (
     MAX_IMAGE_PX,
     SIZE_RULE,
     ImageSize,
@@ -27,6 +24,9 @@ from rescaler.method.size import (
     is_image_size,
     size_text,
 )
+from rescaler.method.kernels import KERNEL_TABLE, Size, two_thirds
+from rescaler.method.layers import Layer, Weighted, margins, pretrain_network, refuse_computed, size_of
+from rescaler.method.padding import named_padding, planned_layers, without_copies
 from rescaler.method.trace import Call, Trace, outline, trace
 
 _NEAR = 0.08

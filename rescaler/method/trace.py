@@ -21,9 +21,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from rescaler.errors import ArgumentError, InputError, one_line
+from rescaler.method import ImageSize, height_width, size_text
 from rescaler.method.kernels import Size
 from rescaler.method.layers import FeatureMap, memory_of, received, refuse_computed
-from rescaler.method.size import ImageSize, height_width, size_text
 
 _IMAGES = 2  # in the batch: BatchNorm needs several
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate, kl_div, log_softmax
 
 from rescaler.errors import InputError
-from rescaler.method.size import ImageSize, height_width, size_text
+from rescaler.method import ImageSize, height_width, size_text
 
 _TEACHERS_WEIGHT, _TEMPERATURE = 0.5, 2.0
 AUXILIARY_WEIGHT = 0.3  # of an auxiliary classifier's loss (Szegedy et al., 2015, section 5)
